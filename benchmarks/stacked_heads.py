@@ -8,9 +8,10 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
-from timing import arguments, interleaved, report
+from timing import arguments, interleaved, processor_clock, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,9 +23,11 @@ from lightning_repshape.functional.stacked_heads import (
     ridge,
     solve_heads,
 )
+from lightning_repshape.performance import keep_freed_memory
 
 DIM, BATCH, CLASSES, HIDDEN = 4096, 100, 10, (128, 128)
 RATE, MOMENTUM, LAM = 0.01, 0.9, 1e-3
+Clock = Literal["wall", "processor"]
 
 
 def features_of(count: int, device: str) -> tuple[Tensor, Tensor]:
@@ -73,7 +76,7 @@ def bare_products(features: Tensor, num_heads: int, updates: int, at_once: int) 
     return run
 
 
-def inner_solves(device: str, repeats: int) -> None:
+def inner_solves(device: str, repeats: int, clock: Clock) -> None:
     """FOCA's inner solve for one and for 16 weak classifiers."""
     x, y = features_of(BATCH, device)
     resampled = torch.randint(BATCH, (16, BATCH), device=device)
@@ -103,6 +106,7 @@ def inner_solves(device: str, repeats: int) -> None:
             "phi's loss through a head, forward and backward": phi_loss,
         },
         repeats=repeats,
+        clock=clock,
     )
     naive = seconds["nn.Module + SGD, one head"]
     rows = [
@@ -112,7 +116,7 @@ def inner_solves(device: str, repeats: int) -> None:
     report(f"Inner solve: D = {DIM}, b = {BATCH}, 32 updates, head {DIM}-128-128-{CLASSES}", rows)
 
 
-def closed_form(device: str, repeats: int) -> None:
+def closed_form(device: str, repeats: int, clock: Clock) -> None:
     """Ridge with fewer samples than features."""
     x, y = features_of(BATCH, device)
     targets = F.one_hot(y, CLASSES).float()
@@ -126,9 +130,12 @@ def closed_form(device: str, repeats: int) -> None:
         return torch.linalg.cholesky_ex(x @ x.T + torch.eye(BATCH, device=device)).L
 
     ours = interleaved(
-        {"ours": lambda: ridge(x, y, num_outputs=CLASSES, lam=LAM), "limit": limit}, repeats=repeats, min_seconds=0.02
+        {"ours": lambda: ridge(x, y, num_outputs=CLASSES, lam=LAM), "limit": limit},
+        repeats=repeats,
+        min_seconds=0.02,
+        clock=clock,
     )
-    plain = interleaved({"naive": naive}, repeats=min(repeats, 3), min_seconds=0)["naive"]
+    plain = interleaved({"naive": naive}, repeats=min(repeats, 3), min_seconds=0, clock=clock)["naive"]
     truth = ridge(x.double(), y, num_outputs=CLASSES, lam=LAM).heads.weights[0][0].T
 
     def error(weight: Tensor) -> float:
@@ -143,18 +150,19 @@ def closed_form(device: str, repeats: int) -> None:
     report(f"Ridge: n = {BATCH}, D = {DIM} (errors: D x D {differences[0]:.1g}, ours {differences[1]:.1g})", rows)
 
 
-def seconds_of(function: Callable[[], object]) -> float:
+def seconds_of(function: Callable[[], object], clock: Clock) -> float:
     """One call's seconds."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    now = time.perf_counter if clock == "wall" else time.process_time
+    start = now()
     function()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return now() - start
 
 
-def partial(device: str, rounds: int, cases: Sequence[tuple[int, int]], test_count: int) -> None:
+def partial(device: str, rounds: int, cases: Sequence[tuple[int, int]], test_count: int, clock: Clock) -> None:
     """Partial-dataset retraining against the loop over heads, which is measured on a few heads and scaled."""
     x, y = features_of(20_000, device)
     few, few_labels = x[:CLASSES], y[:CLASSES]
@@ -169,10 +177,10 @@ def partial(device: str, rounds: int, cases: Sequence[tuple[int, int]], test_cou
             return naive_head(x[rows] * 0.5, y[rows], 200)
 
         ours(), naive()
-        pairs = [(seconds_of(ours), heads * seconds_of(naive)) for _ in range(rounds)]
+        pairs = [(seconds_of(ours, clock), heads * seconds_of(naive, clock)) for _ in range(rounds)]
         mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
         products = bare_products(x[:size], heads, 200, min(heads, 8))
-        limit = statistics.median(seconds_of(products) for _ in range(rounds))
+        limit = statistics.median(seconds_of(products, clock) for _ in range(rounds))
         rows.append(
             {
                 "what": f"{heads} heads on n' = {size}", "ours s": mine, "naive s (scaled)": theirs, "limit s": limit,
@@ -181,10 +189,10 @@ def partial(device: str, rounds: int, cases: Sequence[tuple[int, int]], test_cou
         )  # fmt: skip
     report("Partial retraining: 200 updates, subsets, initial numbers and training; ten test samples", rows)
 
-    evaluation(x, y, 30, test_count, rounds)
+    evaluation(x, y, 30, test_count, rounds, clock)
 
 
-def evaluation(x: Tensor, y: Tensor, heads: int, test_count: int, rounds: int) -> None:
+def evaluation(x: Tensor, y: Tensor, heads: int, test_count: int, rounds: int, clock: Clock) -> None:
     """Testing heads of ten samples each, which costs more than training them."""
     test, truth = x[:test_count], y[:test_count]
     net = naive_head(x[:CLASSES], y[:CLASSES], 1)
@@ -207,6 +215,7 @@ def evaluation(x: Tensor, y: Tensor, heads: int, test_count: int, rounds: int) -
         },
         repeats=rounds,
         min_seconds=0,
+        clock=clock,
     )
     first = seconds["one head after the other"]
     rows = [{"what": name, "s": value, "naive / ours": first / value} for name, value in seconds.items()]
@@ -217,10 +226,12 @@ def main() -> None:
     """Runs all lines."""
     options = arguments(__doc__ or "")
     repeats = 3 if options.quick else 9
-    inner_solves(options.device, repeats)
-    closed_form(options.device, repeats)
+    clock = processor_clock(options)
+    keep_freed_memory()  # as every module does before a training; here all candidates gain from it
+    inner_solves(options.device, repeats, clock)
+    closed_form(options.device, repeats, clock)
     cases = [(10, 30), (100, 10)] if options.quick else [(10, 150), (100, 50)]
-    partial(options.device, 1 if options.quick else 3, cases, 1_000 if options.quick else 10_000)
+    partial(options.device, 1 if options.quick else 3, cases, 1_000 if options.quick else 10_000, clock)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -12,7 +13,10 @@ from rich.table import Table
 
 
 def interleaved(
-    candidates: Mapping[str, Callable[[], object]], repeats: int = 7, min_seconds: float = 0.05
+    candidates: Mapping[str, Callable[[], object]],
+    repeats: int = 7,
+    min_seconds: float = 0.05,
+    clock: Literal["wall", "processor"] = "wall",
 ) -> dict[str, float]:
     """Median seconds per call of each candidate, measured in turn (A B C A B C ...).
 
@@ -20,18 +24,21 @@ def interleaved(
         candidates: Functions without arguments, by name.
         repeats: Rounds; each candidate is timed once a round. Default: 7.
         min_seconds: A timing repeats the call until about this long has passed. Default: 0.05.
+        clock: ``"wall"`` (default), or ``"processor"``, the time that this process spends on processors, which other
+            processes disturb far less; it tells nothing about GPUs, worker processes or the gain of threads.
 
     Returns:
         Seconds per call by name.
     """
+    now = time.perf_counter if clock == "wall" else time.process_time
 
     def timed(function: Callable[[], object], calls: int) -> float:
         _synchronize()
-        start = time.perf_counter()
+        start = now()
         for _ in range(calls):
             function()
         _synchronize()
-        return (time.perf_counter() - start) / calls
+        return (now() - start) / calls
 
     calls = {name: max(1, int(min_seconds / max(timed(function, 1), 1e-9))) for name, function in candidates.items()}
     calls = {name: min(calls[name], 100_000) for name in calls}
@@ -40,6 +47,18 @@ def interleaved(
         for name, function in candidates.items():
             seconds[name].append(timed(function, calls[name]))
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def processor_clock(options: argparse.Namespace) -> Literal["wall", "processor"]:
+    """The clock for candidates that run in one thread of this process, or on a GPU.
+
+    Args:
+        options: What :func:`arguments` returned.
+
+    Returns:
+        ``"processor"`` on the CPU with one thread, else ``"wall"``.
+    """
+    return "processor" if options.device == "cpu" and options.threads == 1 else "wall"
 
 
 def _synchronize() -> None:
@@ -62,16 +81,19 @@ def report(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     Console(width=140).print(table)
 
 
-def arguments(description: str) -> argparse.Namespace:
+def arguments(description: str, flags: Mapping[str, str] | None = None) -> argparse.Namespace:
     """Parses the flags that all benchmarks share, sets the number of threads and names the machine.
 
     Args:
         description: What the benchmark measures.
+        flags: Further switches of one benchmark: their help by name.
 
     Returns:
-        ``quick`` (fewer and smaller measurements), ``threads`` and ``device``.
+        ``quick`` (fewer and smaller measurements), ``threads``, ``device`` and the further switches.
     """
     parser = argparse.ArgumentParser(description=description)
+    for name, text in (flags or {}).items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
     parser.add_argument("--quick", action="store_true", help="fewer and smaller measurements")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1; more make ratios noisy)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

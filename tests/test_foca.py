@@ -163,9 +163,15 @@ def trained_by_hand(model: FOCAModule, phi: nn.Module, batches: list[tuple[Tenso
                 f, labels = f[own[e]], labels[own[e]]
             heads.append(solved_by_hand(model, f * scale, labels, [weight[e] for weight in start.weights]))
         for part, labels in zip(x.tensor_split(model.phi_updates), y.tensor_split(model.phi_updates), strict=True):
-            features_of_part = phi(part).flatten(1) * scale
-            loss = torch.stack([loss_of(head(features_of_part), labels, model.loss_name) for head in heads]).mean()
-            (loss / model.accumulate).backward()
+            features_of_part = phi(part).flatten(1)
+            scaled = features_of_part * scale
+            loss = torch.stack([loss_of(head(scaled), labels, model.loss_name) for head in heads]).mean()
+            (gradient,) = torch.autograd.grad(loss / model.accumulate, features_of_part, retain_graph=True)
+            if model.hold_scale:  # less its part along the mean norm n, which is homogeneous: sum f dn/df = n
+                lengths = features_of_part.detach().norm(dim=1, keepdim=True)
+                growth = features_of_part.detach() / lengths / len(lengths)
+                gradient = gradient - (gradient * features_of_part).sum().detach() / lengths.mean() * growth
+            features_of_part.backward(gradient)
             pending += 1
             if pending < model.accumulate:
                 continue
@@ -190,6 +196,7 @@ LINEAR = {"hidden": (), "classification_loss": "squared", "solver": "ridge", "we
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "raw features": {"feature_scale": None},
+    "scale held": {"hold_scale": True, "phi_updates": 2},
     "sum": {"reduction": "sum", "inner_rate": 0.01},
     "three classifiers": {"num_classifiers": 3},
     "three batches": {"num_classifiers": 3, "shared_batch": False},
@@ -644,6 +651,7 @@ def test_mixed_precision_sees_the_updated_weights_within_a_step() -> None:
         ({"accumulate": 0}, "accumulate is 0"),
         ({"val_classifiers": 0}, "val_classifiers is 0"),
         ({"feature_scale": 0.0}, r"feature_scale is 0\.0.*above 0"),
+        ({"hold_scale": True, "feature_scale": None}, "hold_scale needs a feature_scale"),
         ({"max_norm": -1.0}, r"max_norm is -1\.0"),
         ({"init_std": -0.1}, r"init_std is -0\.1"),
         ({"inner_momentum": 1.0}, r"inner_momentum is 1\.0"),

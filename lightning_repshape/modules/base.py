@@ -17,7 +17,7 @@ from lightning_repshape.heads import LinearHead
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.metrics.representation import RepresentationStatistics
 from lightning_repshape.networks.base import Backbone
-from lightning_repshape.performance import quiet_cuda_checks
+from lightning_repshape.performance import keep_freed_memory, quiet_cuda_checks
 
 BackboneCallable = Callable[[tuple[int, ...]], Backbone]
 HeadCallable = Callable[[int, int], nn.Module]
@@ -213,6 +213,7 @@ class ClassifierModule(LightningModule):
             stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
         """
         quiet_cuda_checks()
+        keep_freed_memory()
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """One joint training step: forward pass, loss, sums for the epoch's metrics.

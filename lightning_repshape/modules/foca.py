@@ -64,6 +64,9 @@ class FOCAModule(ClassifierModule):
         num_outputs: Outputs of a weak classifier. Default: K; 1 is possible for two classes under the squared loss.
         feature_scale: Features are brought to this mean norm, in the solve and in phi's loss alike, by a factor that is
             a constant of the step; the solve then works at every scale of the features. None: the paper's raw features.
+        hold_scale: Whether phi's gradient leaves the overall scale of the features alone, which the factor undoes in
+            any case. Without it, weak classifiers that are too sure of themselves make phi shrink its features step by
+            step, until they vanish. The loss is the same; ``feature_scale`` must be given.
         phi_updates: u, updates of phi for one theta.
         phi_draw: Whether phi's samples are the epoch's shuffled ones, or drawn with replacement as in Algorithm 1.
         max_norm: c, the largest norm of an output unit's incoming weight vector; None for no bound.
@@ -111,6 +114,7 @@ class FOCAModule(ClassifierModule):
         classification_loss: Literal["cross_entropy", "squared"] = "cross_entropy",
         num_outputs: int | None = None,
         feature_scale: float | None = 10.0,
+        hold_scale: bool = False,
         phi_updates: int = 1,
         phi_draw: Literal["epoch", "replacement"] = "epoch",
         max_norm: float | None = 4.0,
@@ -162,6 +166,7 @@ class FOCAModule(ClassifierModule):
         self.loss_name: Literal["cross_entropy", "squared"] = classification_loss
         self.num_outputs = num_classes if num_outputs is None else num_outputs
         self.feature_scale = feature_scale
+        self.hold_scale = hold_scale
         self.phi_updates = phi_updates
         self.phi_draw = phi_draw
         self.max_norm = max_norm
@@ -219,6 +224,8 @@ class FOCAModule(ClassifierModule):
                 raise ConfigError(
                     f"FOCAModule: {name} is {value}, but it must be above 0 (or null where it may be left out)"
                 )
+        if self.hold_scale and self.feature_scale is None:
+            raise ConfigError("FOCAModule: hold_scale needs a feature_scale; raw features have no scale to hold")
         if not self.init_std >= 0:
             raise ConfigError(f"FOCAModule: init_std is {self.init_std}, but a standard deviation is not below 0")
         for name in ("inner_momentum", "secondary_momentum"):
@@ -437,7 +444,13 @@ class FOCAModule(ClassifierModule):
             The loss, averaged over samples and classifiers, and the logits E x m x outputs.
         """
         features = self._features(x)
-        logits = heads(features if scale is None else features * scale)
+        if scale is not None:
+            if self.hold_scale:
+                # The factor 1, whose gradient takes away that along the features' mean norm.
+                norm = torch.linalg.vector_norm(features, dim=1).mean().clamp_min(torch.finfo(features.dtype).tiny)
+                scale = scale * (norm.detach() / norm)
+            features = features * scale
+        logits = heads(features)
         return self.stacked_loss(logits, target), logits
 
     def stacked_loss(self, logits: Tensor, target: Tensor) -> Tensor:

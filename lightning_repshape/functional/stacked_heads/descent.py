@@ -261,7 +261,8 @@ class _Descent:
 
         x, batch = samples.features, rule.batch_size or samples.count
         self.values = [x.new_empty(self.num_heads, batch, bias.shape[1]) for bias in initial.biases]
-        self.gradients = [torch.empty_like(value) for value in self.values[:-1]]
+        self.gradients = [torch.empty_like(value) for value in self.values]
+        self.transposed_gradients = [gradient.mT for gradient in self.gradients]
         self.ones = x.new_ones(1, 1, batch).expand(self.num_heads, -1, -1)
         self.targets = make_targets(samples.labels, initial.num_outputs, rule.loss, x.dtype)
         # What memories take in is linear in the gradient at the logits, (answers - targets) * scale.
@@ -290,16 +291,17 @@ class _Descent:
 
     def update(self, at: Tensor | None) -> None:
         """One update on the samples at these positions, ``E x m`` (None: all)."""
-        logits = self.forward(at, self.values)
-        answers = logits.softmax(dim=-1) if self.rule.loss == "cross_entropy" else logits
-        gradient = torch.add(take(self.minus_targets, at), answers, alpha=self.scale)
+        answers = self.forward(at, self.values)
+        if self.rule.loss == "cross_entropy":
+            answers = torch.softmax(answers, dim=-1, out=self.gradients[-1])
+        gradient = torch.add(take(self.minus_targets, at), answers, alpha=self.scale, out=self.gradients[-1])
         keep = self.parameters.keep
         for layer in reversed(range(len(self.weights))):
-            hidden, out = self.values[layer], self.gradients[layer]
-            self.weight_memories[layer].baddbmm_(gradient.mT, hidden, beta=keep)
+            hidden = self.values[layer]
+            self.weight_memories[layer].baddbmm_(self.transposed_gradients[layer + 1], hidden, beta=keep)
             self.bias_memories[layer].baddbmm_(self.ones, gradient, beta=keep)
-            torch.bmm(gradient, self.weights[layer], out=out)
-            gradient = torch.ops.aten.threshold_backward.grad_input(out, hidden, 0, grad_input=out)  # ReLU's
+            gradient = torch.bmm(gradient, self.weights[layer], out=self.gradients[layer])
+            gradient.mul_(hidden.sign_())  # behind ReLU, the sign is its derivative
         self.first.accumulate(gradient, at, keep)
         self.parameters.move()
         self.first.decay(self.rule.rate, self.rule.momentum, self.rule.lam)

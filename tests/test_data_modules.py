@@ -23,6 +23,8 @@ from torch import Tensor
 from torchvision.transforms import functional as reference
 
 from lightning_repshape.data import (
+    CIFAR101,
+    CIFARC,
     CIFAR10DataModule,
     CIFAR100DataModule,
     DigitsDataModule,
@@ -34,6 +36,7 @@ from lightning_repshape.data import (
     SplitData,
     STL10DataModule,
     TinyImageNetDataModule,
+    cifar,
     files,
     stratified,
     tiny_imagenet,
@@ -128,6 +131,28 @@ def write_tiny(folder: Path) -> None:
             lines.append(f"{name}\t{wnid}\t0\t32\t44\t62\n")
     lines.append("val_99.JPEG\tn09\t0\t32\t44\t62\n")  # of a class that wnids.txt does not name
     (folder / "val" / "val_annotations.txt").write_text("".join(lines))
+
+
+def write_cifar101(folder: Path, monkeypatch: pytest.MonkeyPatch, version: str = "v6") -> tuple[Any, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    count = {"v4": 2021, "v6": 2000}[version]
+    images, labels = pixels(count, 32, 32, 3), (np.arange(count) * 7 % 10).astype(np.int32)
+    sums = []
+    for kind, array in (("data", images), ("labels", labels)):
+        path = folder / f"cifar10.1_{version}_{kind}.npy"
+        np.save(path, array)
+        sums.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
+    monkeypatch.setitem(cifar._CIFAR101_FILES, version, tuple(sums))
+    return images, labels
+
+
+def write_cifar_c(folder: Path, names: tuple[str, ...], classes: int = 10) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {name: pixels(5 * classes, 32, 32, 3, seed=seed) for seed, name in enumerate(names)}
+    content["labels"] = np.tile(np.arange(classes)[::-1].astype(np.uint8), 5)
+    for name, array in content.items():
+        np.save(folder / f"{name}.npy", array)
+    return content
 
 
 def write_folder(root: Path, parts: tuple[str, ...] = ("train", "test"), per_class: int = 10) -> None:
@@ -683,6 +708,114 @@ def test_a_full_set_of_tiny_imagenet_gets_its_names_after_the_download(
     assert module.num_classes == 10 and module.class_names[7] == "class 7"
     assert module.labels("test").tolist() == [7] and len(module.labels("train")) == 10
     assert module.class_names[7] == "word n007"
+
+
+# Further test sets
+
+CIFAR10_NAMES = CIFAR10DataModule().class_names
+COLOUR = (3, 32, 32)
+
+
+@pytest.mark.parametrize("place", ["", "cifar-10.1", "CIFAR-10.1/datasets"])
+def test_cifar101_is_found_checked_and_put_in_the_models_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    images, labels = write_cifar101(tmp_path / place, monkeypatch)
+    read = CIFAR101(root=str(tmp_path)).open(CIFAR10_NAMES, COLOUR)
+    assert read.images is not None and np.array_equal(read.images, images)
+    assert read.labels.dtype == torch.int64 and np.array_equal(read.labels, labels)
+    turned = CIFAR101(root=str(tmp_path)).open(CIFAR10_NAMES[::-1], COLOUR)
+    assert np.array_equal(turned.labels, 9 - labels)
+    v4, _ = write_cifar101(tmp_path / place, monkeypatch, "v4")
+    other = CIFAR101(root=str(tmp_path), version="v4")
+    assert other.name == "cifar10.1-v4" and len(other.open(CIFAR10_NAMES, COLOUR).labels) == len(v4) == 2021
+
+
+def test_cifar101_is_downloaded_once(tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    network({})
+    with pytest.raises(DataError, match=r"cannot download CIFAR-10.1 .*Name or service not known"):
+        CIFAR101(root=str(tmp_path / "new"), download=True).prepare()
+    assert list(tmp_path.iterdir()) == []
+    _, labels = write_cifar101(tmp_path / "source", monkeypatch)
+    url = "https://github.com/modestyachts/CIFAR-10.1/raw/master/datasets/"
+    served = network({url + path.name: path.read_bytes() for path in (tmp_path / "source").iterdir()})
+    further = CIFAR101(root=str(tmp_path / "data"), download=True)
+    further.prepare()
+    further.prepare()
+    assert len(served.asked) == 2 and [path.name for path in (tmp_path / "data").iterdir()] == ["cifar-10.1"]
+    assert np.array_equal(further.open(CIFAR10_NAMES, COLOUR).labels, labels)
+    served.content[url + "cifar10.1_v6_data.npy"] = b"another file"
+    with pytest.raises(DataError, match=r"sha256 .* instead of [0-9a-f]{64}"):
+        CIFAR101(root=str(tmp_path / "again"), download=True).prepare()
+
+
+def test_cifar101_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=r"CIFAR-10.1 v6 is not there: .*CIFAR101\(download=True\)"):
+        CIFAR101(root=str(tmp_path)).open(CIFAR10_NAMES, COLOUR)
+    with pytest.raises(ConfigError, match=r"version='v5'"):
+        CIFAR101(version="v5")  # type: ignore[arg-type]
+    write_cifar101(tmp_path, monkeypatch)
+    further = CIFAR101(root=str(tmp_path))
+    with pytest.raises(DataError, match=r"it lacks 'aeroplane'; .*'airplane' besides \('airplane'; did you mean 'aero"):
+        further.open(("aeroplane", *CIFAR10_NAMES[1:]), COLOUR)
+    with pytest.raises(DataError, match=r"images of 32 x 32 x 3 .*but the model takes 64 x 64 x 3"):
+        further.open(CIFAR10_NAMES, (3, 64, 64))
+    path = tmp_path / "cifar10.1_v6_data.npy"
+    np.save(path, pixels(2000, 32, 32, 3, seed=5))
+    with pytest.raises(DataError, match=r"checksum mismatch: .*v6_data.npy .*sha256"):
+        further.open(CIFAR10_NAMES, COLOUR)
+    labels = cifar._CIFAR101_FILES["v6"][1]
+    for array in (pixels(1999, 32, 32, 3), pixels(2000, 32, 32, 3).astype(np.float32)):
+        np.save(path, array)
+        entry = (path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+        monkeypatch.setitem(cifar._CIFAR101_FILES, "v6", (entry, labels))
+        with pytest.raises(DataError, match=r"expected uint8 of 2000 x 32 x 32 x 3"):
+            further.open(CIFAR10_NAMES, COLOUR)
+
+
+def test_the_published_checksums_of_cifar101_are_whole() -> None:
+    for version, entries in cifar._CIFAR101_FILES.items():
+        assert [name for name, _ in entries] == [f"cifar10.1_{version}_{kind}.npy" for kind in ("data", "labels")]
+        assert all(len(checksum) == 64 and int(checksum, 16) for _, checksum in entries)
+
+
+def test_cifar_c_is_mapped_by_severity(tmp_path: Path) -> None:
+    content = write_cifar_c(tmp_path / "CIFAR-10-C", cifar.CIFAR_C_CORRUPTIONS)
+    for root in (tmp_path, tmp_path / "CIFAR-10-C"):
+        read = CIFARC(root=str(root)).open(CIFAR10_NAMES, COLOUR)
+        assert read.images is None and read.labels.tolist() == list(range(9, -1, -1))
+        assert tuple(read.corrupted) == cifar.CIFAR_C_CORRUPTIONS
+        assert all(np.array_equal(read.corrupted[name], content[name]) for name in read.corrupted)
+    read.corrupted["fog"][0] = 0  # a private copy: the file stays as it is
+    assert np.array_equal(np.load(tmp_path / "CIFAR-10-C" / "fog.npy"), content["fog"])
+    write_cifar_c(tmp_path / "CIFAR-100-C", ("fog",), classes=100)
+    hundred = CIFARC(root=str(tmp_path / "CIFAR-100-C"), corruptions=["fog"])
+    assert hundred.name == "cifar100-c"
+    assert len(hundred.open(CIFAR100DataModule().class_names, COLOUR).labels) == 100
+    with pytest.raises(DataError, match=r"CIFAR-100-C \(CIFAR-100\) has other classes than the model: it lacks 10"):
+        hundred.open(CIFAR10_NAMES, COLOUR)
+
+
+def test_cifar_c_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no corruption 'fogg'; did you mean 'fog'"):
+        CIFARC(corruptions=["fogg"])
+    with pytest.raises(ConfigError, match="corruptions is empty"):
+        CIFARC(corruptions=[])
+    write_cifar_c(tmp_path, ("fog", "snow"))
+    with pytest.raises(DataError, match=r"gaussian_noise.npy, .*saturate.npy missing; .*corruptions=\[...\]") as found:
+        CIFARC(root=str(tmp_path)).open(CIFAR10_NAMES, COLOUR)
+    assert "fog.npy" not in str(found.value) and str(found.value).count(".npy") == 17
+    some = CIFARC(root=str(tmp_path), corruptions=["snow", "fog"])
+    assert list(some.open(CIFAR10_NAMES, COLOUR).corrupted) == ["snow", "fog"]
+    np.save(tmp_path / "fog.npy", pixels(49, 32, 32, 3))
+    with pytest.raises(DataError, match=r"fog.npy holds uint8 of shape \(49, 32, 32, 3\), expected uint8 of 50 x 32"):
+        some.open(CIFAR10_NAMES, COLOUR)
+    (tmp_path / "fog.npy").write_bytes(b"no array")
+    with pytest.raises(DataError, match=r"cannot read .*fog.npy"):
+        some.open(CIFAR10_NAMES, COLOUR)
+    np.save(tmp_path / "labels.npy", np.arange(50) % 7)
+    with pytest.raises(DataError, match="50 labels are not five times the same ones"):
+        some.open(CIFAR10_NAMES, COLOUR)
 
 
 # Bad input

@@ -80,7 +80,8 @@ class ResultTable(SkipsSteps, Callback):
         table.add_column("value", justify="right")
         layer = getattr(pl_module, "statistics_layer", "")
         for key, value in trainer.callback_metrics.items():
-            if not key.startswith(f"{stage}/"):
+            # What lies deeper than stage, analysis and figure stands in its analysis's own table.
+            if not key.startswith(f"{stage}/") or key.count("/") > 2:
                 continue
             name = key.removeprefix(f"{stage}/")
             label = _NAMES.get(name, name.replace("_", " "))

@@ -1,13 +1,23 @@
-"""CIFAR-10 and CIFAR-100, in their Python pickles."""
+"""CIFAR-10 and CIFAR-100, in their Python pickles, and further test sets for them: CIFAR-10.1 and CIFAR-C."""
 
 import pickle
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from lightning_repshape.data import files
 from lightning_repshape.data.base import ImageDataModule, ImageSet, SplitData, SplitName, find_folder
-from lightning_repshape.errors import DataError
+from lightning_repshape.data.test_sets import (
+    GeneralizationSet,
+    TestImages,
+    check_array,
+    match_classes,
+    match_shape,
+    read_array,
+)
+from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 
 CIFAR10 = ImageSet(
     name="CIFAR-10",
@@ -65,7 +75,7 @@ class CIFAR10DataModule(ImageDataModule):
         classes = len(self._set.class_names)
         for name, md5 in parts:
             path = folder / name
-            files.check_md5(path, md5)  # before unpickling, which runs what the file says
+            files.check_sum(path, md5)  # before unpickling, which runs what the file says
             try:
                 with open(path, "rb") as file:
                     entry = pickle.load(file, encoding="latin1")
@@ -104,3 +114,194 @@ class CIFAR100DataModule(CIFAR10DataModule):
 
     def _describe(self) -> ImageSet:
         return CIFAR100
+
+
+_CIFAR101_URL = "https://github.com/modestyachts/CIFAR-10.1/raw/master/datasets/"
+# SHA-256 of the published files, as TensorFlow Datasets lists them for its own cifar10_1.
+_CIFAR101_FILES = {
+    "v4": (
+        ("cifar10.1_v4_data.npy", "5aaedc268df8f4cffca2ac0cf9e608ae1897a8cddb630c7a850a2ea8f6558e75"),
+        ("cifar10.1_v4_labels.npy", "1f9544300ded199539b6662364ce7fe6c2e1ea9f87408f06db4b1a6184cffb18"),
+    ),
+    "v6": (
+        ("cifar10.1_v6_data.npy", "2997188e5816f5bd545dc77771b6227828c28146049fcecf3fa10775474cacc6"),
+        ("cifar10.1_v6_labels.npy", "ae40beda001693674edc94d925ee8268cfe68905f8f9aff800c8dcdfcd6c9448"),
+    ),
+}
+_CIFAR101_SIZES = {"v4": 2021, "v6": 2000}
+
+
+class CIFAR101(GeneralizationSet):
+    """CIFAR-10.1: some 2,000 new test images for CIFAR-10 (Recht, Roelofs, Schmidt and Shankar, 2018).
+
+    ``root`` holds the authors' files ``cifar10.1_v6_data.npy`` and ``cifar10.1_v6_labels.npy``, by themselves, in
+    ``cifar-10.1/``, or in a clone of the authors' repository (``CIFAR-10.1/datasets/``). Checksum (SHA-256), shape and
+    type of both files are checked.
+
+    Args:
+        root: Folder that holds the files. Default: "data".
+        version: "v6" (2,000 images, as many of each class; the authors' recommendation) or "v4" (2,021 images).
+        download: Whether to download what is missing, into ``cifar-10.1/`` in ``root``. Default: False.
+
+    Raises:
+        ConfigError: There is no such version.
+    """
+
+    def __init__(self, root: str = "data", version: Literal["v4", "v6"] = "v6", download: bool = False) -> None:
+        super().__init__(f"cifar10.1-{version}")
+        if version not in _CIFAR101_FILES:
+            raise ConfigError(f"CIFAR101: version={version!r}{did_you_mean(str(version), _CIFAR101_FILES)}")
+        self.root = Path(root).expanduser()
+        self.version = version
+        self.download = download
+
+    @property
+    def _places(self) -> tuple[str, ...]:
+        return ("cifar-10.1", "CIFAR-10.1/datasets", "datasets", "")
+
+    def prepare(self) -> None:
+        """Downloads the two files where ``download`` is on and they are not there.
+
+        Raises:
+            DataError: They cannot be downloaded.
+        """
+        published = _CIFAR101_FILES[self.version]
+        if not self.download or any(
+            all((self.root / place / name).is_file() for name, _ in published) for place in self._places
+        ):
+            return
+        with files.staging(self.root, "CIFAR-10.1") as folder:
+            part = folder / "cifar-10.1"
+            part.mkdir()
+            for name, checksum in published:
+                files.fetch([_CIFAR101_URL + name], part / name, checksum, "CIFAR-10.1")
+            files.install(part, self.root / "cifar-10.1")
+
+    def open(self, class_names: Sequence[str], input_shape: tuple[int, int, int]) -> TestImages:
+        """Reads both files, see :meth:`GeneralizationSet.open`.
+
+        Args:
+            class_names: The model's classes.
+            input_shape: C, H, W of what the model takes.
+
+        Returns:
+            Images and labels.
+
+        Raises:
+            DataError: The files are missing or damaged, or the model is not one of CIFAR-10's classes and size.
+        """
+        table = match_classes("CIFAR-10.1", CIFAR10.class_names, class_names)
+        match_shape("CIFAR-10.1", (32, 32, 3), input_shape)
+        published = _CIFAR101_FILES[self.version]
+        folder = find_folder(self.root, self._places, published[0][0], f"CIFAR-10.1 {self.version}", "CIFAR101")
+        paths = []
+        for name, checksum in published:
+            files.check_sum(folder / name, checksum)
+            paths.append(folder / name)
+        images, labels = (read_array(path, "CIFAR-10.1") for path in paths)
+        count = _CIFAR101_SIZES[self.version]
+        check_array(images, paths[0], "CIFAR-10.1", (count, 32, 32, 3), "uint8")
+        check_array(labels, paths[1], "CIFAR-10.1", (count,), "integer")
+        return TestImages(table[_labels(labels, 10, paths[1], "CIFAR-10.1")], torch.from_numpy(images))
+
+
+CIFAR_C_CORRUPTIONS = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+    "speckle_noise",
+    "gaussian_blur",
+    "spatter",
+    "saturate",
+)
+"""The published corruptions: the benchmark's fifteen, then four more meant for validation."""
+
+
+class CIFARC(GeneralizationSet):
+    """CIFAR-10-C or CIFAR-100-C: published corrupted copies of the test set (Hendrycks and Dietterich, 2019).
+
+    ``root`` is the unpacked folder (or holds it, as ``CIFAR-10-C/`` or ``CIFAR-100-C/``): ``labels.npy`` and one file a
+    corruption, uint8 50,000 x 32 x 32 x 3, severity 1 first. Images are mapped from their files, not read into memory.
+
+    Args:
+        root: The folder. Default: "data/CIFAR-10-C".
+        corruptions: Which corruptions. Default: None, all 19.
+        name: Name in keys and tables. Default: None, "cifar10-c" or "cifar100-c" after the folder.
+
+    Raises:
+        ConfigError: There is no such corruption; the message names the nearest.
+    """
+
+    def __init__(
+        self, root: str = "data/CIFAR-10-C", corruptions: list[str] | None = None, name: str | None = None
+    ) -> None:
+        self.root = Path(root).expanduser()
+        self.corruptions = tuple(dict.fromkeys(CIFAR_C_CORRUPTIONS if corruptions is None else corruptions))
+        for corruption in self.corruptions:
+            if corruption not in CIFAR_C_CORRUPTIONS:
+                near = did_you_mean(corruption, CIFAR_C_CORRUPTIONS)
+                raise ConfigError(f"CIFARC: there is no corruption {corruption!r}{near}")
+        if not self.corruptions:
+            raise ConfigError("CIFARC: corruptions is empty; leave it out to take all")
+        super().__init__(name or ("cifar100-c" if "100" in self.root.name else "cifar10-c"))
+
+    def open(self, class_names: Sequence[str], input_shape: tuple[int, int, int]) -> TestImages:
+        """Maps the files, see :meth:`GeneralizationSet.open`.
+
+        Args:
+            class_names: The model's classes.
+            input_shape: C, H, W of what the model takes.
+
+        Returns:
+            Labels and corrupted copies.
+
+        Raises:
+            DataError: Files are missing (all are listed) or of another shape or type, or the model has other classes.
+        """
+        places = (self.root, self.root / "CIFAR-10-C", self.root / "CIFAR-100-C")
+        folder = next((place for place in places if (place / "labels.npy").is_file()), self.root)
+        wanted = [folder / f"{corruption}.npy" for corruption in self.corruptions]
+        missing = [path.name for path in (folder / "labels.npy", *wanted) if not path.is_file()]
+        if missing:
+            raise DataError(
+                f"{folder} is not a complete CIFAR-C folder: {', '.join(missing)} missing; get the set again, or name "
+                "the corruptions that are there with corruptions=[...]"
+            )
+        path = folder / "labels.npy"
+        found = read_array(path, "CIFAR-C")
+        check_array(found, path, "CIFAR-C", (None,), "integer")
+        count = len(found) // 5
+        blocks = torch.from_numpy(found[: 5 * count].astype("int64")).view(5, count)
+        if not count or len(found) % 5 or not bool((blocks == blocks[0]).all()):
+            raise DataError(f"{path}: {len(found)} labels are not five times the same ones; get the file again")
+        described = CIFAR10 if int(blocks.max()) < 10 else CIFAR100
+        table = match_classes(f"{folder.name} ({described.name})", described.class_names, class_names)
+        labels = table[_labels(found[:count], len(table), path, "CIFAR-C")]
+        match_shape(folder.name, (32, 32, 3), input_shape)
+        corrupted = {}
+        for corruption, file in zip(self.corruptions, wanted, strict=True):
+            images = read_array(file, "CIFAR-C", mapped=True)
+            check_array(images, file, "CIFAR-C", (5 * count, 32, 32, 3), "uint8")
+            corrupted[corruption] = torch.from_numpy(images)
+        return TestImages(labels, None, corrupted)
+
+
+def _labels(found: Any, classes: int, path: Path, name: str) -> torch.Tensor:
+    labels = torch.from_numpy(found.astype("int64"))
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DataError(
+            f"{name}: labels in {path} go from {int(labels.min())} to {int(labels.max())}, expected 0 to {classes - 1}"
+        )
+    return labels

@@ -261,27 +261,37 @@ def md5_of(path: Path) -> str:
     Returns:
         32 hexadecimal digits.
     """
+    return _sum_of(path, "md5")
+
+
+def _sum_of(path: Path, algorithm: str) -> str:
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
-def check_md5(path: Path, expected: str) -> None:
-    """Compares a file with its published MD5 sum.
+def _algorithm(checksum: str) -> str:
+    """Which checksum this is, by its length."""
+    return "sha256" if len(checksum) == 64 else "md5"
+
+
+def check_sum(path: Path, expected: str) -> None:
+    """Compares a file with its published checksum.
 
     Args:
         path: The file.
-        expected: The published sum.
+        expected: The published MD5 sum or SHA-256.
 
     Raises:
         DataError: They differ, or the file cannot be read.
     """
+    kind = _algorithm(expected)
     try:
-        found = md5_of(path)
+        found = _sum_of(path, kind)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error}") from error
     if found != expected:
         raise DataError(
-            f"checksum mismatch: {path} ({path.stat().st_size:,} bytes) has md5 {found}, the published file "
+            f"checksum mismatch: {path} ({path.stat().st_size:,} bytes) has {kind} {found}, the published file "
             f"{expected}; it "
             "is damaged, cut off or another file: remove it and get it again (download=True fills in what is missing)"
         )
@@ -317,13 +327,13 @@ def staging(root: Path, name: str) -> Iterator[Path]:
                 path.rmdir()
 
 
-def fetch(urls: Sequence[str], target: Path, md5: str, name: str, timeout: float = 30.0) -> Path:
+def fetch(urls: Sequence[str], target: Path, checksum: str, name: str, timeout: float = 30.0) -> Path:
     """Downloads a file from the first address that works, and checks it.
 
     Args:
         urls: Addresses of the same file.
         target: Where to put it.
-        md5: Its published MD5 sum.
+        checksum: Its published MD5 sum or SHA-256.
         name: The data set's name, for messages.
         timeout: Seconds without an answer after which an address counts as dead. Default: 30.
 
@@ -334,10 +344,11 @@ def fetch(urls: Sequence[str], target: Path, md5: str, name: str, timeout: float
         DataError: No address delivers the file.
     """
     failures = []
+    kind = _algorithm(checksum)
     for url in urls:
         rank_zero_info(f"downloading {url}")
         request = urllib.request.Request(url, headers={"User-Agent": f"lightning-repshape/{__version__}"})
-        digest = hashlib.md5(usedforsecurity=False)
+        digest = hashlib.new(kind, usedforsecurity=False)
         try:
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 with open(target, "wb") as file:
@@ -347,9 +358,9 @@ def fetch(urls: Sequence[str], target: Path, md5: str, name: str, timeout: float
         except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
             failures.append(f"{url}: {getattr(error, 'reason', error)}")
             continue
-        if digest.hexdigest() == md5:
+        if digest.hexdigest() == checksum:
             return target
-        failures.append(f"{url}: md5 {digest.hexdigest()} instead of {md5}")
+        failures.append(f"{url}: {kind} {digest.hexdigest()} instead of {checksum}")
     tried = "; ".join(failures)
     raise DataError(
         f"cannot download {name} ({tried}); check the network, or put the unpacked set there by hand and set "

@@ -1,5 +1,6 @@
-"""Any folder of images in class folders."""
+"""Any folder of images in class folders, as a data set or as a further test set."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ import torch
 from lightning_repshape.data import files
 from lightning_repshape.data.base import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.data.files import ImageFiles
+from lightning_repshape.data.test_sets import GeneralizationSet, TestImages, match_classes
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 
 _MEAN, _STD = {3: (0.485, 0.456, 0.406), 1: (0.449,)}, {3: (0.229, 0.224, 0.225), 1: (0.226,)}
@@ -177,3 +179,60 @@ class ImageFolderDataModule(ImageDataModule):
                 labels += [names.index(name)] * len(images)
         channels, height, width = self._shape
         return SplitData(ImageFiles(tuple(paths), height, width, channels, self._fit), torch.tensor(labels), paths)
+
+
+class ImageFolderSet(GeneralizationSet):
+    """Any folder of images as a further test set: one folder a class, named as the model's classes.
+
+    Images lie anywhere below their class's folder, of any size and format that :class:`ImageFolderDataModule` reads;
+    they are brought to the model's size and channels.
+
+    Args:
+        root: Folder that holds the class folders.
+        fit: How an image of another size is brought to the model's: "stretch", or "crop", which keeps its proportions
+            and cuts out the centre. Default: "stretch".
+        name: Name in keys and tables. Default: None, the folder's.
+
+    Raises:
+        ConfigError: There is no such way to fit, or the name cannot be used.
+    """
+
+    def __init__(self, root: str, fit: Literal["stretch", "crop"] = "stretch", name: str | None = None) -> None:
+        self.root = Path(root).expanduser()
+        super().__init__(self.root.resolve().name if name is None else name)
+        if fit not in ("stretch", "crop"):
+            raise ConfigError(f"ImageFolderSet: fit={fit!r}{did_you_mean(str(fit), ('stretch', 'crop'))}")
+        self._fit: Literal["stretch", "crop"] = fit
+
+    def open(self, class_names: Sequence[str], input_shape: tuple[int, int, int]) -> TestImages:
+        """Lists and decodes the images, see :meth:`GeneralizationSet.open`.
+
+        Args:
+            class_names: The model's classes.
+            input_shape: C, H, W of what the model takes.
+
+        Returns:
+            Images and labels.
+
+        Raises:
+            DataError: There is no such folder, its class folders are not the model's classes, one is empty, or an
+                image is damaged.
+        """
+        if not self.root.is_dir():
+            raise DataError(f"no folder {self.root}; set root to the folder that holds <class>/<image>")
+        channels, height, width = input_shape
+        if channels not in (1, 3):
+            raise DataError(f"{self.root}: images have 1 or 3 channels, but the model takes {channels}")
+        found = files.class_folders(self.root)
+        table = match_classes(f"the folder {self.root}", found, class_names).tolist()
+        paths: list[str] = []
+        labels: list[int] = []
+        for label, name, images in zip(
+            table, found, files.list_images([self.root / name for name in found]), strict=True
+        ):
+            if not images:
+                raise DataError(f"no images in the class folder {self.root / name}; fill or remove it")
+            paths += images
+            labels += [label] * len(images)
+        decoded = ImageFiles(tuple(paths), height, width, channels, self._fit).decode()
+        return TestImages(torch.tensor(labels), decoded)

@@ -121,7 +121,7 @@ class MNISTDataModule(ImageDataModule):
             return read_idx(plain, dimensions)
         if not packed.is_file():
             raise DataError(f"{self._torchvision} is not complete: {plain} (or .gz) is missing; get it again")
-        files.check_md5(packed, dict(self._published().resources)[packed.name])
+        files.check_sum(packed, dict(self._published().resources)[packed.name])
         return read_idx(packed, dimensions)
 
     def _download(self) -> None:

@@ -121,7 +121,7 @@ class STL10DataModule(ImageDataModule):
         image_file, label_file = parts
         folder = find_folder(self.root, (published.base_folder, ""), image_file, self._set.name, type(self).__name__)
         for name, md5 in parts.items():
-            files.check_md5(folder / name, md5)
+            files.check_sum(folder / name, md5)
         pixels = torch.from_numpy(np.fromfile(folder / image_file, dtype=np.uint8))
         labels = torch.from_numpy(np.fromfile(folder / label_file, dtype=np.uint8)).long() - 1
         if len(pixels) != len(labels) * 3 * 96 * 96:

@@ -1,0 +1,176 @@
+"""Further test sets: other images of the classes that a model was trained on."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_repshape.errors import ConfigError, DataError, did_you_mean
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class TestImages:
+    """A further test set, read, its labels counted as those of the model's own classes.
+
+    Attributes:
+        labels: int64 N.
+        images: uint8 N x H x W x C; None where the set holds corrupted copies alone.
+        corrupted: Published corrupted copies by the corruption's name, each uint8 5N x H x W x C, severity after
+            severity; they may be mapped from a file.
+    """
+
+    __test__ = False  # no test case, though its name begins like one
+
+    labels: Tensor
+    images: Tensor | None
+    corrupted: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class GeneralizationSet(ABC):
+    """A labelled set on which a trained model is tested besides its own test set.
+
+    A set of one's own needs :meth:`open`, and :meth:`prepare` where it can be downloaded.
+
+    Args:
+        name: Name in keys and tables; without "/".
+
+    Raises:
+        ConfigError: The name cannot be one.
+    """
+
+    def __init__(self, name: str) -> None:
+        if not name or "/" in name or name == "test":
+            raise ConfigError(
+                f"{type(self).__name__}: the name {name!r} cannot be used; give one without '/', other than 'test', "
+                "which is the model's own test set"
+            )
+        self.name = name
+
+    def prepare(self) -> None:
+        """Downloads what is missing, where that was asked for; called by one process of each machine."""
+        return
+
+    @abstractmethod
+    def open(self, class_names: Sequence[str], input_shape: tuple[int, int, int]) -> TestImages:
+        """Reads the set for a model.
+
+        Args:
+            class_names: The model's classes, in the order of its labels.
+            input_shape: C, H, W of what the model takes.
+
+        Returns:
+            Images and labels.
+
+        Raises:
+            DataError: The set is missing or damaged, has other classes, or images of another shape.
+        """
+
+
+def match_classes(name: str, theirs: Sequence[str], ours: Sequence[str]) -> Tensor:
+    """The model's labels for a set's classes, which must be the same ones in any order.
+
+    Args:
+        name: The set's name, for the message.
+        theirs: The set's classes, in the order of its labels.
+        ours: The model's classes, in the order of its labels.
+
+    Returns:
+        int64 K: for each of the set's labels the model's.
+
+    Raises:
+        DataError: The classes differ; the message lists those that are missing and those that are too many.
+    """
+    missing = [known for known in ours if known not in theirs]
+    extra = [other for other in theirs if other not in ours]
+    if missing or extra:
+        parts = []
+        if missing:
+            parts.append(f"it lacks {_listed(missing)}")
+        if extra:
+            near = [did_you_mean(other, missing) for other in extra[:5]]
+            hints = "".join(f" ({other!r}{hint})" for other, hint in zip(extra, near, strict=False) if "?" in hint)
+            parts.append(f"it has {_listed(extra)} besides{hints}")
+        raise DataError(
+            f"{name} has other classes than the model: {'; '.join(parts)}. A further test set needs exactly the "
+            f"model's {len(ours)} classes, by name"
+        )
+    return torch.tensor([ours.index(other) for other in theirs], dtype=torch.int64)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:20])
+    return f"{len(names)} classes ({shown}{', ...' if len(names) > 20 else ''})" if len(names) > 1 else shown
+
+
+def match_shape(name: str, theirs: Sequence[int], input_shape: tuple[int, int, int]) -> None:
+    """Refuses images of another shape than the model takes.
+
+    Args:
+        name: The set's name, for the message.
+        theirs: Rows, columns and channels of the set's images.
+        input_shape: C, H, W of what the model takes.
+
+    Raises:
+        DataError: They differ.
+    """
+    channels, height, width = input_shape
+    if tuple(theirs) != (height, width, channels):
+        raise DataError(
+            f"{name} has images of {' x '.join(map(str, theirs))} (rows, columns, channels), but the model takes "
+            f"{height} x {width} x {channels}"
+        )
+
+
+def read_array(path: Path, name: str, mapped: bool = False) -> Array:
+    """Reads an ``.npy`` file without unpickling anything.
+
+    Args:
+        path: The file.
+        name: The set's name, for messages.
+        mapped: Whether to map it into memory instead. Default: False.
+
+    Returns:
+        The array.
+
+    Raises:
+        DataError: The file is missing, damaged or of another kind.
+    """
+    try:
+        # Copy on write, since PyTorch wants arrays that may be written to.
+        array: Array = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{name}: cannot read {path} ({reason}); get the file again") from error
+    return array
+
+
+def check_array(array: Array, path: Path, name: str, shape: Sequence[int | None], kind: str) -> None:
+    """Compares an array with what a set publishes.
+
+    Args:
+        array: The array.
+        path: Its file, for the message.
+        name: The set's name, for the message.
+        shape: The published shape; None where any number is right.
+        kind: ``"uint8"``, or ``"integer"``.
+
+    Raises:
+        DataError: It is of another shape or type.
+    """
+    fits = array.ndim == len(shape) and all(
+        want is None or want == have for want, have in zip(shape, array.shape, strict=True)
+    )
+    right = array.dtype == np.uint8 if kind == "uint8" else array.dtype.kind in "iu"
+    if not (fits and right):
+        wanted = " x ".join("N" if size is None else str(size) for size in shape)
+        raise DataError(
+            f"{name}: {path} holds {array.dtype} of shape {tuple(array.shape)}, expected {kind} of {wanted}; get the "
+            "file again"
+        )

@@ -214,6 +214,51 @@ def confusion_figure(counts: Array, class_names: Sequence[str], title: str = "")
     return figure
 
 
+def reconstruction_figure(
+    originals: Array,
+    reconstructions: Array,
+    class_names: Sequence[str],
+    errors: Sequence[float] = (),
+    title: str = "",
+    columns: int = 10,
+) -> "Figure":
+    """A row of images above a row of their reconstructions; more than ``columns`` of them in several such pairs.
+
+    Args:
+        originals: N x H x W or N x H x W x 3, in [0, 1].
+        reconstructions: Of the same shape.
+        class_names: N names, above the images.
+        errors: N mean squared errors, below the reconstructions. Default: none.
+        title: The heading.
+        columns: Images in a row at most.
+
+    Returns:
+        The figure.
+    """
+    count = len(originals)
+    across = min(count, columns)
+    pairs = -(-count // across)
+    side = 0.78
+    figure = new_figure(max(3.4, side * across + 0.3), (2 * side + 0.36) * pairs + 0.24)
+    grid = figure.subplots(2 * pairs, across, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for number in range(count):
+        row, column = 2 * (number // across), number % across
+        for offset, images in enumerate((originals, reconstructions)):
+            axes = grid[row + offset, column]
+            axes.imshow(images[number], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        grid[row, column].set_title(class_names[number], fontsize="small", pad=3)
+        if errors:
+            text = f"{errors[number]:.4f}"
+            grid[row + 1, column].text(
+                0.5, -0.06, text, transform=grid[row + 1, column].transAxes, ha="center", va="top", fontsize="xx-small"
+            )
+    if title:
+        figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+    return figure
+
+
 def curves_figure(
     curves: Mapping[str, tuple[Array, Array]], ylabel: str, title: str = "", log_y: bool = False
 ) -> "Figure":
@@ -355,4 +400,52 @@ def partial_retraining_figure(
         formatted(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "125" else ""))
     style(axes, "training samples of the head, n'", "test error (%)", title)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    return figure
+
+
+def roc_figure(
+    curves: Mapping[str, tuple[Array, Array]],
+    marks: Mapping[str, Mapping[float, float]] | None = None,
+    different: int = 1000,
+    title: str = "",
+) -> "Figure":
+    """ROC curves of verification, with a logarithmic axis of false accept rates.
+
+    Args:
+        curves: By name, T false accept rates (ascending) and T true accept rates.
+        marks: By name, operating points to mark: the true accept rate by the false accept rate asked for.
+        different: Number of different pairs; the axis begins at half of the smallest rate that they can tell. Points
+            without a false accept lie on its left edge.
+        title: The heading.
+
+    Returns:
+        The figure.
+    """
+    from matplotlib.ticker import FuncFormatter
+
+    figure = new_figure(5.4, 4.2)
+    axes = figure.add_subplot()
+    edge = 0.5 / max(different, 1)
+    for number, (name, (far, tar)) in enumerate(curves.items()):
+        colour = PALETTE[number % len(PALETTE)]
+        at = np.maximum(far, edge)
+        axes.plot(at, 100 * tar, color=colour, linewidth=1.6, drawstyle="steps-post", label=name)
+        for rate, value in (marks or {}).get(name, {}).items():
+            axes.plot(rate, 100 * value, color=colour, marker="o", markersize=5)
+            axes.annotate(
+                f"{100 * value:.1f} % at {rate:g}",
+                (rate, 100 * value),
+                xytext=(7, -12),
+                textcoords="offset points",
+                fontsize="small",
+            )
+    chance = np.geomspace(edge, 1, 200)
+    axes.plot(chance, 100 * chance, color="0.6", linewidth=1, linestyle=":", label="chance")
+    axes.set_xscale("log")
+    axes.set_xlim(edge, 1)
+    axes.set_ylim(0, 101)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(True, which="major", linewidth=0.4, alpha=0.5)
+    style(axes, "false accept rate", "true accept rate (%)", title)
+    axes.legend(frameon=False, fontsize="small", loc="lower right")
     return figure

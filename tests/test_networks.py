@@ -1,4 +1,5 @@
 import inspect
+import math
 import re
 import subprocess
 import sys
@@ -17,9 +18,12 @@ from lightning_repshape.networks import (
     VGG16,
     Backbone,
     ConvNet,
+    DenseNet40,
     FOCANet,
+    Highway,
     LeNet,
     MobileNetV2,
+    NiN,
     PreActResNet18,
     ResNet18,
     ResNet32,
@@ -42,6 +46,10 @@ SMALL: dict[str, Callable[[], Backbone]] = {
     "PreActResNet18-large": lambda: PreActResNet18((3, 32, 32), stem="large", width=4),
     "MobileNetV2": lambda: MobileNetV2((3, 16, 16), width_multiplier=0.25),
     "ResNet32": lambda: ResNet32((3, 8, 8), width=4),
+    "NiN": lambda: NiN((3, 8, 8), layout="nine", batch_norm=True),
+    "Highway": lambda: Highway((3, 8, 8), width=6, depth=6),
+    "Highway-norm": lambda: Highway((3, 8, 8), width=6, depth=5, batch_norm=True),
+    "DenseNet40": lambda: DenseNet40((3, 8, 8), growth=2, dropout=0.1),
     "ResNet32-B": lambda: ResNet32((3, 8, 8), shortcut="B", width=4),
 }
 
@@ -453,6 +461,32 @@ def test_dropout_follows_the_named_layer() -> None:
     assert 0 < kept.sum() < (activations["fc1"] > 0).sum()
 
 
+def test_dropout_and_batch_norm_of_the_last_layer_alone() -> None:
+    def kinds(net: Backbone, kind: type[nn.Module]) -> list[str]:
+        return [name for name, module in net.named_modules() if isinstance(module, kind)]
+
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    net = MLP((6,), widths=(5, 4, 3), dropout=0.5, batch_norm=True, dropout_layers="last", batch_norm_layers="last")
+    assert kinds(net, nn.Dropout) == ["dropout3"] and kinds(net, norms) == ["fc3.norm"]
+    assert net.get_submodule("fc1.linear").bias is not None and net.get_submodule("fc3.linear").bias is None
+    assert kinds(MLP((6,), (5, 4), dropout=0.5, batch_norm=True), nn.Dropout) == ["dropout1", "dropout2"]
+
+    conv = ConvNet((3, 8, 8), dropout=0.5, batch_norm=True, batch_norm_layers="last")
+    assert kinds(conv, nn.Dropout) == ["dropout"] and kinds(conv, norms) == ["fc.norm"]
+    everywhere = ConvNet((3, 8, 8), dropout=0.5, batch_norm=True, dropout_layers="all")
+    assert kinds(everywhere, nn.Dropout) == [*(f"conv{n}_dropout" for n in (1, 2, 3, 4)), "dropout"]
+    assert kinds(everywhere, norms) == [*(f"conv{n}.norm" for n in (1, 2, 3, 4)), "fc.norm"]
+    assert set(conv.state_dict()) >= {"fc.linear.weight", "conv1.conv.bias"}
+    everywhere.train()
+    values = everywhere.forward_activations(images(everywhere), ["conv2", "conv2_dropout"])[1]
+    kept = values["conv2_dropout"] != 0
+    assert torch.allclose(values["conv2_dropout"][kept], 2 * values["conv2"][kept])
+    for build in (MLP, ConvNet):
+        for option in ("dropout_layers", "batch_norm_layers"):
+            with pytest.raises(ConfigError, match=f"{option}='first'"):
+                build((3, 8, 8), **{option: "first"})
+
+
 def test_lenet_features_can_be_linear() -> None:
     net = LeNet((1, 28, 28), width=10, activate_features=False)
     assert net(images(net)).min() < 0 <= LeNet((1, 28, 28), width=10)(images(net)).min()
@@ -693,3 +727,80 @@ def test_table_of_the_documentation_is_true() -> None:
         assert (parameters(net), net.num_features) == (int(count.replace(",", "")), int(features.replace(",", ""))), (
             name
         )
+
+
+# ------------------------------------------------------------ the networks of feed-backward reconstruction
+
+
+def test_parameter_counts_are_near_those_of_the_feed_backward_paper() -> None:
+    def with_head(net: Backbone) -> int:
+        return parameters(net) + (net.num_features + 1) * 10
+
+    with torch.device("meta"):
+        counts = {
+            "NiN": (with_head(NiN((3, 32, 32))), 11.4),
+            "Highway": (with_head(Highway((3, 32, 32))), 11.8),
+            "DenseNet-40": (with_head(DenseNet40((3, 32, 32))), 1.0),
+            # the paper's figures of these two are not those of the networks that it names, see docs/networks.md
+            "VGG-16": (with_head(VGG16((3, 32, 32))), 14.7),
+            "ResNet-32": (with_head(ResNet32((3, 32, 32))), 0.5),
+        }
+        nine = with_head(NiN((3, 32, 32), layout="nine"))
+    for name, (count, millions) in counts.items():
+        print(f"{name}: {count:,}")
+        assert round(count / 1e6, 1) == millions, name
+    assert counts["DenseNet-40"][0] == 1_019_722  # the published implementations'
+    # counted by hand from Lin's layer list
+    convolutions = [(75, 192), (192, 160), (160, 96), (2400, 192), (192, 192), (192, 192), (1728, 192), (192, 192)]
+    assert nine == sum((fan + 1) * out for fan, out in convolutions) + 193 * 10
+
+
+def test_depths_of_the_feed_backward_networks() -> None:
+    def layers(net: Backbone) -> int:
+        return sum(isinstance(module, nn.Conv2d) for module in net.modules()) + 1
+
+    with torch.device("meta"):
+        assert layers(NiN((3, 32, 32))) == layers(Highway((3, 32, 32))) == 12
+        assert layers(NiN((3, 32, 32), layout="nine")) == 9
+        assert layers(DenseNet40((3, 32, 32))) == 40
+        assert layers(Highway((3, 8, 8), depth=5)) == 5
+        assert NiN((3, 32, 32)).num_features == 476 and DenseNet40((3, 32, 32)).num_features == 448
+
+
+def test_highway_block_by_hand() -> None:
+    net = Highway((3, 8, 8), width=4, depth=5, gate_bias=-1.5).double().eval()
+    block, x = net.get_submodule("highway1.0"), torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    both = nn.functional.conv2d(x, block.conv.weight, block.conv.bias, padding=1)
+    gate = torch.sigmoid(both[:, 4:])
+    torch.testing.assert_close(block(x), both[:, :4].clamp(min=0) * gate + x * (1 - gate))
+    assert block.conv.bias.tolist() == [0.0] * 4 + [-1.5] * 4
+    torch.testing.assert_close(
+        net.forward_activations(images(net, dtype=torch.float64), ["highway1.0.gate"])[1]["highway1.0.gate"].mean(),
+        torch.tensor(1 / (1 + math.exp(1.5)), dtype=torch.float64),
+        rtol=0.5,
+        atol=0.0,
+    )
+    norm = Highway((3, 8, 8), width=4, depth=5, batch_norm=True).get_submodule("highway1.0.norm")
+    assert norm.bias.tolist() == [0.0] * 4 + [-2.0] * 4
+
+
+def test_dense_layer_appends_to_its_input() -> None:
+    net = DenseNet40((3, 8, 8), growth=3).double().eval()
+    x = images(net, dtype=torch.float64)
+    found = net.forward_activations(x, ["conv1", "block1.0", "block1.0.relu"])[1]
+    new = nn.functional.conv2d(found["block1.0.relu"], net.get_submodule("block1.0.conv").weight, padding=1)
+    torch.testing.assert_close(found["block1.0"], torch.cat([found["conv1"], new], dim=1))
+    torch.testing.assert_close(found["block1.0.relu"], (found["conv1"] / (1 + 1e-5) ** 0.5).clamp(min=0))
+
+
+def test_bad_options_of_the_feed_backward_networks() -> None:
+    for make, message in (
+        (lambda: NiN((3, 32, 32), layout="ten"), "layout='ten' is not a choice"),  # type: ignore[arg-type]
+        (lambda: NiN((3, 4, 4)), "at least 8 x 8"),
+        (lambda: Highway((3, 32, 32), depth=4), "no highway layer"),
+        (lambda: Highway((3, 32, 32), gate_bias=float("nan")), "gate_bias"),
+        (lambda: DenseNet40((3, 32, 32), growth=0), "growth"),
+        (lambda: DenseNet40((3, 32, 32), dropout=1.0), "dropout"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make()

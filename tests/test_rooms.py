@@ -14,6 +14,7 @@ PACKAGE = Path(lightning_repshape.__file__).parent
 WITHOUT_LIGHTNING = (
     "functional",
     "regularizers",
+    "losses",
     "metrics",
     "heads",
     "layers",
@@ -27,6 +28,7 @@ WITHOUT_LIGHTNING = (
 LEVEL = {
     "functional": 0,
     "regularizers": 1,
+    "losses": 1,
     "metrics": 1,
     "layers": 1,
     "heads": 2,

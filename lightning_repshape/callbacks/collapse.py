@@ -175,6 +175,8 @@ class NeuralCollapse(Analysis):
     ) -> dict[str, float]:
         features, labels = part.features.to(inputs.device), part.labels.to(inputs.device)
         weight, bias = (None, None) if head is None else (head.weight, head.bias)
+        if head is not None and head.cosine:
+            weight = torch.nn.functional.normalize(head.weight, dim=1)  # their lengths play no part in predictions
         found: Measures = neural_collapse(features, labels, classes, weight, bias, normalize=self.normalize)
         figures = {
             "nc1": found.within_class_variability,
@@ -248,7 +250,7 @@ class WeightSeparability(Analysis):
         Raises:
             DataError: If there is no model, or no layer with a matrix of class vectors.
         """
-        weight, layer = self._weight(inputs)
+        weight, layer = self.weight_of(inputs)
         if not bool(weight.isfinite().all()):
             raise DataError(f"the weight of {layer} holds NaN or infinite values")
         classes, width = weight.shape
@@ -259,10 +261,10 @@ class WeightSeparability(Analysis):
         if classes > 1:
             scalars["largest_cosine"] = float(cosines[~torch.eye(classes, dtype=torch.bool)].max())
         notes = []
-        if classes > width:
+        if classes >= width:
             notes.append(
-                f"{classes} class vectors of {width} features: of unit length they have an e(W) of at least "
-                f"{classes / width - 1:.3g}"
+                f"e(W) is defined for more features than classes; {classes} class vectors of {width} features: of unit "
+                f"length they have an e(W) of at least {classes / width - 1:.3g}"
             )
         lengths = torch.linalg.vector_norm(weight, dim=1)
         if not bool((lengths > 0).all()):
@@ -287,7 +289,18 @@ class WeightSeparability(Analysis):
 
         return AnalysisResult(scalars, content, {f"class vectors of {layer}": rows}, {"": draw}, tuple(notes))
 
-    def _weight(self, inputs: AnalysisInputs) -> tuple[Tensor, str]:
+    def weight_of(self, inputs: AnalysisInputs) -> tuple[Tensor, str]:
+        """The class vectors that are looked at.
+
+        Args:
+            inputs: The model, or a weight.
+
+        Returns:
+            K x D, float64, and the name of their layer.
+
+        Raises:
+            DataError: If there is no model, or no layer with a matrix of class vectors.
+        """
         if self.head is not None and inputs.module is not None:
             modules = {name: module for name, module in inputs.module.named_modules() if name}
             weight = getattr(modules.get(self.head), "weight", None)

@@ -105,6 +105,65 @@ def feed_backward_loss(
     return divergence.mean() if reduction == "mean" else divergence.sum()
 
 
+def orthonormal_class_vectors(num_classes: int, num_features: int, generator: torch.Generator | None = None) -> Tensor:
+    """Orthonormal class vectors: Q of the QR decomposition of numbers from U(-1, 1) (Eq. 2, Fig. 2).
+
+    Args:
+        num_classes: K.
+        num_features: D, at least K.
+        generator: Where the numbers come from. Default: PyTorch's global one.
+
+    Returns:
+        K x D, float32, a class vector a row: e(W) is 0.
+
+    Raises:
+        ValueError: Fewer features than classes, or a number below 1.
+    """
+    _check_sizes(num_classes, num_features)
+    if num_features < num_classes:
+        raise ValueError(f"{num_classes} class vectors cannot be orthonormal in {num_features} features")
+    numbers = 2 * torch.rand(num_features, num_classes, generator=generator, dtype=torch.float64) - 1
+    columns: Tensor = torch.linalg.qr(numbers).Q
+    return columns.T.contiguous().float()
+
+
+def dependent_class_vectors(
+    num_classes: int, num_features: int, rank: int = 2, generator: torch.Generator | None = None
+) -> Tensor:
+    """Linearly dependent class vectors of unit length: random mixtures of ``rank`` random directions (Fig. 2).
+
+    The paper does not say how its dependent columns are made; unit length leaves the dependence as the only difference
+    from :func:`orthonormal_class_vectors`.
+
+    Args:
+        num_classes: K.
+        num_features: D.
+        rank: Rank of the matrix, below K and at most D. Default: 2.
+        generator: Where the numbers, from U(-1, 1), come from. Default: PyTorch's global one.
+
+    Returns:
+        K x D, float32, a class vector a row.
+
+    Raises:
+        ValueError: A rank out of range, or a number below 1.
+    """
+    _check_sizes(num_classes, num_features)
+    if not 1 <= rank < num_classes or rank > num_features:
+        raise ValueError(
+            f"rank must be at least 1, below the {num_classes} classes and at most the {num_features} features, not "
+            f"{rank}"
+        )
+    directions = torch.linalg.qr(2 * torch.rand(num_features, rank, generator=generator, dtype=torch.float64) - 1).Q
+    mixtures = 2 * torch.rand(num_classes, rank, generator=generator, dtype=torch.float64) - 1
+    vectors: Tensor = F.normalize(mixtures, dim=1) @ directions.T
+    return vectors.float()
+
+
+def _check_sizes(num_classes: int, num_features: int) -> None:
+    if num_classes < 1 or num_features < 1:
+        raise ValueError(f"numbers of classes and features must be at least 1, not {num_classes} and {num_features}")
+
+
 def _check_weight(weight: Tensor) -> None:
     if not weight.is_floating_point():
         raise TypeError(f"weight must be floating-point numbers, not {weight.dtype}")

@@ -1,9 +1,10 @@
 """Joint training with penalties on the representations of named layers (Choi and Rhee, AAAI 2019)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
@@ -12,6 +13,106 @@ from lightning_repshape.heads import LinearHead
 from lightning_repshape.modules.base import BackboneCallable, HeadCallable, ModelOutput
 from lightning_repshape.modules.supervised import SupervisedModule
 from lightning_repshape.regularizers import L1Weight, L2Weight, Regularizer
+
+
+class Penalties:
+    """Any number of penalties beside a loss: what they read, what they add, and the terms to log.
+
+    The module that owns them registers the regularizers as submodules, so that they follow its training mode.
+
+    Args:
+        regularizers: The penalties.
+        check_activation: Called with the layer of each penalty on activations; raises where it does not exist.
+        find_layer: Called with the layer of each penalty on weights; gives the module that holds them.
+        whole: The network that penalties with ``scope="all"`` cover.
+
+    Raises:
+        ConfigError: If a layer does not exist, or has no weights where a penalty needs some.
+    """
+
+    def __init__(
+        self,
+        regularizers: Sequence[Regularizer],
+        check_activation: Callable[[str], str],
+        find_layer: Callable[[str], nn.Module],
+        whole: nn.Module,
+    ) -> None:
+        self.regularizers = tuple(regularizers)
+        self.weights: dict[int, list[Tensor]] = {}
+        for number, regularizer in enumerate(self.regularizers):
+            if isinstance(regularizer, L1Weight | L2Weight):
+                layer = whole if regularizer.scope == "all" else find_layer(regularizer.layer)
+                self.weights[number] = regularizer.weights_of(layer)
+            else:
+                check_activation(regularizer.layer)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The activations that the penalties read, each once."""
+        return tuple(dict.fromkeys(term.layer for term in self.regularizers if not term.of_weights))
+
+    def add_to(
+        self, loss: Tensor, activations: Mapping[str, Tensor], target: Tensor, num_classes: int, epoch: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A loss plus the penalties.
+
+        Args:
+            loss: Scalar.
+            activations: The activations of :attr:`layers`, by name.
+            target: N class indices.
+            num_classes: Number of classes K.
+            epoch: Epochs done so far, for warm-ups.
+
+        Returns:
+            The sum, and the terms by name: ``<regularizer>/<layer>`` weighted and, with ``_raw`` behind, without
+            weight.
+        """
+        terms: dict[str, Tensor] = {}
+        for number, regularizer in enumerate(self.regularizers):
+            if number in self.weights:
+                term = regularizer(self.weights[number], epoch=epoch)
+            else:
+                term = regularizer(activations[regularizer.layer], target, num_classes, epoch=epoch)
+            loss = loss + term
+            name = f"{type(regularizer).__name__}/{regularizer.layer}"
+            terms[name] = term
+            factor = regularizer.weight_at(epoch)
+            if factor > 0:
+                terms[f"{name}_raw"] = term.detach() / factor
+        return loss, terms
+
+
+def layer_of(owner: nn.Module, path: str) -> nn.Module:
+    """A part of a network, for penalties on its weights.
+
+    Args:
+        owner: The network.
+        path: The part's path within it.
+
+    Returns:
+        The part.
+
+    Raises:
+        ConfigError: If there is none; the message has the nearest paths.
+    """
+    try:
+        return owner.get_submodule(path)
+    except AttributeError as error:
+        known = [name for name, _ in owner.named_modules() if name]
+        raise ConfigError(f"no layer {path!r} holds weights{did_you_mean(path, known)}") from error
+
+
+def epochs_done(module: LightningModule, batch_idx: int) -> float:
+    """How far the training is, in epochs.
+
+    Args:
+        module: The module that is trained.
+        batch_idx: Number of the batch within the epoch.
+
+    Returns:
+        Whole epochs and the share of the present one.
+    """
+    return module.current_epoch + batch_idx / max(1, int(module.trainer.num_training_batches))
 
 
 class RegularizedModule(SupervisedModule):
@@ -77,36 +178,23 @@ class RegularizedModule(SupervisedModule):
             channels_last=channels_last,
         )
         self.regularizers = nn.ModuleList(regularizers)
-        self._terms = list(regularizers)
-        self._weights: dict[int, list[Tensor]] = {}
+        self._penalties = Penalties(regularizers, self.check_activation_name, self._layer_of_weights, self)
         self._epochs_done = 0.0
-        for number, regularizer in enumerate(regularizers):
-            if isinstance(regularizer, L1Weight | L2Weight):
-                self._weights[number] = self._weights_of(regularizer)
-            else:
-                self.check_activation_name(regularizer.layer)
 
-    def _weights_of(self, regularizer: L1Weight | L2Weight) -> list[Tensor]:
-        """The weights that a weight penalty covers."""
-        if regularizer.scope == "all":
-            return regularizer.weights_of(self)
-        name = self.check_activation_name(regularizer.layer)
+    def _layer_of_weights(self, layer: str) -> nn.Module:
+        """The part that computes an activation."""
+        name = self.check_activation_name(layer)
         if name == "logits":
-            return regularizer.weights_of(self.head)
+            return self.head
         if name == "features":
             names = tuple(getattr(self.backbone, "activation_names", ()))
             name = names[-1] if names else name
         owner, path = (self.head, name[5:]) if name.startswith("head.") else (self.backbone, name)
-        try:
-            weights = regularizer.weights_of(owner.get_submodule(path))
-        except AttributeError as error:
-            known = [path for path, _ in owner.named_modules() if path]
-            raise ConfigError(f"no layer {path!r} holds weights{did_you_mean(path, known)}") from error
-        return weights
+        return layer_of(owner, path)
 
     def training_activations(self) -> tuple[str, ...]:
         """The layers of the regularizers."""
-        return tuple(dict.fromkeys(term.layer for term in self._terms if not term.of_weights))
+        return self._penalties.layers
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """One training step; see :class:`ClassifierModule`.
@@ -118,7 +206,7 @@ class RegularizedModule(SupervisedModule):
         Returns:
             The loss.
         """
-        self._epochs_done = self.current_epoch + batch_idx / max(1, self.trainer.num_training_batches)
+        self._epochs_done = epochs_done(self, batch_idx)
         return super().training_step(batch, batch_idx)
 
     def loss(self, output: ModelOutput, target: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -131,18 +219,8 @@ class RegularizedModule(SupervisedModule):
         Returns:
             The sum, and the terms by name.
         """
-        total = self.classification_loss(output.logits, target)
-        terms: dict[str, Tensor] = {"classification_loss": total}
-        for number, regularizer in enumerate(self._terms):
-            if number in self._weights:
-                term = regularizer(self._weights[number], epoch=self._epochs_done)
-            else:
-                activation = output.activations[regularizer.layer]
-                term = regularizer(activation, target, self.num_classes, epoch=self._epochs_done)
-            total = total + term
-            name = f"{type(regularizer).__name__}/{regularizer.layer}"
-            terms[name] = term
-            factor = regularizer.weight_at(self._epochs_done)
-            if factor > 0:
-                terms[f"{name}_raw"] = term.detach() / factor
-        return total, terms
+        classification = self.classification_loss(output.logits, target)
+        total, terms = self._penalties.add_to(
+            classification, output.activations, target, self.num_classes, self._epochs_done
+        )
+        return total, {"classification_loss": classification, **terms}

@@ -1,0 +1,200 @@
+"""What penalties inside other people's modules share: a forward hook whose backward pass starts a term's own."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from lightning_repshape.errors import ConfigError, did_you_mean
+from lightning_repshape.features import Unpack, unpack_batch
+
+
+class AddedTerm(Callback, ABC):
+    """Adds a term to the training loss of any module: the gradient is that of loss + term.
+
+    A forward hook hands a layer's output on unchanged, and its backward pass starts the term's own: it receives
+    what the loss's gradient is multiplied by (the loss scale of 16-bit mixed precision, one over the accumulated
+    batches). The result equals adding the term to the loss, to the last bits. Compiled modules run no hooks.
+
+    Args:
+        layer: Name of a submodule, as in ``named_modules``; None: :meth:`find_layer` looks for it.
+        unpack: Positions or keys of inputs and labels in a batch.
+        accumulate: Under manual optimization, the batches whose losses the module averages before a step; automatic
+            optimization tells by itself.
+
+    Raises:
+        ConfigError: If ``accumulate`` is below 1.
+    """
+
+    def __init__(self, layer: str | None, unpack: tuple[int | str, int | str] = (0, 1), accumulate: int = 1) -> None:
+        if accumulate < 1:
+            raise ConfigError(f"{type(self).__name__}: accumulate is {accumulate}, but at least 1 is needed")
+        self.layer = layer
+        self.unpack: Unpack = unpack
+        self.accumulate = accumulate
+        self._handle: Any = None
+        self._labels: Tensor | None = None
+        self._epochs_done = 0.0
+        self._last: dict[str, Tensor] = {}
+
+    def find_layer(self, trainer: Trainer, pl_module: LightningModule) -> str:
+        """The layer to hook where none was named.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+
+        Returns:
+            A name out of ``named_modules``.
+
+        Raises:
+            ConfigError: If there is none that fits.
+        """
+        raise ConfigError(f"{type(self).__name__} needs the name of a layer")
+
+    def prepare(self, trainer: Trainer, pl_module: LightningModule, name: str, layer: nn.Module) -> None:
+        """Looks at the layer once, at the start of a fit.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+            name: The layer's name.
+            layer: The layer.
+
+        Raises:
+            ConfigError: If the term cannot be computed there.
+        """
+
+    @abstractmethod
+    def term(
+        self, pl_module: LightningModule, layer: nn.Module, args: tuple[Any, ...], output: Tensor, labels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The term of a training batch.
+
+        Args:
+            pl_module: The module.
+            layer: The hooked layer.
+            args: What it was called with.
+            output: What it returned.
+            labels: N class indices.
+
+        Returns:
+            The term, a scalar with its weight, and scalars to log by name.
+        """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Attaches the hook.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+
+        Raises:
+            ConfigError: If there is no such layer, or the term cannot be computed there.
+        """
+        modules = dict(pl_module.named_modules())
+        name = self.find_layer(trainer, pl_module) if self.layer is None else self.layer
+        if name not in modules or not name:
+            known = [path for path in modules if path]
+            raise ConfigError(f"{type(pl_module).__name__} has no layer {name!r}{did_you_mean(name, known)}")
+        self.prepare(trainer, pl_module, name, modules[name])
+
+        def attach(module: nn.Module, args: Any, output: Any) -> Any:
+            if self._labels is None or not torch.is_grad_enabled():
+                return None
+            if not isinstance(output, Tensor):
+                raise ConfigError(
+                    f"layer {name!r} of {type(pl_module).__name__} returns {type(output).__name__}, not a "
+                    "tensor; name a layer inside it or behind it"
+                )
+            term, figures = self.term(pl_module, module, args, output, self._labels)
+            self._last = {key: value.detach() for key, value in figures.items()}
+            return _Attach.apply(output, term, self._scale(trainer, pl_module))
+
+        self._handle = modules[name].register_forward_hook(attach)
+
+    def _scale(self, trainer: Trainer, pl_module: LightningModule) -> Tensor:
+        """What the loss is multiplied by before its backward pass."""
+        batches = trainer.accumulate_grad_batches if pl_module.automatic_optimization else self.accumulate
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        factor = scaler.get_scale() if scaler is not None else 1.0
+        return torch.tensor(factor / batches)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Takes the labels out of the batch.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+            batch: The batch.
+            batch_idx: Its number within the epoch.
+        """
+        self._labels = unpack_batch(batch, self.unpack)[1].to(pl_module.device)
+        self._epochs_done = trainer.current_epoch + batch_idx / max(1, int(trainer.num_training_batches))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Logs the term now and then; says once if the layer took no part.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+            outputs: What the step returned.
+            batch: The batch.
+            batch_idx: Its number within the epoch.
+        """
+        self._labels = None
+        if not self._last:
+            if trainer.global_step <= 1:
+                rank_zero_warn(
+                    f"{self.state_key}: the layer took no part in the training step, so nothing is penalised"
+                )
+            return
+        if (batch_idx + 1) % max(1, int(getattr(trainer, "log_every_n_steps", 50))) == 0:
+            for key, value in self._last.items():
+                pl_module.log(f"train/{key}", value)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the hook off.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+        """
+        self._detach()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Takes the hook off.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+            exception: What went wrong.
+        """
+        self._detach()
+
+    def _detach(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+        self._labels = None
+        self._last = {}
+
+
+class _Attach(torch.autograd.Function):
+    """The identity on an output; its backward pass also starts that of a term."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, term: Tensor, scale: Tensor) -> Tensor:
+        ctx.scale = scale.to(device=term.device, dtype=term.dtype)
+        return output.view_as(output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        return gradient, ctx.scale, None

@@ -1,0 +1,247 @@
+"""Class vectors against the features that they classify: patterns unit by unit, and both in three dimensions."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_repshape import feed_backward_plots
+from lightning_repshape.callbacks.analysis import Analysis, AnalysisInputs, AnalysisResult, Split, When
+from lightning_repshape.callbacks.discriminant import shown_split, some_rows
+from lightning_repshape.errors import ConfigError, DataError, did_you_mean
+from lightning_repshape.feed_backward_plots import SpacePanel
+from lightning_repshape.functional.class_statistics import class_moments
+from lightning_repshape.functional.projection import pca
+from lightning_repshape.functional.reconstruction import weight_separability
+
+
+class ActivationPatterns(Analysis):
+    """Mean activation of each class against its class vector (feed-backward paper, Fig. 6).
+
+    Logged, as means over the classes with samples: ``euclidean``, the distance of mean activation and class vector;
+    ``euclidean_unit``, the same with both of unit length; ``cosine``, their cosine, 1 for the same direction. The
+    figure has both of unit length. So must the paper's: its pairs of numbers, such as 0.616 and 0.190, fulfil
+    d^2 = 2 (1 - cos) if the second, which it calls cosine similarity, is 1 - cos.
+
+    Args:
+        layer: What enters the last linear layer. Default: the features, as for a linear head; ``head.fc2`` and the like
+            for others.
+        unpack: See :class:`Analysis`.
+        when: See :class:`Analysis`.
+        every_n_epochs: See :class:`Analysis`.
+        loaders: See :class:`Analysis`.
+        name: See :class:`Analysis`. Default: ``activation_patterns``.
+        split: Whose samples are averaged. Default: ``test``, or the training set where there is none.
+        classes: Names or numbers of the classes that are drawn. Default: the first three with samples.
+
+    Raises:
+        ConfigError: If an option cannot work.
+    """
+
+    kind = "activation_patterns"
+    title = "Mean activations against class vectors"
+
+    def __init__(
+        self,
+        layer: str = "features",
+        unpack: tuple[int | str, int | str] = (0, 1),
+        when: When = "test",
+        every_n_epochs: int = 0,
+        loaders: dict[str, Any] | None = None,
+        name: str | None = None,
+        split: Literal["train", "val", "test"] = "test",
+        classes: list[str | int] | None = None,
+    ) -> None:
+        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
+        if classes is not None and not classes:
+            raise ConfigError("classes is empty: name at least one class to draw, or leave the option out")
+        self.split: Split = split
+        self.classes = classes
+
+    def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
+        """Distances and cosines.
+
+        Args:
+            inputs: Features of the split, and the model or its last weight.
+
+        Returns:
+            The result.
+
+        Raises:
+            DataError: If there are no class vectors, they are of other features, or a class to draw is unknown.
+        """
+        split, notes = shown_split(inputs, self.split)
+        part = inputs.labelled(split, classes=1)
+        vectors = class_vectors(inputs, part.features)
+        names = inputs.class_names()
+        moments = class_moments(part.features, part.labels, inputs.num_classes())
+        present = (moments.counts > 0).nonzero().flatten().tolist()
+        means = moments.means.double().cpu()
+        apart = torch.linalg.vector_norm(means - vectors, dim=1)
+        units = torch.nn.functional.normalize(means, dim=1), torch.nn.functional.normalize(vectors, dim=1)
+        cosines = (units[0] * units[1]).sum(dim=1)
+        unit_apart = torch.linalg.vector_norm(units[0] - units[1], dim=1)
+        if len(present) < len(names):
+            notes.append(f"{len(names) - len(present)} classes have no samples and are left out")
+        drawn = present[:3] if self.classes is None else [self._label(wanted, names) for wanted in self.classes]
+        absent = [names[label] for label in drawn if label not in present]
+        if absent:
+            raise DataError(f"there are no {split} samples of the class {', '.join(absent)}, which was to be drawn")
+        figures = {"euclidean": apart, "euclidean_unit": unit_apart, "cosine": cosines}
+        rows = [
+            {
+                "class": names[label],
+                "Euclidean": float(apart[label]),
+                "Euclidean, unit length": float(unit_apart[label]),
+                "cosine": float(cosines[label]),
+            }
+            for label in present
+        ]
+        means_drawn, vectors_drawn = (side[drawn].numpy() for side in units)
+
+        def draw() -> Any:
+            return feed_backward_plots.patterns_figure(
+                means_drawn,
+                vectors_drawn,
+                [names[label] for label in drawn],
+                unit_apart[drawn].tolist(),
+                cosines[drawn].tolist(),
+                f"{inputs.layer}, mean over the {split} samples of a class, and the class vector, both of unit length",
+            )
+
+        return AnalysisResult(
+            {key: float(values[present].mean()) for key, values in figures.items()},
+            {"split": split, "drawn": [names[label] for label in drawn]},
+            {"mean activation against class vector": rows},
+            {"": draw},
+            tuple(notes),
+            {"means": means.numpy(), "vectors": vectors.numpy()},
+        )
+
+    @staticmethod
+    def _label(wanted: str | int, names: tuple[str, ...]) -> int:
+        if isinstance(wanted, int) and 0 <= wanted < len(names):
+            return wanted
+        if str(wanted) in names:
+            return names.index(str(wanted))
+        raise DataError(f"there is no class {wanted!r}{did_you_mean(str(wanted), names)}")
+
+
+class WeightSpace(Analysis):
+    """Features and class vectors on the features' first three principal components (feed-backward paper, Fig. 4, 2).
+
+    Logged: ``accuracy``, ``separability`` (e(W)), ``separability_unit`` (of class vectors of unit length),
+    ``explained`` (share of the features' variance in the three components), ``vectors_explained`` (share of the class
+    vectors' squared lengths in them). Points and vectors are in ``NAME.npz``.
+
+    Args:
+        layer: What enters the last linear layer. Default: the features, as for a linear head; ``head.fc2`` and the like
+            for others.
+        unpack: See :class:`Analysis`.
+        when: See :class:`Analysis`.
+        every_n_epochs: See :class:`Analysis`.
+        loaders: See :class:`Analysis`.
+        name: See :class:`Analysis`. Default: ``weight_space``.
+        split: Whose samples are drawn. Default: ``test``, or the training set where there is none.
+        max_points: How many are drawn at most. Default: 3000.
+
+    Raises:
+        ConfigError: If an option cannot work.
+    """
+
+    kind = "weight_space"
+    title = "Features and class vectors in three dimensions"
+
+    def __init__(
+        self,
+        layer: str = "features",
+        unpack: tuple[int | str, int | str] = (0, 1),
+        when: When = "test",
+        every_n_epochs: int = 0,
+        loaders: dict[str, Any] | None = None,
+        name: str | None = None,
+        split: Literal["train", "val", "test"] = "test",
+        max_points: int = 3000,
+    ) -> None:
+        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
+        if max_points < 1:
+            raise ConfigError(f"max_points is {max_points}; at least 1 is needed")
+        self.split: Split = split
+        self.max_points = max_points
+
+    def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
+        """Components, coordinates and the printed figures.
+
+        Args:
+            inputs: Features of the split, and the model or its last weight.
+
+        Returns:
+            The result.
+
+        Raises:
+            DataError: If there are no class vectors, they are of other features, or there are fewer than 3 features.
+            ValueError: If the features never change.
+        """
+        split, notes = shown_split(inputs, self.split)
+        part = inputs.labelled(split, classes=1)
+        vectors = class_vectors(inputs, part.features)
+        if part.features.shape[1] < 3 or len(part.labels) < 4:
+            raise DataError(
+                "three components need at least 3 features and 4 samples, but there are "
+                f"{part.features.shape[1]} features of {len(part.labels)} samples"
+            )
+        found = pca(part.features, 3)
+        components, shares = found.components.double().cpu(), found.explained_variance_ratio.cpu()
+        chosen = some_rows(len(part.labels), self.max_points, "weight space", inputs.seed)
+        points = found.apply(part.features[chosen]).cpu().numpy()
+        seen = vectors @ components.T
+        raw, unit = (float(weight_separability(vectors, normalize=normalize)) for normalize in (False, True))
+        scalars = {
+            "separability": raw,
+            "separability_unit": unit,
+            "explained": float(shares.sum()),
+            "vectors_explained": float(seen.square().sum() / vectors.square().sum().clamp(min=1e-300)),
+        }
+        text = f"e(W) {raw:.3g}, of unit length {unit:.3g}"
+        if part.logits is not None:
+            scalars["accuracy"] = float((part.logits.argmax(dim=1) == part.labels).double().mean())
+            text = f"accuracy {100 * scalars['accuracy']:.2f} %, {text}"
+        labels, names = part.labels[chosen].numpy(), inputs.class_names()
+        panel = SpacePanel(points, labels, seen.numpy(), shares.numpy(), text)
+        heading = f"{inputs.layer} of {len(chosen)} {split} samples"
+
+        def draw() -> Any:
+            return feed_backward_plots.weight_space_figure({heading: panel}, names)
+
+        arrays = {"points": points, "labels": labels, "vectors": seen.numpy(), "shares": shares.numpy()}
+        rows = [{"accuracy": scalars.get("accuracy"), "e(W) as it is": raw, "e(W) of unit length": unit}]
+        content = {"split": split, "printed": text, "class_names": names}
+        return AnalysisResult(scalars, content, {"accuracy and e(W)": rows}, {"": draw}, tuple(notes), arrays)
+
+
+def class_vectors(inputs: AnalysisInputs, features: Tensor) -> Tensor:
+    """The class vectors of the analysed features.
+
+    Args:
+        inputs: The model or its last weight.
+        features: N x D, the analysed features.
+
+    Returns:
+        K x D, float64.
+
+    Raises:
+        DataError: If there are none, or they have another width.
+    """
+    vectors = inputs.class_vectors()
+    if vectors is None:
+        reason = "there is no model and no weight" if inputs.module is None else "the model has no last linear layer"
+        raise DataError(f"{reason} with a row for each of the {inputs.num_classes()} classes")
+    weight = vectors.weight.double()
+    if weight.shape[1] != features.shape[1]:
+        raise DataError(
+            f"the class vectors of {vectors.name} have {weight.shape[1]} entries and layer {inputs.layer!r} has "
+            f"{features.shape[1]} features: name the layer that enters {vectors.name}, as layer=head.fc2"
+        )
+    if not bool(weight.isfinite().all()):
+        raise DataError(f"the weight of {vectors.name} holds NaN or infinite values")
+    return weight

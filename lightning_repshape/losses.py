@@ -1,0 +1,517 @@
+"""Classification losses on features and class vectors, and the feed-backward reconstruction term.
+
+A loss takes the features that enter the last linear layer, that layer's own weight and bias, and labels; so it serves
+any model with such a layer, and what is measured on the weight, such as e(W), is of the weight that was trained. The
+formulas of the margin losses are written here rather than taken from pytorch-metric-learning: its losses hold a weight
+matrix of their own, its large-margin softmax has no annealing, it has no center loss, and its current releases ask for
+a newer Python than this package.
+"""
+
+import math
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_repshape.errors import ConfigError
+from lightning_repshape.functional.reconstruction import feed_backward_loss
+
+
+class ClassificationLoss(nn.Module):
+    """Softmax cross entropy on logits that a subclass may change; the base of all losses here.
+
+    Called with features, weight, bias and labels in a plain loop, or by
+    :class:`lightning_repshape.modules.FeedBackwardModule`, which builds it as ``loss(num_features, num_classes)``.
+
+    Args:
+        num_features: Width D of what enters the last linear layer.
+        num_classes: Number of classes K.
+
+    Attributes:
+        takes_bias: Whether the last layer may have a bias.
+        own_logits: Whether :meth:`logits`, by which classes are predicted, differ from the linear layer's output.
+
+    Raises:
+        ConfigError: If a number is below 1.
+    """
+
+    takes_bias: ClassVar[bool] = True
+    own_logits: ClassVar[bool] = False
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        for name, value in (("num_features", num_features), ("num_classes", num_classes)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{type(self).__name__}: {name} must be a whole number above 0, not {value!r}")
+        self.num_features = num_features
+        self.num_classes = num_classes
+
+    def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The logits that predict.
+
+        Args:
+            features: N x D.
+            weight: K x D.
+            bias: K, or None.
+
+        Returns:
+            N x K.
+        """
+        return F.linear(features, weight, bias)
+
+    def training_logits(
+        self, features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, logits: Tensor | None = None
+    ) -> Tensor:
+        """The logits whose cross entropy is trained: those that predict, with the loss's margin.
+
+        Args:
+            features: N x D.
+            weight: K x D.
+            bias: K, or None.
+            target: N class indices.
+            logits: The logits that predict, where they are known already. Default: computed.
+
+        Returns:
+            N x K.
+        """
+        return self.logits(features, weight, bias) if logits is None else logits
+
+    def further(self, features: Tensor, target: Tensor) -> Tensor | None:
+        """What is added to the cross entropy, with its weight. Default: None, nothing.
+
+        Args:
+            features: N x D.
+            target: N class indices.
+
+        Returns:
+            A scalar or None.
+        """
+        return None
+
+    def forward(self, features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
+        """The loss, averaged over the batch.
+
+        Args:
+            features: N x D, the input of the last linear layer.
+            weight: K x D, that layer's weight.
+            bias: Its bias, K, or None.
+            target: N class indices.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ConfigError: If shapes do not fit, or there is a bias that the loss cannot have.
+        """
+        self.check(weight, bias)
+        if features.dim() != 2 or features.shape[1] != self.num_features:
+            raise ConfigError(
+                f"{type(self).__name__} was made for N x {self.num_features} features, not {tuple(features.shape)}"
+            )
+        loss = F.cross_entropy(self.training_logits(features, weight, bias, target), target)
+        further = self.further(features, target)
+        return loss if further is None else loss + further
+
+    def check(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Refuses a last layer that the loss cannot work with.
+
+        Args:
+            weight: K x D.
+            bias: K, or None.
+
+        Raises:
+            ConfigError: If shapes do not fit, or there is a bias that the loss cannot have.
+        """
+        name = type(self).__name__
+        if tuple(weight.shape) != (self.num_classes, self.num_features):
+            raise ConfigError(
+                f"{name} was made for {self.num_classes} class vectors of {self.num_features} features, but the last "
+                f"layer's weight is {tuple(weight.shape)}"
+            )
+        if bias is not None and not self.takes_bias:
+            raise ConfigError(f"{name} has no bias: build the head with bias=False (LinearHead's option bias: false)")
+
+
+class SoftmaxLoss(ClassificationLoss):
+    """Softmax cross entropy of the linear layer's logits.
+
+    Example:
+        >>> loss = SoftmaxLoss(num_features=2, num_classes=2)
+        >>> loss(torch.zeros(3, 2), torch.eye(2), None, torch.tensor([0, 1, 0]))
+        tensor(0.6931)
+    """
+
+
+class L2Softmax(ClassificationLoss):
+    """Softmax cross entropy on features of length ``scale`` (DeepFace, Taigman et al. 2014, has length 1).
+
+    The logits are scale * <x / |x|, w_k> + b_k, with weights of any length; predictions use the same. With a fixed
+    ``scale`` above 1 it is L2-constrained softmax (Ranjan et al. 2017).
+
+    Args:
+        num_features: Width D of the features.
+        num_classes: Number of classes K.
+        scale: Length of the features. Default: 1.
+
+    Raises:
+        ConfigError: If ``scale`` is not positive.
+    """
+
+    own_logits: ClassVar[bool] = True
+
+    def __init__(self, num_features: int, num_classes: int, scale: float = 1.0) -> None:
+        super().__init__(num_features, num_classes)
+        self.scale = _positive("L2Softmax", "scale", scale)
+
+    def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """See :meth:`ClassificationLoss.logits`."""
+        with torch.autocast(features.device.type, enabled=False):
+            units = F.normalize(_wide(features), dim=1) * self.scale
+            return F.linear(units, _wide(weight), None if bias is None else _wide(bias))
+
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return f"scale={self.scale:g}"
+
+
+class CosFace(ClassificationLoss):
+    """Large margin cosine loss (Wang et al. 2018): logits s cos(theta_k), and s (cos(theta_y) - m) for the label.
+
+    Features and class vectors count with unit length; the last layer has no bias. Predictions use s cos(theta_k).
+
+    Args:
+        num_features: Width D of the features.
+        num_classes: Number of classes K.
+        scale: s. Default: 64, as for faces; few classes do with less.
+        margin: m. Default: 0.35.
+
+    Raises:
+        ConfigError: If ``scale`` is not positive or ``margin`` negative.
+    """
+
+    takes_bias: ClassVar[bool] = False
+    own_logits: ClassVar[bool] = True
+
+    def __init__(self, num_features: int, num_classes: int, scale: float = 64.0, margin: float = 0.35) -> None:
+        super().__init__(num_features, num_classes)
+        self.scale = _positive(type(self).__name__, "scale", scale)
+        self.margin = self._checked_margin(margin)
+
+    def _checked_margin(self, margin: float) -> float:
+        if not 0 <= margin <= 2:
+            raise ConfigError(f"{type(self).__name__}: margin={margin!r} must be from 0 to 2, what cosines differ by")
+        return float(margin)
+
+    def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """See :meth:`ClassificationLoss.logits`."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.scale * (F.normalize(_wide(features), dim=1) @ F.normalize(_wide(weight), dim=1).T)
+
+    def training_logits(
+        self, features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, logits: Tensor | None = None
+    ) -> Tensor:
+        """See :meth:`ClassificationLoss.training_logits`."""
+        logits = self.logits(features, weight) if logits is None else logits
+        place = target.unsqueeze(1)
+        own = logits.gather(1, place)
+        return logits.scatter(1, place, self._with_margin(own / self.scale) * self.scale)
+
+    def _with_margin(self, cosine: Tensor) -> Tensor:
+        return cosine - self.margin
+
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return f"scale={self.scale:g}, margin={self.margin:g}"
+
+
+class ArcFace(CosFace):
+    """Additive angular margin loss (Deng et al. 2018): logits s cos(theta_k), and s cos(theta_y + m) for the label.
+
+    Beyond theta_y = pi - m, where the cosine would rise again, it goes on as cos(theta_y) - m sin(m), as in the
+    implementations that are in use. Features and class vectors count with unit length; the last layer has no bias.
+
+    Args:
+        num_features: Width D of the features.
+        num_classes: Number of classes K.
+        scale: s. Default: 64, as for faces; few classes do with less.
+        margin: m, in radians. Default: 0.5.
+
+    Raises:
+        ConfigError: If ``scale`` is not positive, or ``margin`` not in [0, pi / 2].
+    """
+
+    def __init__(self, num_features: int, num_classes: int, scale: float = 64.0, margin: float = 0.5) -> None:
+        super().__init__(num_features, num_classes, scale, margin)
+
+    def _checked_margin(self, margin: float) -> float:
+        if not 0 <= margin <= math.pi / 2:
+            raise ConfigError(f"ArcFace: margin={margin!r} is an angle in radians, from 0 to pi / 2")
+        return float(margin)
+
+    def _with_margin(self, cosine: Tensor) -> Tensor:
+        # the sine's derivative is infinite where the vectors are parallel
+        sine = (1 - cosine.square()).clamp(min=1e-12 if cosine.dtype == torch.float64 else 1e-7).sqrt()
+        turned = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
+        beyond = cosine - self.margin * math.sin(self.margin)
+        return torch.where(cosine >= -math.cos(self.margin), turned, beyond)
+
+
+class LargeMarginSoftmax(ClassificationLoss):
+    """Large-margin softmax, L-Softmax (Liu et al. 2016): the label's logit is |w_y| |x| psi(theta_y).
+
+    psi(theta) = (-1)^k cos(m theta) - 2k for theta in [k pi / m, (k + 1) pi / m] (Eq. 6). Training anneals: the logit
+    is (lambda |w_y| |x| cos(theta_y) + |w_y| |x| psi(theta_y)) / (1 + lambda), where lambda falls from ``annealing`` as
+    annealing * (1 + gamma t)^(-power) with the number t of training batches, never below ``least``. The paper has the
+    rule and no numbers; the defaults are those of the Caffe layer in use. t is kept in checkpoints. Predictions use
+    the plain logits; the last layer has no bias.
+
+    Args:
+        num_features: Width D of the features.
+        num_classes: Number of classes K.
+        margin: m, a whole number; 1 is plain softmax. Default: 4.
+        annealing: lambda at the start; 0: none. Default: 1000.
+        gamma: See above. Default: 2.5e-5.
+        power: See above. Default: 35.
+        least: The smallest lambda. Default: 0.
+
+    Raises:
+        ConfigError: If an option is out of its range.
+    """
+
+    takes_bias: ClassVar[bool] = False
+
+    batches: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        margin: int = 4,
+        annealing: float = 1000.0,
+        gamma: float = 2.5e-5,
+        power: float = 35.0,
+        least: float = 0.0,
+    ) -> None:
+        super().__init__(num_features, num_classes)
+        if isinstance(margin, bool) or not isinstance(margin, int) or margin < 1:
+            raise ConfigError(f"LargeMarginSoftmax: margin must be a whole number above 0, not {margin!r}")
+        for name, value in (("annealing", annealing), ("gamma", gamma), ("power", power), ("least", least)):
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"LargeMarginSoftmax: {name}={value!r} must be a finite number of at least 0")
+        self.margin = margin
+        self.annealing = float(annealing)
+        self.gamma = float(gamma)
+        self.power = float(power)
+        self.least = float(least)
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    def share(self) -> Tensor:
+        """The annealing's lambda at this point of the training, a scalar."""
+        fallen = self.annealing * (1 + self.gamma * self.batches.double()) ** -self.power
+        return fallen.clamp(min=self.least)
+
+    def psi(self, cosine: Tensor) -> Tensor:
+        """The function psi, of cos(theta).
+
+        Args:
+            cosine: Numbers from -1 to 1.
+
+        Returns:
+            Numbers from 1 - 2 margin to 1, decreasing in theta.
+        """
+        # cos(m theta) by Chebyshev's recursion, which has no infinite derivative as acos has
+        before, multiple = torch.ones_like(cosine), cosine
+        for _ in range(self.margin - 1):
+            before, multiple = multiple, 2 * cosine * multiple - before
+        edges = cosine.new_tensor([math.cos(math.pi * k / self.margin) for k in range(1, self.margin)])
+        k = (cosine.detach().unsqueeze(-1) < edges).sum(dim=-1).to(cosine.dtype)
+        return (1 - 2 * (k % 2)) * multiple - 2 * k
+
+    def training_logits(
+        self, features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, logits: Tensor | None = None
+    ) -> Tensor:
+        """See :meth:`ClassificationLoss.training_logits`; counts a batch in training mode."""
+        with torch.autocast(features.device.type, enabled=False):
+            features, weight = _wide(features), _wide(weight)
+            logits = F.linear(features, weight)
+            place = target.unsqueeze(1)
+            own = logits.gather(1, place).squeeze(1)
+            lengths = torch.linalg.vector_norm(features, dim=1) * torch.linalg.vector_norm(weight, dim=1)[target]
+            cosine = (own / lengths.clamp(min=torch.finfo(own.dtype).tiny)).clamp(-1, 1)
+            share = self.share().to(own.dtype)
+            mixed = (share * own + lengths * self.psi(cosine)) / (1 + share)
+            if self.training and torch.is_grad_enabled():
+                self.batches.add_(1)
+            return logits.scatter(1, place, mixed.unsqueeze(1))
+
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return f"margin={self.margin}, annealing={self.annealing:g}, least={self.least:g}"
+
+
+class CenterLoss(ClassificationLoss):
+    """Softmax cross entropy plus center loss (Wen et al. 2016): weight / 2 times the mean of |x - c_y|^2.
+
+    The paper sums over the batch; the mean makes ``weight`` independent of the batch size. The K centers follow the
+    features, without an optimizer, after every training batch: c_j <- c_j - rate * sum of (c_j - x) over the samples of
+    class j / (1 + their number) (Eq. 4). Under several processes the sums are those of the joined batch. The centers
+    start at 0 and are kept in checkpoints.
+
+    Args:
+        num_features: Width D of the features.
+        num_classes: Number of classes K.
+        weight: lambda. Default: 0.003, the paper's for faces.
+        rate: alpha, from 0 to 1. Default: 0.5.
+
+    Raises:
+        ConfigError: If an option is out of its range.
+    """
+
+    centers: Tensor
+
+    def __init__(self, num_features: int, num_classes: int, weight: float = 0.003, rate: float = 0.5) -> None:
+        super().__init__(num_features, num_classes)
+        if not 0 <= weight < math.inf:
+            raise ConfigError(f"CenterLoss: weight={weight!r} must be a finite number of at least 0")
+        if not 0 <= rate <= 1:
+            raise ConfigError(f"CenterLoss: rate={rate!r} must be from 0 (centers stay) to 1")
+        self.weight = float(weight)
+        self.rate = float(rate)
+        self.register_buffer("centers", torch.zeros(num_classes, num_features))
+
+    def further(self, features: Tensor, target: Tensor) -> Tensor:
+        """The weighted center loss; in training mode the centers move afterwards.
+
+        Args:
+            features: N x D.
+            target: N class indices.
+
+        Returns:
+            A scalar.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            apart = _wide(features) - self.centers[target]
+            loss = apart.square().sum(dim=1).mean() * (self.weight / 2)
+            if self.training and torch.is_grad_enabled():
+                self._move(apart.detach(), target)
+            return loss
+
+    def _move(self, apart: Tensor, target: Tensor) -> None:
+        # one extra column counts the samples
+        sums = apart.new_zeros(self.num_classes, self.num_features + 1)
+        sums.index_add_(0, target, F.pad(apart, (0, 1), value=1.0))
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sums)
+        self.centers.add_((sums[:, :-1] / (1 + sums[:, -1:])).to(self.centers.dtype), alpha=self.rate)
+
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return f"weight={self.weight:g}, rate={self.rate:g}"
+
+
+class FeedBackwardReconstruction(nn.Module):
+    """The feed-backward reconstruction loss as a term of a total loss (Eq. 9 and 10): weight * KL(P || Q).
+
+    P is the softmax of a feature vector, Q that of its label's class vector; see
+    :func:`lightning_repshape.functional.feed_backward_loss`.
+
+    Args:
+        weight: lambda, at least 0. Default: 0.001, the paper's.
+        temperature: Features and class vectors are divided by it before the softmax. Default: 1, the paper's.
+        stop_gradient: ``features`` lets the term move the class vectors alone, ``weight`` the features alone.
+            Default: ``none``.
+
+    Raises:
+        ConfigError: If an option is out of its range.
+
+    Example:
+        >>> term = FeedBackwardReconstruction(weight=0.5)
+        >>> features, class_vectors = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.eye(2)
+        >>> term(features, class_vectors, torch.tensor([0, 1]))
+        tensor(0.0183)
+    """
+
+    def __init__(
+        self,
+        weight: float = 0.001,
+        temperature: float = 1.0,
+        stop_gradient: Literal["none", "features", "weight"] = "none",
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise ConfigError(f"{name}: weight must be a finite number of at least 0, got {weight!r}")
+        if stop_gradient not in ("none", "features", "weight"):
+            raise ConfigError(f"{name}: stop_gradient must be 'none', 'features' or 'weight', got {stop_gradient!r}")
+        self.weight = float(weight)
+        self.temperature = _positive(name, "temperature", temperature)
+        self.stop_gradient: Literal["none", "features", "weight"] = stop_gradient
+
+    def value(self, features: Tensor, class_vectors: Tensor, labels: Tensor) -> Tensor:
+        """The term without its weight.
+
+        Args:
+            features: N x D, the input of the last linear layer.
+            class_vectors: K x D, that layer's weight.
+            labels: N integers.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ConfigError: If a tensor has the wrong type or shape.
+        """
+        try:
+            return feed_backward_loss(
+                features, class_vectors, labels, temperature=self.temperature, stop_gradient=self.stop_gradient
+            )
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{type(self).__name__}: {error}") from error
+
+    def forward(self, features: Tensor, class_vectors: Tensor, labels: Tensor) -> Tensor:
+        """The term to be added to a loss: weight times value.
+
+        Args:
+            features: N x D, the input of the last linear layer.
+            class_vectors: K x D, that layer's weight.
+            labels: N integers.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ConfigError: If a tensor has the wrong type or shape.
+        """
+        return self.value(features, class_vectors, labels) * self.weight
+
+    def extra_repr(self) -> str:
+        """The options, for printing."""
+        return f"weight={self.weight:g}, temperature={self.temperature:g}, stop_gradient={self.stop_gradient!r}"
+
+
+LossCallable = Callable[[int, int], ClassificationLoss]
+
+
+def _positive(owner: str, name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigError(f"{owner}: {name} must be a finite number above 0, got {value!r}")
+    return float(value)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+__all__ = [
+    "ArcFace",
+    "CenterLoss",
+    "ClassificationLoss",
+    "CosFace",
+    "FeedBackwardReconstruction",
+    "L2Softmax",
+    "LargeMarginSoftmax",
+    "SoftmaxLoss",
+]

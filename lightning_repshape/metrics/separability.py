@@ -1,0 +1,79 @@
+"""e(W) as a metric."""
+
+import warnings
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_repshape.functional.reconstruction import weight_separability
+
+
+class WeightSeparabilityMetric(Metric):
+    r"""e(W) = 1/K \|W^T W - I\|_F^2 of a last layer's weight, averaged over updates (feed-backward paper, Eq. 6).
+
+    Keys of the result, each a float64 scalar (NaN where nothing was added): ``raw``, of the weight as it is, and
+    ``unit``, of class vectors of unit length. One update gives e(W) of that weight; several, as one a step, their
+    mean. States are sums in float64, so several processes give the mean over all.
+
+    The paper defines e(W) for more features than classes. Where there are not, a warning says so once, and the value
+    is computed all the same: with K > D it cannot be below 1 - D/K.
+
+    Shapes:
+        - ``weight``: K x D, a class vector a row, as in ``nn.Linear``.
+
+    Example:
+        >>> separability = WeightSeparabilityMetric()
+        >>> separability.update(torch.eye(3, 5))
+        >>> float(separability.compute()["raw"])
+        0.0
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+
+    raw: Tensor
+    unit: Tensor
+    updates: Tensor
+
+    def __init__(self) -> None:
+        """Creates the metric with empty sums."""
+        super().__init__()
+        self.add_state("raw", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("unit", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("updates", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self._said = False
+
+    def update(self, weight: Tensor) -> None:
+        """Adds a weight.
+
+        Args:
+            weight: K x D.
+
+        Raises:
+            TypeError: If the weight is not floating-point.
+            ValueError: If it is not a non-empty matrix.
+        """
+        weight = weight.detach()
+        wide = weight.double() if weight.is_floating_point() else weight
+        raw, unit = weight_separability(wide), weight_separability(wide, normalize=True)
+        if weight.shape[0] >= weight.shape[1] and not self._said:
+            self._said = True
+            warnings.warn(
+                f"e(W) is defined for more features than classes, and this weight has {weight.shape[1]} features for "
+                f"{weight.shape[0]} classes; it is computed all the same, and cannot be below "
+                f"{max(0.0, 1 - weight.shape[1] / weight.shape[0]):.3g}",
+                stacklevel=2,
+            )
+        self.raw += raw
+        self.unit += unit
+        self.updates += 1
+
+    def compute(self) -> dict[str, Tensor]:
+        """The means over all updates.
+
+        Returns:
+            ``raw`` and ``unit``.
+        """
+        return {"raw": self.raw / self.updates, "unit": self.unit / self.updates}

@@ -1,0 +1,236 @@
+"""Joint training with feed-backward reconstruction and any classification loss (Yu and Oh)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from lightning_repshape.errors import ConfigError
+from lightning_repshape.functional.reconstruction import (
+    dependent_class_vectors,
+    orthonormal_class_vectors,
+    weight_separability,
+)
+from lightning_repshape.heads import LinearHead
+from lightning_repshape.layers import NamedActivations
+from lightning_repshape.losses import ClassificationLoss, FeedBackwardReconstruction, LossCallable
+from lightning_repshape.metrics.classification import ClassificationSums
+from lightning_repshape.modules.base import BackboneCallable, HeadCallable, ModelOutput
+from lightning_repshape.modules.regularized import RegularizedModule
+from lightning_repshape.regularizers import Regularizer
+
+
+class FeedBackwardModule(RegularizedModule):
+    """A classifier whose loss has the feed-backward reconstruction term: L_cls + lambda L_re (Eq. 10).
+
+    L_re = KL(softmax(alpha) || softmax(w_y)) averaged over the batch, alpha the input of the head's last linear layer
+    (the backbone's features with :class:`~lightning_repshape.heads.LinearHead`), w_y the label's row of its weight; the
+    bias takes no part. L_cls is any of :mod:`lightning_repshape.losses`, and regularizers may come on top.
+
+    Logged every ``log_every_n_steps`` steps, as ``train/...``: ``classification_loss``, the further part of a loss such
+    as ``CenterLoss``, ``feed_backward`` (weighted) and ``feed_backward_raw``; at validation and test
+    ``weight_separability``, e(W), and ``weight_separability_unit``, that of class vectors of unit length. ``val/loss``
+    is the cross entropy of the logits that predict, without margins and further terms.
+
+    Args:
+        num_classes: Number of classes K. Linked to ``data.num_classes`` on the command line.
+        input_shape: Shape of one input, (C, H, W). Linked to ``data.input_shape`` on the command line.
+        backbone: Called with ``input_shape``; gives the feature extractor.
+        head: Called with the number of features and ``num_classes``; gives the head, whose last layer is linear.
+        classification_loss: ``cross_entropy``, ``squared`` (against one-hot targets), or a loss such as ``CenterLoss``,
+            called with the width of what enters the last layer and ``num_classes``.
+        label_smoothing: Share of the target spread evenly over the classes; not with ``squared``.
+        reconstruction_weight: lambda. Default: 0.001, the paper's; 0 leaves the term out.
+        temperature: Features and class vectors are divided by it before the softmax. Default: 1, the paper's.
+        stop_gradient: ``features`` lets the term move the class vectors alone, ``weight`` the features alone.
+            Default: ``none``.
+        last_layer: ``trained``; ``orthonormal`` fixes the class vectors to those of the QR decomposition of numbers
+            from U(-1, 1), ``dependent`` to linearly dependent ones of unit length (Fig. 2); a bias is 0 then and fixed.
+        last_layer_rank: How many of the ``dependent`` class vectors are linearly independent. Unpublished. Default: 2.
+        regularizers: Penalties as in :class:`RegularizedModule`. Default: none.
+        optimizer: Called with the trainable parameters.
+        lr_scheduler: Called with the optimizer. Default: none.
+        lr_scheduler_interval: Whether the scheduler steps once an epoch or once an optimizer step.
+        statistics_layer: The activation whose class-wise variance is reported at validation and test. Default: the
+            layer of the first regularizer, else the features.
+        channels_last: Whether convolutional weights lie channels-last in memory.
+
+    Raises:
+        ConfigError: If the head has no last linear layer with a weight matrix, the loss cannot work with it, or an
+            option is out of its range.
+
+    Example:
+        >>> from lightning_repshape.networks import LeNet
+        >>> from lightning_repshape.losses import CenterLoss
+        >>> module = FeedBackwardModule(10, (1, 28, 28), LeNet, classification_loss=CenterLoss)
+        >>> module.training_activations()
+        ('features',)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        input_shape: tuple[int, ...],
+        backbone: BackboneCallable,
+        head: HeadCallable = LinearHead,
+        classification_loss: Literal["cross_entropy", "squared"] | LossCallable = "cross_entropy",
+        label_smoothing: float = 0.0,
+        reconstruction_weight: float = 0.001,
+        temperature: float = 1.0,
+        stop_gradient: Literal["none", "features", "weight"] = "none",
+        last_layer: Literal["trained", "orthonormal", "dependent"] = "trained",
+        last_layer_rank: int = 2,
+        regularizers: Sequence[Regularizer] = (),
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
+        statistics_layer: str | None = None,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            input_shape=input_shape,
+            backbone=backbone,
+            regularizers=regularizers,
+            head=head,
+            classification_loss=classification_loss if isinstance(classification_loss, str) else "cross_entropy",
+            label_smoothing=label_smoothing,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            lr_scheduler_interval=lr_scheduler_interval,
+            statistics_layer=statistics_layer,
+            channels_last=channels_last,
+        )
+        self.alpha_name, layer = _last_layer(self.head)
+        self.reconstruction = FeedBackwardReconstruction(reconstruction_weight, temperature, stop_gradient)
+        self.criterion: ClassificationLoss | None = None
+        if not isinstance(classification_loss, str):
+            self.criterion = classification_loss(layer.weight.shape[1], num_classes)
+            self.criterion.check(layer.weight, layer.bias)
+            computes = self.criterion.own_logits or not self.criterion.takes_bias
+            if computes and type(layer).forward is not nn.Linear.forward:
+                raise ConfigError(
+                    f"{type(self.criterion).__name__} computes logits from features and class vectors itself, which "
+                    f"{type(self.head).__name__} does in a way of its own; take LinearHead or MLPHead"
+                )
+        if last_layer != "trained":
+            _fix(layer, last_layer, last_layer_rank, type(self.head).__name__)
+
+    @property
+    def class_vectors(self) -> Tensor:
+        """The weight of the last linear layer, K x D."""
+        return _last_layer(self.head)[1].weight
+
+    def forward(self, x: Tensor, activations: Sequence[str] = ()) -> ModelOutput:
+        """Features, logits and the activations asked for; see :class:`ClassifierModule`.
+
+        Args:
+            x: Inputs, N x C x H x W.
+            activations: Names out of ``activation_names``.
+
+        Returns:
+            The logits that predict (a loss on cosines has its own), the features and the activations.
+        """
+        if self.criterion is None or not self.criterion.own_logits:
+            return super().forward(x, activations)
+        output = super().forward(x, tuple(dict.fromkeys((*activations, self.alpha_name))))
+        layer = _last_layer(self.head)[1]
+        logits = self.criterion.logits(output.activations[self.alpha_name], layer.weight, layer.bias)
+        values = {**output.activations, "logits": logits}
+        return ModelOutput(logits, output.features, {name: values[name] for name in activations})
+
+    def training_activations(self) -> tuple[str, ...]:
+        """The layers of the regularizers, and what enters the last linear layer."""
+        names = super().training_activations()
+        if self.criterion is None and self.reconstruction.weight == 0:
+            return names
+        return tuple(dict.fromkeys((*names, self.alpha_name)))
+
+    def loss(self, output: ModelOutput, target: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Classification loss, penalties and the reconstruction term.
+
+        Args:
+            output: Logits, features and the activations of :meth:`training_activations`.
+            target: N class indices.
+
+        Returns:
+            The sum, and the terms by name.
+        """
+        layer = _last_layer(self.head)[1]
+        further = None
+        if self.criterion is not None:
+            alpha = output.activations[self.alpha_name]
+            logits = self.criterion.training_logits(alpha, layer.weight, layer.bias, target, output.logits)
+            output = output._replace(logits=logits)
+            further = self.criterion.further(alpha, target)
+        total, found = super().loss(output, target)
+        terms = dict(found)
+        if further is not None:
+            total = total + further
+            terms[type(self.criterion).__name__] = further
+        if self.reconstruction.weight > 0:
+            raw = self.reconstruction.value(output.activations[self.alpha_name], layer.weight, target)
+            weighted = raw * self.reconstruction.weight
+            total = total + weighted
+            terms |= {"feed_backward": weighted, "feed_backward_raw": raw}
+        return total, terms
+
+    def end_evaluation(self, stage: str, sums: ClassificationSums, further: Mapping[str, Tensor] | None = None) -> None:
+        """Logs a stage's figures, e(W) among them.
+
+        Args:
+            stage: ``"val"`` or ``"test"``.
+            sums: The stage's sums.
+            further: Further scalars by name, equal on all ranks.
+        """
+        weight = self.class_vectors.detach()
+        own = {
+            "weight_separability": weight_separability(weight),
+            "weight_separability_unit": weight_separability(weight, normalize=True),
+        }
+        super().end_evaluation(stage, sums, {**own, **(further or {})})
+
+
+def _last_layer(head: nn.Module) -> tuple[str, nn.Linear]:
+    """The name of what enters a head's last linear layer, and that layer."""
+    layer = getattr(head, "output", head)
+    weight = getattr(layer, "weight", None)
+    if not isinstance(layer, nn.Linear) or not isinstance(weight, Tensor) or weight.dim() != 2:
+        raise ConfigError(
+            f"{type(head).__name__} has no last linear layer with a weight matrix, whose rows are the class vectors: "
+            "take LinearHead, MLPHead or a head with such a layer as its attribute 'output'"
+        )
+    if layer is head:
+        return "features", layer
+    steps = [name for name, _ in head.named_children()]
+    before = steps.index("output")
+    if before == 0:
+        return "features", layer
+    if not isinstance(head, NamedActivations):
+        raise ConfigError(
+            f"{type(head).__name__} cannot hand out what enters its last layer: derive it from "
+            "lightning_repshape.heads.Head"
+        )
+    return f"head.{steps[before - 1]}", layer
+
+
+def _fix(layer: nn.Linear, kind: Literal["orthonormal", "dependent"], rank: int, head: str) -> None:
+    classes, width = layer.weight.shape
+    if not isinstance(layer.weight, nn.Parameter):
+        raise ConfigError(f"last_layer={kind!r}: the class vectors of {head} are fixed already; take LinearHead")
+    try:
+        if kind == "orthonormal":
+            vectors = orthonormal_class_vectors(classes, width)
+        elif kind == "dependent":
+            vectors = dependent_class_vectors(classes, width, rank)
+        else:
+            raise ValueError("it must be 'trained', 'orthonormal' or 'dependent'")
+    except ValueError as error:
+        raise ConfigError(f"last_layer={kind!r}: {error}") from error
+    with torch.no_grad():
+        layer.weight.copy_(vectors)
+        if layer.bias is not None:
+            layer.bias.zero_()
+    layer.requires_grad_(False)

@@ -1,11 +1,19 @@
-"""What class-wise regularizers cost: alone against a loop over classes, and within training steps."""
+"""What class-wise regularizers cost: alone against a loop over classes, and within training steps.
+
+With one thread on a CPU, times are processor times.
+"""
+
+from typing import Literal
 
 import torch
-from timing import arguments, interleaved, report
+from timing import arguments, interleaved, processor_clock, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_repshape.functional import cr, cw_cr, cw_vr, vr
+from lightning_repshape.networks import ConvNet
+
+Clock = Literal["wall", "processor"]
 
 
 def class_loop_covariance(z: Tensor, y: Tensor, num_classes: int) -> Tensor:
@@ -45,7 +53,7 @@ def class_loop_variance(z: Tensor, y: Tensor, num_classes: int) -> Tensor:
     return total / (num_classes * z.shape[1])
 
 
-def alone(device: str, repeats: int, quick: bool) -> None:
+def alone(device: str, repeats: int, quick: bool, clock: Clock) -> None:
     """cw-CR and cw-VR, forward and backward, without a network."""
     sizes = [(100, 100, 10), (100, 512, 10), (500, 128, 100), (500, 512, 100)]
     rows: list[dict[str, object]] = []
@@ -65,6 +73,7 @@ def alone(device: str, repeats: int, quick: bool) -> None:
                 "limit v": lambda z=flat: z - z.mean(0),
             },
             repeats=repeats,
+            clock=clock,
         )
         for name, suffix in (("cw-CR", ""), ("cw-VR", " v")):
             ours, loop, limit = (seconds[key + suffix] for key in ("ours", "loop", "limit"))
@@ -85,7 +94,7 @@ def alone(device: str, repeats: int, quick: bool) -> None:
     report("Penalty alone, forward + backward (limit: the bare products, the bare centring)", rows)
 
 
-def convolutional(device: str, repeats: int, quick: bool) -> None:
+def convolutional(device: str, repeats: int, quick: bool, clock: Clock) -> None:
     """Penalties on a convolutional layer of 32 x 32 x 32."""
     samples, channels, side = (100, 8, 16) if quick else (100, 32, 32)
     z = torch.randn(samples, channels, side, side, device=device).relu_()
@@ -101,6 +110,7 @@ def convolutional(device: str, repeats: int, quick: bool) -> None:
                 "cw_cr": lambda p=positions: cw_cr(z, y, 10, positions=p).backward(),
             },
             repeats=repeats,
+            clock=clock,
         )
         rows.append({"positions": positions, **{f"{name} ms": value * 1e3 for name, value in seconds.items()}})
     report(f"On a convolutional layer, {samples} x {channels} x {side} x {side}, 10 classes, forward + backward", rows)
@@ -151,7 +161,7 @@ def _convnet() -> nn.Module:
     return body.to(memory_format=torch.channels_last)
 
 
-def steps(device: str, repeats: int, quick: bool) -> None:
+def steps(device: str, repeats: int, quick: bool, clock: Clock) -> None:
     """Whole training steps with and without a penalty on the last hidden layer."""
     y = torch.randint(0, 10, (100,), device=device)
     images = torch.rand(100, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
@@ -170,7 +180,9 @@ def steps(device: str, repeats: int, quick: bool) -> None:
         cases.append(("ConvNet 32-64-128-128-fc128", _convnet, 128, images, repeats))
     for title, body, units, x, rounds in cases:
         seconds = interleaved(
-            {name: _Step(body(), units, x, y, penalty) for name, penalty in penalties.items()}, repeats=rounds
+            {name: _Step(body(), units, x, y, penalty) for name, penalty in penalties.items()},
+            repeats=rounds,
+            clock=clock,
         )
         report(
             f"Training step, {title}, batch 100, fused Adam",
@@ -181,14 +193,62 @@ def steps(device: str, repeats: int, quick: bool) -> None:
         )
 
 
+class _LayerStep:
+    """Training steps of the CIFAR network with a penalty on one of its layers, fused Adam."""
+
+    def __init__(self, layer: str, penalty: object, x: Tensor, y: Tensor) -> None:
+        self.layer, self.penalty, self.x, self.y = layer, penalty, x, y
+        self.body = ConvNet((3, 32, 32)).to(x.device, memory_format=torch.channels_last)
+        self.head = nn.Linear(128, 10).to(x.device)
+        self.optimizer = torch.optim.Adam([*self.body.parameters(), *self.head.parameters()], lr=1e-6, fused=True)
+
+    def __call__(self) -> None:
+        self.optimizer.zero_grad()
+        names = [self.layer] if callable(self.penalty) else []
+        features, found = self.body.forward_activations(self.x, names)
+        loss = F.cross_entropy(self.head(features), self.y)
+        if callable(self.penalty):
+            loss = loss + self.penalty(found[self.layer], self.y)
+        loss.backward()
+        self.optimizer.step()
+
+
+def layers(device: str, repeats: int, quick: bool, clock: Clock) -> None:
+    """Training steps of the CIFAR network with a penalty on one layer after the other (AAAI 2019, Figures 3 and 6)."""
+    samples = 20 if quick else 100
+    x = torch.rand(samples, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(0, 10, (samples,), device=device)
+    penalties = {
+        "VR": lambda z, _: vr(z, scale=0.1),
+        "cw-VR": lambda z, y: cw_vr(z, y, 10, scale=0.1),
+        "CR": lambda z, _: cr(z, scale=0.1),
+        "cw-CR": lambda z, y: cw_cr(z, y, 10, scale=0.1),
+    }
+    names = ("conv1", "fc") if quick else ("conv1", "conv2", "conv3", "conv4", "fc")
+    candidates = {"none": _LayerStep("fc", None, x, y)}
+    for layer in names:
+        candidates |= {f"{layer} {name}": _LayerStep(layer, penalty, x, y) for name, penalty in penalties.items()}
+    seconds = interleaved(candidates, repeats=repeats, clock=clock)
+    report(
+        f"Training step of the CIFAR network, batch {samples}, with a penalty on a layer: ratio to none "
+        f"({seconds['none'] * 1e3:.0f} ms)",
+        [
+            {"layer": layer, **{name: seconds[f"{layer} {name}"] / seconds["none"] for name in penalties}}
+            for layer in names
+        ],
+    )
+
+
 def main() -> None:
     """Prints all tables."""
     options = arguments(__doc__ or "")
     torch.manual_seed(0)
     repeats = 3 if options.quick else 9
-    alone(options.device, repeats, options.quick)
-    steps(options.device, repeats, options.quick)
-    convolutional(options.device, repeats, options.quick)
+    clock = processor_clock(options)
+    alone(options.device, repeats, options.quick, clock)
+    steps(options.device, repeats, options.quick, clock)
+    convolutional(options.device, repeats, options.quick, clock)
+    layers(options.device, max(3, repeats // 3), options.quick, clock)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The figures of the analyses. Functions take numbers and return a matplotlib figure; nothing is computed here."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -126,21 +126,40 @@ def plane_figure(
     return features_figure(points[:, :2], labels, class_names, [float(share) for share in shares[:2]], wrong, title)
 
 
-def space_figure(points: Array, labels: Array, class_names: Sequence[str], shares: Array, title: str) -> "Figure":
-    """Features on their first three principal components.
+def space_figure(
+    panels: Mapping[str, tuple[Array, Array]], labels: Array, class_names: Sequence[str], title: str = ""
+) -> "Figure":
+    """Features on their first three principal components, a panel a layer.
 
     Args:
-        points: N x 3 coordinates.
+        panels: N x 3 coordinates and the share of the variance along each component, by heading.
         labels: N class indices.
         class_names: Names for the legend.
-        shares: Share of the variance along each component.
-        title: The heading.
+        title: The heading of the whole. Default: none.
 
     Returns:
         The figure.
     """
-    figure = new_figure(6.8, 5.2)
-    axes = figure.add_subplot(projection="3d")
+    figure = new_figure(2.0 + 4.8 * len(panels), 5.2)
+    for column, (heading, (points, shares)) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), column, projection="3d")
+        _space(axes, points, labels, class_names, shares)
+        axes.set_title(heading, fontsize="medium", loc="left")
+    if title:
+        figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+    outside_legend(figure, figure.axes[0], "class")
+    return figure
+
+
+def _space(
+    axes: Any,
+    points: Array,
+    labels: Array,
+    class_names: Sequence[str],
+    shares: Array,
+    ticks: int = 8,
+    zoom: float = 0.88,
+) -> None:
     size = float(np.clip(4000 / max(len(points), 1), 3, 30))
     for number, label in enumerate(np.unique(labels)):
         mask = labels == label
@@ -157,10 +176,75 @@ def space_figure(points: Array, labels: Array, class_names: Sequence[str], share
     for setter, k in ((axes.set_xlabel, 0), (axes.set_ylabel, 1), (axes.set_zlabel, 2)):
         setter(f"component {k + 1} ({100 * shares[k]:.0f} %)", fontsize="small")
     axes.tick_params(labelsize="x-small")
-    axes.set_title(title, fontsize="medium", loc="left")
-    axes.set_box_aspect(None, zoom=0.88)  # the third axis's label would be cut off
-    outside_legend(figure, axes, "class")
+    axes.locator_params(nbins=ticks)
+    axes.set_box_aspect(None, zoom=zoom)  # the third axis's label would be cut off
+
+
+def representations_figure(columns: Mapping[str, Mapping[str, Array]], class_names: Sequence[str]) -> "Figure":
+    """Representations side by side (AAAI 2019, Figures 1, 2, 4 and 5), a column each.
+
+    Rows, as far as there is something to show: a unit's histogram by class, two units' scatter by class, the first
+    three principal components before and after the activation function. Every panel has its own scale, since
+    regularizers change the size of activations most of all.
+
+    Args:
+        columns: By heading, the arrays that :class:`RepresentationCharacteristics` (``values``, ``labels``, ``units``)
+            and :class:`PrincipalComponents` (``points``, ``explained``, ``point_labels``; with ``before_`` in front,
+            those of the layer before) save.
+        class_names: K names.
+
+    Returns:
+        The figure.
+    """
+    rows = [
+        ("histogram", "values"),
+        ("scatter", "values"),
+        ("before the activation function", "before_points"),
+        ("after the activation function", "points"),
+    ]
+    rows = [row for row in rows if any(row[1] in arrays for arrays in columns.values())]
+    figure = new_figure(1.2 + 3.0 * len(columns), 0.4 + sum(2.2 if kind == "histogram" else 3.0 for kind, _ in rows))
+    heights = [2.2 if kind == "histogram" else 3.0 for kind, _ in rows]
+    grid = figure.add_gridspec(len(rows), len(columns), height_ratios=heights)
+    for column, (heading, arrays) in enumerate(columns.items()):
+        for row, (kind, key) in enumerate(rows):
+            if key not in arrays:
+                continue
+            solid = key.endswith("points")
+            axes = figure.add_subplot(grid[row, column], projection="3d" if solid else None)
+            if kind == "histogram":
+                _histogram(axes, arrays["values"][:, 0], arrays["labels"], class_names)
+                style(axes, f"activation of unit {arrays['units'][0]}", "samples" if column == 0 else "")
+            elif kind == "scatter":
+                values, units = arrays["values"], arrays["units"]
+                scatter_by_class(axes, values[:, :2], arrays["labels"], class_names)
+                style(axes, f"activation of unit {units[0]}", f"activation of unit {units[1]}")
+            else:
+                shares = arrays["before_explained" if key.startswith("before") else "explained"]
+                _space(axes, arrays[key], arrays["point_labels"], class_names, shares, ticks=4, zoom=0.78)
+                axes.set_title(f"components {kind}", fontsize="x-small", loc="left")
+            if row == 0:
+                axes.set_title(heading, fontsize="medium", loc="left")
+    outside_legend(figure, next(axes for axes in figure.axes if axes.get_legend_handles_labels()[0]), "class")
     return figure
+
+
+def _histogram(axes: "Axes", values: Array, labels: Array, class_names: Sequence[str]) -> None:
+    low, high = float(values.min()), float(values.max())
+    edges = np.linspace(low, high if high > low else low + 1, 51)
+    for number, label in enumerate(np.unique(labels)):
+        axes.hist(
+            values[labels == label],
+            bins=list(edges),
+            histtype="stepfilled",
+            color=PALETTE[number % len(PALETTE)],
+            alpha=0.55,
+            label=class_names[label] if label < len(class_names) else str(label),
+        )
+    # a ReLU's zeros would hide all else: the axis ends where 98 % of the other bars do
+    heights = np.concatenate([np.histogram(values[labels == label], edges)[0][1:] for label in np.unique(labels)])
+    if len(heights) and heights.max() > 0:
+        axes.set_ylim(0, 1.15 * float(np.quantile(heights[heights > 0], 0.98)))
 
 
 def retraining_figure(errors: Mapping[int, Array], joint: float | None, total: int, title: str) -> "Figure":
@@ -400,3 +484,146 @@ def _cosines(figure: "Figure", axes: "Axes", cosines: Array, class_names: Sequen
     style(axes, "class", "class", title)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label="cosine", shrink=0.85)
+
+
+def severities_figure(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]],
+    clean: Mapping[str, Mapping[str, float]],
+) -> "Figure":
+    """Error against the severity of corruptions, a panel a set (or a corruption), a line a corruption (or a run).
+
+    Args:
+        panels: By panel and line: severities and errors (fractions). A name has one colour in all panels.
+        clean: By panel and line: the error on clean images, drawn as a level line: in the colour of the line of that
+            name, black where there is none.
+
+    Returns:
+        The figure.
+    """
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    count = max(1, len(panels))
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = new_figure(2.0 + 3.3 * columns, 0.6 + 3.2 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    handles: dict[str, Any] = {}
+    for position, axes in enumerate(grid.flat):
+        if position >= len(panels):
+            axes.set_visible(False)
+            continue
+        panel = list(panels)[position]
+        for name, (severities, errors) in panels[panel].items():
+            number = names.index(name)
+            (handles[name.replace("_", " ")],) = axes.plot(
+                severities,
+                100 * np.asarray(errors),
+                color=PALETTE[number % len(PALETTE)],
+                marker=MARKERS[number % len(MARKERS)],
+                linestyle=("-", ":", "-.")[number // len(PALETTE) % 3],
+                markersize=4.5,
+                linewidth=1.4,
+            )
+        for name, error in clean.get(panel, {}).items():
+            colour = PALETTE[names.index(name) % len(PALETTE)] if name in names else "black"
+            line = axes.axhline(100 * error, color=colour, linestyle="--", linewidth=1.1)
+            handles.setdefault("clean" if name not in names else "clean (dashed)", line)
+        style(axes, "severity", "error (%)" if position % columns == 0 else "", panel.replace("_", " "))
+        axes.set_xticks((1, 2, 3, 4, 5))
+        axes.set_xlim(0.7, 5.3)
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize="small")
+    return figure
+
+
+def corruptions_sheet(images: Mapping[str, Sequence[Array]], columns: Sequence[str]) -> "Figure":
+    """Pictures in a grid: rows by name, columns by heading.
+
+    Args:
+        images: By row: as many uint8 pictures H x W x C as there are columns.
+        columns: The headings.
+
+    Returns:
+        The figure.
+    """
+    figure = new_figure(1.4 + 1.1 * len(columns), 0.4 + 1.15 * len(images))
+    grid = figure.subplots(len(images), len(columns), squeeze=False)
+    for row, (name, pictures) in enumerate(images.items()):
+        for column, picture in enumerate(pictures):
+            axes = grid[row, column]
+            axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            if row == 0:
+                axes.set_title(columns[column], fontsize="small")
+            if column == 0:
+                axes.set_ylabel(name, fontsize="small", rotation=0, ha="right", va="center")
+    return figure
+
+
+def confusion_cosine_figure(
+    cosines: Array, counts: Array, pairs: Sequence[tuple[str, str]], rho: float, title: str
+) -> "Figure":
+    """How often one class is taken for another against the cosine of their class vectors, a dot an ordered pair.
+
+    Args:
+        cosines: P cosines.
+        counts: P counts.
+        pairs: P pairs of names: the class, and what it is taken for; the most frequent are written beside their dots.
+        rho: Spearman's rank correlation; NaN: none.
+        title: The heading.
+
+    Returns:
+        The figure.
+    """
+    figure = new_figure(6.6, 4.6)
+    axes = figure.subplots()
+    size = float(np.clip(3000 / max(len(counts), 1), 4, 28))
+    axes.scatter(cosines, counts, s=size, color=PALETTE[0], alpha=0.6, linewidths=0, rasterized=len(counts) > 2000)
+    middle = (float(cosines.min()) + float(cosines.max())) / 2
+    heights: list[float] = []
+    gap = 0.045 * max(float(counts.max()), 1.0)
+    for place in np.argsort(-counts, kind="stable")[:6]:
+        height = float(counts[place])
+        if height == 0 or any(abs(height - other) < gap for other in heights):
+            continue  # nothing to name, or the names would cover each other
+        heights.append(height)
+        left = cosines[place] > middle
+        axes.annotate(
+            f"{pairs[place][0]} taken for {pairs[place][1]}",
+            (float(cosines[place]), height),
+            xytext=(-6 if left else 6, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
+            fontsize="x-small",
+        )
+    axes.set_ylim(bottom=-0.03 * max(float(counts.max()), 1.0))
+    correlation = "" if np.isnan(rho) else f"; Spearman's rank correlation {rho:.2f}"
+    style(axes, "cosine of the two class vectors", "samples of one class taken for the other", title + correlation)
+    return figure
+
+
+def map_figure(points: Array, labels: Array, class_names: Sequence[str], wrong: Array | None, title: str) -> "Figure":
+    """Samples on a map whose axes mean nothing, such as t-SNE's, a colour and a marker a class.
+
+    Args:
+        points: N x 2.
+        labels: N class indices.
+        class_names: K names.
+        wrong: N booleans, the misclassified samples, or None.
+        title: The heading.
+
+    Returns:
+        The figure.
+    """
+    figure = new_figure(6.8, 5.0)
+    axes = figure.subplots()
+    scatter_by_class(axes, points, labels, class_names, wrong)
+    style(axes, "", "", title)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[["left", "bottom"]].set_visible(False)
+    outside_legend(figure, axes, "class")
+    return figure

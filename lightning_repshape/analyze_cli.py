@@ -27,7 +27,11 @@ from torch import Tensor
 from lightning_repshape._version import __version__
 from lightning_repshape.analysis_report import cell_text, write_page
 from lightning_repshape.callbacks import (
+    TSNE,
+    ActivationPatterns,
     Analysis,
+    ClassVectorSimilarity,
+    Corruptions,
     FisherGeodesic,
     LDAEigenvalues,
     NeuralCollapse,
@@ -35,6 +39,7 @@ from lightning_repshape.callbacks import (
     PrincipalComponents,
     RepresentationCharacteristics,
     WeightSeparability,
+    WeightSpace,
     run_analyses,
 )
 from lightning_repshape.callbacks.analysis import FeatureInputs, Outcome, say
@@ -48,10 +53,18 @@ ANALYSES: tuple[type[Analysis], ...] = (
     PrincipalComponents,
     NeuralCollapse,
     WeightSeparability,
+    ClassVectorSimilarity,
+    WeightSpace,
+    ActivationPatterns,
+    TSNE,
     RepresentationCharacteristics,
     FisherGeodesic,
     PartialDatasetRetraining,
+    Corruptions,
 )
+# These take minutes, or images, which saved features lack, or the very features that enter the last layer: they run
+# when they are named, or in the run's config.
+ON_REQUEST: tuple[type[Analysis], ...] = (Corruptions, TSNE, WeightSpace, ActivationPatterns)
 PAGE = "index.html"
 _SHARED = {"layer", "unpack", "when", "every_n_epochs", "loaders", "name"}
 
@@ -75,7 +88,8 @@ what is analysed:
   further options of the command 'test' (--trainer..., --data..., --threads): see lightning-repshape test --help
 
 which analyses, and where:
-  --analyses LIST       some of them, such as lda,collapse (default: all)
+  --analyses LIST       some of them, such as lda,collapse (default: all but corruptions, tsne, weight_space and
+                        activation_patterns, which run when they are named, or are in the run's config)
   --layer NAME          the activation, or the submodule of another project's model (default: features)
   --unpack [X,Y]        positions or keys of inputs and labels in a batch (default: [0,1]), such as [image,label]
 
@@ -160,9 +174,10 @@ class AnalyzeCLI(RepshapeCLI):
         config = self._get(self.config_init, "trainer", default={})
         given = config.get("callbacks") or []
         given = list(given) if isinstance(given, list | tuple) else [given]
-        configured = [callback for callback in given if isinstance(callback, Analysis)]
+        # what a config looks at before training has no place after it
+        configured = [callback for callback in given if isinstance(callback, Analysis) and callback.when != "fit_start"]
         self.analyses: list[Analysis] = []
-        for kind in _chosen(self.options.get("analyses")):
+        for kind in _chosen(self.options.get("analyses"), configured):
             theirs = [callback for callback in configured if type(callback) is kind]
             if theirs and not any(word.startswith(f"--{kind.kind}.") for word in self.words):
                 self.analyses += theirs
@@ -383,11 +398,12 @@ def _add_analyses(parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(kind, kind.kind, skip=_SHARED)
 
 
-def _chosen(names: str | list[str] | None) -> list[type[Analysis]]:
+def _chosen(names: str | list[str] | None, configured: Sequence[Analysis] = ()) -> list[type[Analysis]]:
     """The analyses asked for, in their own order."""
     known = {kind.kind: kind for kind in ANALYSES}
     if names is None:
-        return list(ANALYSES)
+        there = [type(analysis) for analysis in configured]
+        return [kind for kind in ANALYSES if kind not in ON_REQUEST or kind in there]
     words = names.strip("[]").split(",") if isinstance(names, str) else names
     wanted = [word.strip().strip("'\"") for word in words]
     for word in wanted:

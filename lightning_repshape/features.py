@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
+from lightning_repshape.layers import Chain, NamedActivations
 
 Unpack = tuple[int | str, int | str]
+PRE = ".pre"  # behind a layer's name: the values before its activation function
 
 
 class Features(NamedTuple):
@@ -70,24 +72,40 @@ class LayerReader:
     Modules of this package return activations by name. Of any other model, ``layer`` names a submodule (as in
     ``named_modules``), whose output a forward hook catches.
 
+    ``NAME.pre`` is what enters the activation function in which the layer NAME ends: ``fc5.pre`` or ``features.pre`` of
+    this package's modules, ``model.2.pre`` of another's whose ``model.2`` is a ReLU or a Sequential that ends in one.
+
     Args:
         model: Any module; it is called with the inputs alone.
         layer: The activation's or submodule's name.
 
     Raises:
-        ConfigError: If there is no such layer; the message names the nearest.
+        ConfigError: If there is no such layer (the message names the nearest), or ``.pre`` stands behind one that does
+            not end in an activation function.
     """
 
     def __init__(self, model: nn.Module, layer: str = "features") -> None:
         self.model = model
         self.layer = layer
-        self.by_name = layer in getattr(model, "activation_names", ())
-        if not self.by_name:
-            modules = {name: module for name, module in model.named_modules() if name}
-            if layer not in modules:
-                known = [*getattr(model, "activation_names", ()), *modules]
-                raise ConfigError(f"{type(model).__name__} has no layer {layer!r}{did_you_mean(layer, known)}")
-            self.module = modules[layer]
+        names = getattr(model, "activation_names", ())
+        self.by_name = layer in names
+        self.before = False
+        if self.by_name:
+            return
+        module = _submodule(model, layer)
+        if module is None and layer.endswith(PRE):
+            owner = _submodule(model, layer.removesuffix(PRE))
+            module, self.before = _last_activation(owner), True
+            if owner is not None and module is None:
+                raise ConfigError(
+                    f"layer {layer.removesuffix(PRE)!r} of {type(model).__name__} does not end in an activation "
+                    f"function, so nothing is {layer!r}; name the layer whose output enters the function"
+                )
+        if module is None:
+            known = [*names, *(name for name, _ in model.named_modules() if name)]
+            known += [name + PRE for name in known] if layer.endswith(PRE) else []
+            raise ConfigError(f"{type(model).__name__} has no layer {layer!r}{did_you_mean(layer, known)}")
+        self.module = module
 
     def __call__(self, x: Any) -> tuple[Tensor, Tensor | None]:
         """Runs a batch.
@@ -105,7 +123,15 @@ class LayerReader:
             output = self.model(x, (self.layer,))
             return output.activations[self.layer].flatten(1), output.logits
         caught: list[Any] = []
-        handle = self.module.register_forward_hook(lambda module, args, result: caught.append(result))
+
+        def keep(value: Any) -> None:
+            # a copy, since a ReLU behind may work in place; the last call of several counts
+            caught[:] = [value.clone() if isinstance(value, Tensor) else value]
+
+        if self.before:
+            handle = self.module.register_forward_pre_hook(lambda module, args: keep(args[0] if args else None))
+        else:
+            handle = self.module.register_forward_hook(lambda module, args, result: keep(result))
         try:
             output = self.model(x)
         finally:
@@ -121,6 +147,26 @@ class LayerReader:
         logits = getattr(output, "logits", output)
         is_logits = isinstance(logits, Tensor) and logits.dim() == 2 and logits.shape[0] == value.shape[0]
         return value.flatten(1), logits if is_logits else None
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module | None:
+    """The submodule of this name; of this package's modules also by the backbone's own names, and ``features``."""
+    modules: dict[str, nn.Module] = {path: module for path, module in model.named_modules() if path}
+    if name in modules:
+        return modules[name]
+    backbone = getattr(model, "backbone", None)
+    if isinstance(backbone, NamedActivations):
+        path = backbone.output_name if name == "features" else name
+        return modules.get(f"backbone.{path}")
+    return None
+
+
+def _last_activation(module: nn.Module | None) -> nn.Module | None:
+    """The activation function that a module is or ends in."""
+    while isinstance(module, nn.Sequential | Chain) and len(module._modules):
+        module = list(module.children())[-1]
+    elementwise = type(module).__module__ == "torch.nn.modules.activation" and "Softm" not in type(module).__name__
+    return module if elementwise and not isinstance(module, nn.MultiheadAttention) else None
 
 
 class _Rows:

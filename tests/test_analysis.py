@@ -349,6 +349,77 @@ def test_training_is_the_same_with_and_without_analyses(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "analysis/lda.json").read_text())["scalars"] == last["scalars"]
 
 
+def test_initialisation_beside_the_trained_weights(tmp_path: Path) -> None:
+    data = digits()
+    net = module(data)
+    start = extract_features(net, list(data.batches("test", augment=False, shuffle=False)), "fc2.pre")
+    options: dict[str, Any] = {"units": (1, 3), "positive_only": False, "layer": "fc2"}
+    watching = [
+        RepresentationCharacteristics(when="fit_start", **options),
+        RepresentationCharacteristics(when="fit", **options),
+        PrincipalComponents(when="fit_start", before="features.pre"),
+    ]
+    assert [analysis.name for analysis in watching] == ["characteristics-init", "characteristics", "pca-init"]
+    trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=list(watching), **QUIET)
+    trainer.fit(net, data)
+    saved = {name: np.load(tmp_path / f"analysis/{name}.npz") for name in ("characteristics-init", "characteristics")}
+    first = saved["characteristics-init"]["values"]
+    np.testing.assert_array_equal(first, start.features.relu()[:, [1, 3]].numpy())
+    assert not np.array_equal(first, saved["characteristics"]["values"])
+    assert saved["characteristics"]["units"].tolist() == [1, 3]
+    before = np.load(tmp_path / "analysis/pca-init.npz")["before_points"]
+    centered = start.features.double() - start.features.double().mean(0)
+    spread = torch.linalg.svdvals(centered)[:3]
+    np.testing.assert_allclose(np.linalg.norm(before, axis=0), spread.numpy(), rtol=1e-4)
+    scalars = json.loads((tmp_path / "analysis/pca-init.json").read_text())["scalars"]
+    assert scalars["before_explained_3"] == pytest.approx(float(spread.square().sum() / centered.square().sum()))
+    # what went on from a checkpoint has no initial weights to look at
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    again = RepresentationCharacteristics(when="fit_start", **options)
+    more = Trainer(max_epochs=2, default_root_dir=tmp_path / "more", callbacks=[again], **QUIET)
+    more.fit(module(data), data, ckpt_path=tmp_path / "one.ckpt")
+    assert again.outcome is None
+
+
+def test_values_before_the_activation_function_of_any_model() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Sequential(nn.Linear(6, 5), nn.ReLU6()), nn.Flatten()
+    )
+    x = torch.randn(9, 4)
+    batches = [(x, torch.arange(9) % 3)]
+    hidden = F.linear(x, net[0].weight, net[0].bias)
+    for layer in ("1.pre", "0"):  # the ReLU works in place on what layer 0 returned
+        torch.testing.assert_close(extract_features(net, batches, layer).features, hidden.detach())
+    top = F.linear(hidden.relu(), net[2][0].weight, net[2][0].bias).detach()
+    torch.testing.assert_close(extract_features(net, batches, "2.pre").features, top)
+    failures = {layer: LDAEigenvalues().run(ModelInputs(net, {"train": batches}, layer)).failure
+                for layer in ("3.pre", "7.pre", "2.per")}  # fmt: skip
+    assert "layer '3' of Sequential does not end in an activation function" in failures["3.pre"]
+    assert "has no layer '7.pre'" in failures["7.pre"] and "did you mean" in failures["2.per"]
+    figure = PrincipalComponents(before="2.pre").compute(ModelInputs(net, {"test": batches}, "2")).figures["3d"]()
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "before the activation function: 2.pre",
+        "after it: 2",
+    ]
+    of_tensors = PrincipalComponents(before="features.pre").run(inputs())
+    assert "needs the model, and there are only saved features" in of_tensors.failure
+
+
+def test_representations_side_by_side() -> None:
+    from lightning_repshape.analysis_plots import representations_figure
+
+    part = clusters()
+    columns = {
+        "a": {"values": part.features[:, :2].numpy(), "labels": part.labels.numpy(), "units": np.array([0, 1])},
+        "b": {"points": part.features[:, :3].numpy(), "explained": np.array([0.5, 0.3, 0.1]),
+              "point_labels": part.labels.numpy()},
+    }  # fmt: skip
+    figure = representations_figure(columns, ["x", "y", "z"])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "", "components after the activation function"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["x", "y", "z"]
+
+
 def _batches() -> DataLoader[Any]:
     stream = torch.Generator().manual_seed(1)
     return DataLoader(TensorDataset(torch.randn(40, 64, generator=stream), torch.arange(40) % 10), batch_size=20)

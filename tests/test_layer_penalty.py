@@ -129,6 +129,71 @@ def test_several_penalties_and_weight_penalties() -> None:
         assert torch.allclose(one, other, atol=1e-6)
 
 
+def _optimizer(module: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9)
+
+
+def _pictures() -> tuple[Tensor, Tensor]:
+    source = torch.Generator().manual_seed(2)
+    labels = torch.arange(32) % 4
+    return torch.randn(32, 3, 8, 8, generator=source) + 0.3 * labels[:, None, None, None], labels
+
+
+def test_inside_torch_uncertainty() -> None:
+    """The callback equals a subclass whose training step adds the term."""
+    routines = pytest.importorskip("torch_uncertainty.routines")
+
+    class Subclass(routines.ClassificationRoutine):  # type: ignore[misc, name-defined]
+        def training_step(self, batch: Any) -> Tensor:
+            loss: Tensor = super().training_step(batch)
+            x, y = batch
+            return loss + cw_vr(self.model[:3](x), y, 4, scale=0.7)
+
+    def trained(kind: Any, callbacks: list[Any]) -> LightningModule:
+        torch.manual_seed(0)
+        body = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 4))
+        routine = kind(body, num_classes=4, loss=nn.CrossEntropyLoss(), optim_recipe=_optimizer(body))
+        return train(routine, callbacks, DataLoader(TensorDataset(*_pictures()), batch_size=8))
+
+    callback = LayerPenalty("model.2", ClasswiseVariance(weight=0.7, sync=False), num_classes=4)
+    by_hand, found = trained(Subclass, []), trained(routines.ClassificationRoutine, [callback])
+    for one, other in zip(by_hand.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)  # two passes round otherwise than one
+    assert not equal(found, trained(routines.ClassificationRoutine, []))
+
+
+def test_inside_torchgeo() -> None:
+    """The callback equals a subclass whose loss adds the term to that of the task, to the last bit."""
+    trainers = pytest.importorskip("torchgeo.trainers")
+    layer = "model.global_pool"
+
+    class Subclass(trainers.ClassificationTask):  # type: ignore[misc, name-defined]
+        def training_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+            seen: list[Tensor] = []
+            hook = self.get_submodule(layer).register_forward_hook(lambda module, args, output: seen.append(output))
+            loss: Tensor = super().training_step(batch, batch_idx, dataloader_idx)
+            hook.remove()
+            return loss + cw_vr(seen[0], batch["label"], 4, scale=0.7)
+
+        def configure_optimizers(self) -> Any:
+            return _optimizer(self)
+
+    class Task(trainers.ClassificationTask):  # type: ignore[misc, name-defined]
+        def configure_optimizers(self) -> Any:
+            return _optimizer(self)
+
+    def trained(kind: Any, callbacks: list[Any]) -> LightningModule:
+        torch.manual_seed(0)
+        task = kind(model="resnet18", weights=None, in_channels=3, num_classes=4)
+        loader = DataLoader(Dictionaries(*_pictures()), batch_size=16)
+        return train(task, callbacks, loader, limit_train_batches=2)
+
+    callback = LayerPenalty(layer, ClasswiseVariance(weight=0.7, sync=False), unpack=("image", "label"), num_classes=4)
+    by_hand, found = trained(Subclass, []), trained(Task, [callback])
+    assert equal(by_hand, found)
+    assert not equal(found, trained(Task, []))
+
+
 def test_the_hook_leaves_no_trace() -> None:
     module = Foreign()
     train(module, [penalty()])

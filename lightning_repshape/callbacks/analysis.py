@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -25,14 +26,15 @@ from lightning_repshape.callbacks.run_record import run_folder
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError, DataError, RepshapeError
 from lightning_repshape.features import Features, Unpack, extract_features
-from lightning_repshape.runs import plain_number, write_json
+from lightning_repshape.functional.class_vectors import cosine_logits
+from lightning_repshape.runs import plain_number, write_json, written_atomically
 from lightning_repshape.seeding import global_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Split = Literal["train", "val", "test"]
-When = Literal["fit", "test"]
+When = Literal["fit_start", "fit", "test"]
 Progress = Callable[[str, int, int | None], None]
 """Called with what is going on, how many samples more are done, and how many there are in all (None: unknown)."""
 
@@ -51,12 +53,14 @@ class ClassVectors(NamedTuple):
         bias: K, or None.
         name: The layer's name in its model.
         takes_features: Whether the analysed features are what the layer receives.
+        cosine: Whether the logits go by cosines with the class vectors, whose lengths then play no part.
     """
 
     weight: Tensor
     bias: Tensor | None
     name: str
     takes_features: bool
+    cosine: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class AnalysisResult:
         tables: Tables for the report, each a list of rows, by heading.
         figures: Functions that draw, by the end of the file's name (empty for the main figure).
         notes: Sentences on what was special: an infinite eigenvalue, a class without samples, a missing split.
+        arrays: What the figures show, as NumPy arrays, for ``NAME.npz``. Default: nothing, and no such file.
     """
 
     scalars: dict[str, float]
@@ -76,6 +81,7 @@ class AnalysisResult:
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     figures: "dict[str, Callable[[], Figure]]" = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    arrays: "dict[str, plots.Array]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,9 @@ class AnalysisInputs(ABC):
         seed: Of an analysis's draws.
         layer: The layer whose output the features are, for headings and messages.
         device: Where computations take place. Default: the CPU.
+
+    Attributes:
+        moment: For headings, when in a training this is: such as ``", at initialisation"``. Default: nothing.
     """
 
     def __init__(
@@ -121,6 +130,7 @@ class AnalysisInputs(ABC):
         self.seed = seed
         self.layer = layer
         self.device = torch.device(device)
+        self.moment = ""
         self._checked: dict[str, Features] = {}
         self._failed: dict[str, RepshapeError] = {}
 
@@ -142,6 +152,20 @@ class AnalysisInputs(ABC):
         Raises:
             MissingSplitError: If there is no such split.
         """
+
+    def at(self, layer: str) -> "AnalysisInputs":
+        """The same samples at another layer.
+
+        Args:
+            layer: Its name.
+
+        Returns:
+            Inputs of that layer.
+
+        Raises:
+            DataError: If only features are known, and no model.
+        """
+        raise DataError(f"layer {layer!r} needs the model, and there are only saved features of {self.layer!r}")
 
     def features(self, split: str) -> Features:
         """The features of a split, checked.
@@ -360,6 +384,13 @@ class ModelInputs(AnalysisInputs):
         with isolate_rng():
             return extract_features(self.model, self.loaders[split], self.layer, self.unpack, progress=report)
 
+    def at(self, layer: str) -> "ModelInputs":
+        """See :meth:`AnalysisInputs.at`."""
+        names = self._class_names
+        return ModelInputs(
+            self.model, self.loaders, layer, self.unpack, self._num_classes, names, self.seed, self.progress
+        )
+
 
 class TrainerInputs(AnalysisInputs):
     """A trainer's model and data; every rank passes its share of the samples, and all receive all of them.
@@ -425,6 +456,10 @@ class TrainerInputs(AnalysisInputs):
             found = found._replace(logits=None)
         return found
 
+    def at(self, layer: str) -> "TrainerInputs":
+        """See :meth:`AnalysisInputs.at`."""
+        return TrainerInputs(self.trainer, self.pl_module, layer, self.unpack, self.loaders, self.progress)
+
 
 class Analysis(SkipsSteps, Callback, ABC):
     """Base of the analyses: subclasses compute, this class decides when and keeps what was found.
@@ -444,10 +479,13 @@ class Analysis(SkipsSteps, Callback, ABC):
     Args:
         layer: The activation or submodule whose output is analysed.
         unpack: Positions or keys of inputs and labels in a batch.
-        when: ``"test"``: at the end of a test, on the tested weights; ``"fit"``: at the end of a fit, on the last ones.
+        when: ``"test"``: at the end of a test, on the tested weights; ``"fit"``: at the end of a fit, on the last ones;
+            ``"fit_start"``: before the first step of a fit, on the initial ones. One callback with it beside one
+            without shows what training did.
         every_n_epochs: Besides, before the first epoch and after every so many. Default: 0, never.
         loaders: Loaders by split (``"train"``, ``"val"``, ``"test"``) instead of the trainer's.
-        name: The name of files and keys. Default: the analysis's own; two analyses of one kind need two names.
+        name: The name of files and keys. Default: the analysis's own, with ``-init`` behind it where ``when`` is
+            ``"fit_start"``; two analyses of one kind need two names.
 
     Raises:
         ConfigError: If an option cannot work.
@@ -467,8 +505,10 @@ class Analysis(SkipsSteps, Callback, ABC):
         loaders: dict[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
-        if when not in ("fit", "test"):
-            raise ConfigError(f"when={when!r}: an analysis runs at the end of a 'fit' or of a 'test'")
+        if when not in ("fit_start", "fit", "test"):
+            raise ConfigError(
+                f"when={when!r}: an analysis runs at the end of a 'fit' or of a 'test', or before a fit ('fit_start')"
+            )
         if every_n_epochs < 0:
             raise ConfigError(f"every_n_epochs is {every_n_epochs}; it must not be negative (0: never)")
         if len(unpack) != 2:
@@ -478,7 +518,7 @@ class Analysis(SkipsSteps, Callback, ABC):
         self.when = when
         self.every_n_epochs = every_n_epochs
         self.loaders = loaders
-        self.name = name or self.kind
+        self.name = name or (f"{self.kind}-init" if when == "fit_start" else self.kind)
         self.outcome: Outcome | None = None
 
     @abstractmethod
@@ -533,12 +573,14 @@ class Analysis(SkipsSteps, Callback, ABC):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at the initial weights, with ``every_n_epochs``.
+        """Looks at the initial weights, with ``fit_start`` and ``every_n_epochs``; not when a fit is resumed.
 
         Args:
             trainer: The trainer.
             pl_module: The module.
         """
+        if self.when == "fit_start" and trainer.global_step == 0:
+            self._run_at(trainer, pl_module, "train")
         if self.every_n_epochs and trainer.current_epoch == 0:
             self._run_at(trainer, pl_module, "train", epoch=0)
 
@@ -579,6 +621,10 @@ class Analysis(SkipsSteps, Callback, ABC):
         folder = run_folder(trainer) / "analysis"
         with _progress(trainer) as report, isolate_rng():
             inputs = TrainerInputs(trainer, pl_module, self.layer, self.unpack, self.loaders, report)
+            if stage == "train":
+                epochs = trainer.current_epoch if epoch is None else epoch
+                initial = trainer.global_step == 0
+                inputs.moment = ", at initialisation" if initial else f", after epoch {epochs}"
             outcome = self.run(inputs)
         if trainer.is_global_zero:
             outcome = save_outcome(outcome, folder if epoch is None else folder / f"epoch-{epoch:03d}", self.layer)
@@ -637,13 +683,17 @@ def save_outcome(outcome: Outcome, folder: Path, layer: str) -> Outcome:
     result = outcome.result
     if result is None:
         write_json(folder / f"{outcome.name}.json", {**head, "failure": outcome.failure})
-        for stale in (*folder.glob(f"{outcome.name}.p*"), *folder.glob(f"{outcome.name}-*.p*")):
-            if stale.suffix in (".png", ".pdf"):  # an earlier call's figures beside this failure would mislead
-                stale.unlink()
+        for stale in (*folder.glob(f"{outcome.name}.*"), *folder.glob(f"{outcome.name}-*.*")):
+            others = stale.stem.startswith(f"{outcome.name}-init")  # those of the analysis at the start of the fit
+            if stale.suffix in (".png", ".pdf", ".npz") and not others:
+                stale.unlink()  # an earlier call's figures beside this failure would mislead
         return outcome
     scalars = {key: plain_number(value) for key, value in result.scalars.items()}
     body = {"scalars": scalars, "notes": list(result.notes), "tables": result.tables, **result.content}
     write_json(folder / f"{outcome.name}.json", plain({**head, **body}))
+    if result.arrays:
+        with written_atomically(folder / f"{outcome.name}.npz") as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **result.arrays)
     written = []
     for suffix, draw in result.figures.items():
         stem = f"{outcome.name}-{suffix}" if suffix else outcome.name
@@ -703,12 +753,19 @@ def find_class_vectors(model: nn.Module, num_classes: int, sample: Features | No
     bias = getattr(module, "bias", None)
     bias = bias.detach().cpu() if isinstance(bias, Tensor) and bias.shape == (num_classes,) else None
     weight = weight.detach().float().cpu()
-    takes = sample is None or sample.features.shape[1] == weight.shape[1]
+    takes, cosine = sample is None or sample.features.shape[1] == weight.shape[1], False
     if takes and sample is not None and sample.logits is not None and sample.logits.shape[1] == num_classes:
-        logits = sample.features[:256].float() @ weight.T + (0 if bias is None else bias.float())
-        theirs = sample.logits[:256].float()
-        takes = bool((logits - theirs).abs().max() <= 0.02 * theirs.abs().max().clamp(min=1e-6))
-    return ClassVectors(weight, bias, name, takes)
+        features, theirs = sample.features[:256].float(), sample.logits[:256].float()
+        takes = _proportional(features @ weight.T + (0 if bias is None else bias.float()), theirs)
+        if not takes and bias is None:
+            takes = cosine = _proportional(cosine_logits(features, weight), theirs)
+    return ClassVectors(weight, bias, name, takes, cosine)
+
+
+def _proportional(logits: Tensor, theirs: Tensor) -> bool:
+    """Whether a model's logits are these, up to rounding and to a positive factor such as the S of cosine logits."""
+    factor = float((logits * theirs).sum() / logits.square().sum().clamp(min=1e-30))
+    return factor > 0 and bool((factor * logits - theirs).abs().max() <= 0.02 * theirs.abs().max().clamp(min=1e-6))
 
 
 def _checked(found: Features, split: str, layer: str) -> Features:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from lightning_repshape import analysis_plots
@@ -24,7 +25,8 @@ _SHOWN = (
 class RepresentationCharacteristics(Analysis):
     """Characteristics of a layer (class-wise regularizers, AAAI 2019, Table 5), and a picture of two of its units.
 
-    With ``every_n_epochs`` the pictures of initialisation and training stand side by side in the run folder (Figure 1).
+    A second one with ``when="fit_start"`` and the same ``units`` shows the layer at initialisation (Figure 1);
+    ``docs/examples/compare_representations.py`` draws both, and other runs, side by side.
 
     Logged: the fields of :class:`lightning_repshape.functional.Characteristics` up to ``classwise_variance``.
 
@@ -100,10 +102,12 @@ class RepresentationCharacteristics(Analysis):
                 raise DataError(f"units={self.units}, but the layer has the units 0 .. {width - 1}")
         values, targets = features[:, units].double().numpy(), labels.numpy()
         names = inputs.class_names()
-        heading = f"{inputs.layer}, {len(labels)} {split} samples"
+        heading = f"{inputs.layer}, {len(labels)} {split} samples{inputs.moment}"
 
         def draw() -> Any:
             return analysis_plots.units_figure(values, targets, units, names, heading)
+
+        arrays = {"values": values.astype("float32"), "labels": targets, "units": np.array(units)}
 
         rows = [{"characteristic": label, "value": found[name]} for name, label in _SHOWN]
         content = {
@@ -112,10 +116,11 @@ class RepresentationCharacteristics(Analysis):
             "num_units": width,
             "positive_only": self.positive_only,
             "units_drawn": units,
+            "class_names": names,
             "left_out": {name: count for name, count in found.items() if "left_out" in name},
         }
         heading_of_table = f"{inputs.layer}: {width} units, {len(labels)} {split} samples"
-        return AnalysisResult(scalars, content, {heading_of_table: rows}, {"": draw}, tuple(notes))
+        return AnalysisResult(scalars, content, {heading_of_table: rows}, {"": draw}, tuple(notes), arrays)
 
     def _notes(self, found: dict[str, Any], width: int, classes: int, labels: torch.Tensor) -> list[str]:
         notes = []

@@ -192,7 +192,11 @@ class LDAEigenvalues(Analysis):
 class PrincipalComponents(Analysis):
     """Features on their first two and first three principal components, a colour a class, misclassified samples ringed.
 
-    Logged: ``explained_2`` and ``explained_3``, the share of the variance that the picture shows.
+    With ``before``, the three components stand beside those of the values before the activation function (AAAI 2019,
+    Figures 2, 4 and 5).
+
+    Logged: ``explained_2`` and ``explained_3``, the share of the variance that the picture shows; with ``before``,
+    ``before_explained_2`` and ``before_explained_3`` too.
 
     Args:
         layer: See :class:`Analysis`.
@@ -205,6 +209,8 @@ class PrincipalComponents(Analysis):
         fit_on: Which samples give the components. Default: those that are drawn.
         normalize: Scale every feature vector to unit length first.
         max_points: How many samples are drawn at most.
+        before: The layer before the activation function, drawn beside: ``features.pre`` for the default layer,
+            ``NAME.pre`` for another that ends in an activation function, else any layer's name. Default: none.
     """
 
     kind = "pca"
@@ -222,6 +228,7 @@ class PrincipalComponents(Analysis):
         fit_on: Literal["train", "val", "test"] | None = None,
         normalize: bool = False,
         max_points: int = 3000,
+        before: str | None = None,
     ) -> None:
         super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
         if max_points < 1:
@@ -230,6 +237,7 @@ class PrincipalComponents(Analysis):
         self.fit_on = fit_on
         self.normalize = normalize
         self.max_points = max_points
+        self.before = before
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Components and coordinates.
@@ -255,20 +263,44 @@ class PrincipalComponents(Analysis):
         points = found.apply(part.features[chosen]).cpu().numpy()
         labels, names = part.labels[chosen].numpy(), inputs.class_names()
         wrong = (part.logits[chosen].argmax(dim=1) != part.labels[chosen]).numpy() if part.logits is not None else None
-        heading = f"{inputs.layer} of {len(chosen)} {split} samples"
+        heading = f"{inputs.layer} of {len(chosen)} {split} samples{inputs.moment}"
+        arrays = {"points": points.astype("float32"), "explained": shares.numpy(), "point_labels": labels}
+        panels = {heading: (points, shares.numpy())}
+        title = ""
+        if self.before is not None:
+            other = inputs.at(self.before)
+            earlier = other.labelled(split, classes=1)
+            fitted = earlier.features if self.fit_on is None else other.features(self.fit_on).features
+            first = pca(fitted, max(min(3, fitted.shape[1], len(fitted) - 1), 1), normalize=self.normalize)
+            before = first.apply(earlier.features[chosen]).cpu().numpy()
+            parts = first.explained_variance_ratio.cpu()
+            scalars |= {f"before_explained_{k}": float(parts[:k].sum()) for k in (2, 3) if k <= len(parts)}
+            arrays |= {"before_points": before.astype("float32"), "before_explained": parts.numpy()}
+            title, panels = heading, {f"after it: {inputs.layer}": (points, shares.numpy())}
+            if len(parts) >= 3:
+                panels = {f"before the activation function: {self.before}": (before, parts.numpy()), **panels}
+            else:
+                notes.append(f"{self.before} has fewer than three directions and is not drawn")
         figures = {}
         if count >= 2:
             figures[""] = lambda: analysis_plots.plane_figure(points, labels, names, shares.numpy(), wrong, heading)
         else:
             notes.append("there is one direction only: nothing to draw in two dimensions")
         if count >= 3:
-            figures["3d"] = lambda: analysis_plots.space_figure(points, labels, names, shares.numpy(), heading)
+            figures["3d"] = lambda: analysis_plots.space_figure(panels, labels, names, title)
         rows = [
             {"component": k + 1, "variance": float(found.explained_variance[k]), "share (%)": percent(float(share))}
             for k, share in enumerate(shares)
         ]
-        content = {"split": split, "fit_on": self.fit_on or split, "normalize": self.normalize, "explained": shares}
-        return AnalysisResult(scalars, content, {"variance along the components": rows}, figures, tuple(notes))
+        content = {
+            "split": split,
+            "fit_on": self.fit_on or split,
+            "normalize": self.normalize,
+            "explained": shares,
+            "before": self.before,
+            "class_names": names,
+        }
+        return AnalysisResult(scalars, content, {"variance along the components": rows}, figures, tuple(notes), arrays)
 
 
 def some_rows(count: int, most: int, purpose: str, seed: int) -> Tensor:

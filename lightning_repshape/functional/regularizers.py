@@ -457,7 +457,7 @@ def _variance(rows: Tensor) -> _Result:
 
 
 def _class_variance(rows: Tensor, *, labels: Tensor, num_classes: int) -> _Result:
-    centered, scaled, _, _ = _center_by_class(rows, labels, num_classes)
+    centered, scaled, *_ = _center_by_class(rows, labels, num_classes)
     size = num_classes * rows.shape[1]
     return _inner(centered, scaled), scaled, 1 / size, 2
 
@@ -467,6 +467,7 @@ class _Centered(NamedTuple):
 
     rows: Tensor  # (N, I)
     scaled: Tensor  # (N, I) the same divided by n_k
+    counts: Tensor  # (N, 1) n_k of every sample's class
     labels: Tensor  # (N,), renumbered where there are more classes than samples
     num_classes: int
 
@@ -480,7 +481,8 @@ def _center_by_class(rows: Tensor, labels: Tensor, num_classes: int) -> _Centere
     counts = counts.unsqueeze(1)
     means = sums.div_(counts).index_select(0, labels)  # nobody selects the 0/0 of an absent class
     centered = torch.sub(rows, means, out=means)
-    return _Centered(centered, centered / counts.index_select(0, labels), labels, num_classes)
+    counts = counts.index_select(0, labels)
+    return _Centered(centered, centered / counts, counts, labels, num_classes)
 
 
 def _soft_class_variance(rows: Tensor, *, labels: Tensor, num_classes: int) -> _Result:
@@ -561,7 +563,7 @@ def _present(labels: Tensor, num_classes: int) -> list[int]:
 def _class_covariance_masked(rows: Tensor, *, labels: Tensor, num_classes: int) -> _Result:
     """One Gram product of all samples, pairs of different classes masked."""
     pairs = num_classes * rows.shape[1] * (rows.shape[1] - 1)
-    centered, scaled, labels, num_classes = _center_by_class(rows, labels, num_classes)
+    centered, scaled, _, labels, num_classes = _center_by_class(rows, labels, num_classes)
     gram = (scaled @ centered.t()).mul_(labels.unsqueeze(1) == labels)
     direction = _less_diagonal(gram @ scaled, centered, scaled, labels, num_classes)
     return _inner(direction, centered), direction, 1 / pairs, 4
@@ -571,13 +573,15 @@ def _class_covariance_bins(rows: Tensor, *, labels: Tensor, num_classes: int) ->
     """Small Gram products: samples are sorted by class and whole classes packed into bins of one width."""
     units = rows.shape[1]
     pairs = num_classes * units * (units - 1)
-    samples, slots, classes = _pack(labels, num_classes)
-    centered, scaled, labels, num_classes = _center_by_class(rows, labels, num_classes)
+    samples, slots, classes = _pack(labels, num_classes, rows.dtype)
+    centered, scaled, counts, labels, num_classes = _center_by_class(rows, labels, num_classes)
     bins = scaled.index_select(0, samples).view(*classes.shape, units)
-    same = (classes.unsqueeze(2) == classes.unsqueeze(1)).to(rows.dtype)
-    # Both factors carry 1 / n_k, and so does the third: one too many, which the counts of the mask's rows take back.
-    gram = torch.bmm(bins, bins.transpose(1, 2)).mul_(same.mul_(same.sum(2, keepdim=True)))
+    # A mask of numbers is cheaper than one of booleans, which would have to be converted.
+    same = torch.eq(classes.unsqueeze(2), classes.unsqueeze(1), out=bins.new_empty(*classes.shape, classes.shape[1]))
+    gram = torch.bmm(bins, bins.transpose(1, 2)).mul_(same)
     direction = torch.bmm(gram, bins).view(-1, units).index_select(0, slots)
+    # All three factors carry 1 / n_k: one too many.
+    direction.mul_(counts)
     direction = _less_diagonal(direction, centered, scaled, labels, num_classes)
     return _inner(direction, centered), direction, 1 / pairs, 4
 
@@ -589,30 +593,32 @@ def _less_diagonal(direction: Tensor, centered: Tensor, scaled: Tensor, labels: 
     return direction.addcmul_(variances.index_select(0, labels), scaled, value=-1)
 
 
-def _pack(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+def _pack(labels: Tensor, num_classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Packs whole classes into bins of one width.
 
     Args:
         labels: (N,) integers in 0..K-1.
         num_classes: K.
+        dtype: Of the classes, numbers that are only compared.
 
     Returns:
         (B * width,) sample in each place of the bins (any sample where the place is empty), (N,) place of each sample,
         (B, width) class in each place (where it is empty, a negative number that no other place of the bin has).
     """
-    counts = _present(labels, num_classes)
+    counts = torch.bincount(labels, minlength=num_classes).tolist()  # the form's choice has checked the labels
     width = max(_BIN, *counts)
-    listed: list[int] = []
-    end, bins = 0, 1  # the first free place, the bins so far
+    moves: list[int] = []  # of a class: from its place among the sorted samples to its place in the bins
+    start, end, bins = 0, 0, 1  # the samples before, the first free place, the bins so far
     for count in counts:
         if end + count > bins * width:
             end, bins = bins * width, bins + 1
-        listed.extend(range(end, end + count))
-        end += count
-    places = torch.tensor(listed, device=labels.device)
+        moves.append(end - start)
+        start, end = start + count, end + count
     found, order = torch.sort(labels, stable=True)
+    places = torch.tensor(moves, device=labels.device).index_select(0, found)
+    places += torch.arange(len(labels), device=labels.device)
     samples = order.new_zeros(bins * width).index_copy_(0, places, order)
-    classes = torch.arange(-bins * width, 0, device=labels.device).index_copy_(0, places, found)
+    classes = torch.arange(-bins * width, 0, device=labels.device, dtype=dtype).index_copy_(0, places, found.to(dtype))
     slots = torch.empty_like(order).index_copy_(0, order, places)
     return samples, slots, classes.view(bins, width)
 

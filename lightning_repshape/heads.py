@@ -3,13 +3,17 @@
 A head is called as ``head(num_features, num_classes)`` by the modules, so a config gives the remaining arguments alone.
 """
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from lightning_repshape.errors import CheckpointError, ConfigError
+from lightning_repshape.functional.class_vectors import cosine_logits, largest_class_cosine, random_class_vectors
 from lightning_repshape.layers import (
     NamedActivations,
     check_choice,
@@ -19,8 +23,12 @@ from lightning_repshape.layers import (
     initialize,
     linear_layer,
 )
+from lightning_repshape.seeding import generator
 
 HeadInit = Literal["torch", "normal", "glorot"]
+Similarity = Literal["dot", "cosine"]
+
+torch.fx.wrap("cosine_logits")  # a step of its own for FX, which cannot trace its autocast context
 
 
 class Head(NamedActivations):
@@ -159,6 +167,163 @@ class NoisyMLPHead(Head):
         _initialize(self, init, init_std)
 
 
+class ClassVectorHead(Head):
+    """Class vectors w_k, fixed at random or trained: logits S cos(f, w_k), or S (f·w_k + b_k).
+
+    The paper "Redesigning the classification layer by randomizing the class representation vectors" (submitted to ICLR
+    2021), Eq. 1 to 3. Fixed vectors are drawn from N(0, I), divided by their length, and have no bias (the paper's is 0
+    and fixed). They are a buffer: no gradient, weight decay or optimizer state ever reaches them, not even after
+    ``requires_grad_(True)`` on the whole model; checkpoints hold them as ``output.weight``. They depend on ``seed`` and
+    their number and width alone, so all ranks and resumed runs have the same. Loading a checkpoint with other vectors
+    (trained ones, or those of another seed) is a :class:`CheckpointError`; vectors of one's own are put in place by
+    ``head.output.weight.copy_(vectors)``, before such a checkpoint is loaded.
+
+    Trained vectors start as in :class:`~torch.nn.Linear`; ``dot`` has a bias then, ``cosine`` has none. The cosine is
+    computed in float32 under 16-bit autocast; with features of zeros it is 0 and so is its gradient.
+
+    Random vectors have entries of both signs. Features that end in ReLU have not, and no such feature comes nearer to a
+    random vector than a cosine of about 0.71 (the root of one half, the share of its length in positive entries);
+    ``embedding`` puts a linear layer between.
+
+    Args:
+        num_features: Width of the features.
+        num_classes: K. More classes than the vectors' width are allowed; a warning says how near to each other fixed
+            vectors lie then.
+        similarity: ``cosine`` or ``dot``. Default: ``cosine``.
+        fixed: Whether the vectors stay as they were drawn. Default: True.
+        scale: S, above 0; with ``learn_scale`` what it starts from. Default: 1, the paper's main setting.
+        learn_scale: Whether log S is trained (so S stays positive; weight decay pulls S towards 1). Default: False.
+        embedding: Width of a trained linear layer ``embed`` before the class vectors; ours, not the paper's. Default:
+            None, no such layer.
+        seed: Of the draw of fixed vectors. Default: 0.
+
+    Raises:
+        ConfigError: If an argument is out of its range.
+
+    Example:
+        >>> import torch
+        >>> head = ClassVectorHead(64, 10)
+        >>> list(head.state_dict()), list(head.parameters())
+        (['output.weight'], [])
+        >>> float(head(torch.randn(5, 64)).abs().max()) <= 1.0
+        True
+    """
+
+    output: "_ClassVectors"
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        similarity: Similarity = "cosine",
+        fixed: bool = True,
+        scale: float = 1.0,
+        learn_scale: bool = False,
+        embedding: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_positive("num_features", num_features)
+        check_positive("num_classes", num_classes)
+        check_choice("similarity", similarity, ("dot", "cosine"))
+        if not (scale > 0.0 and math.isfinite(scale)):
+            raise ConfigError(f"scale={scale!r} must be a finite number above 0: logits are multiplied by it")
+        steps: dict[str, nn.Module] = {}
+        width = num_features
+        if embedding is not None:
+            check_positive("embedding", embedding)
+            steps["embed"] = nn.Linear(num_features, embedding)
+            width = embedding
+        steps["output"] = _ClassVectors(width, num_classes, similarity, fixed, scale, learn_scale, seed)
+        super().__init__(num_features, num_classes, steps)
+        self.similarity = similarity
+        self.fixed = fixed
+        if fixed and width < num_classes:
+            warnings.warn(
+                f"{num_classes} fixed class vectors of width {width}: fewer features than classes, so the vectors "
+                f"cannot all be at right angles; the largest cosine between two is "
+                f"{float(largest_class_cosine(self.output.weight)):.2f}. Wider features keep them further apart",
+                stacklevel=2,
+            )
+
+    @property
+    def scale(self) -> Tensor:
+        """S as it is now, a scalar."""
+        return self.output.scale
+
+
+class _ClassVectors(nn.Linear):
+    """The last layer: class vectors that are a parameter or, where they are fixed, a buffer."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        similarity: Similarity,
+        fixed: bool,
+        scale: float,
+        learn_scale: bool,
+        seed: int,
+    ) -> None:
+        super().__init__(in_features, out_features, bias=similarity == "dot" and not fixed)
+        self.similarity = similarity
+        self.fixed = fixed
+        self.seed = seed
+        self.factor = float(scale)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale))) if learn_scale else None
+        if fixed:
+            weight = self.weight.detach()
+            del self.weight
+            self.register_buffer("weight", weight)
+            self.reset_parameters()
+
+    @property
+    def scale(self) -> Tensor:
+        """S."""
+        return self.weight.new_tensor(self.factor) if self.log_scale is None else self.log_scale.exp()
+
+    def reset_parameters(self) -> None:
+        """Draws the vectors: fixed ones by their seed, others as PyTorch does."""
+        if not getattr(self, "fixed", False):  # nn.Linear's constructor asks before it is known
+            super().reset_parameters()
+            return
+        self.weight.copy_(self._drawn())
+
+    def forward(self, input: Tensor) -> Tensor:
+        logits = cosine_logits(input, self.weight) if self.similarity == "cosine" else super().forward(input)
+        if self.log_scale is not None:
+            return logits * self.log_scale.exp()
+        return logits if self.factor == 1.0 else logits * self.factor
+
+    def extra_repr(self) -> str:
+        scale = "learned" if self.log_scale is not None else f"{self.factor:g}"
+        kind = f"fixed, seed={self.seed}" if self.fixed else "trained"
+        return f"{super().extra_repr()}, {self.similarity}, {kind}, scale={scale}"
+
+    def _drawn(self) -> Tensor:
+        return random_class_vectors(self.out_features, self.in_features, generator("class vectors", self.seed))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool, *lists: list[str]
+    ) -> None:
+        theirs = state_dict.get(f"{prefix}weight")
+        if self.fixed and isinstance(theirs, Tensor):
+            place = f"{prefix}weight: {self.out_features} fixed class vectors of width {self.in_features}, of seed"
+            if theirs.shape != self.weight.shape:
+                raise CheckpointError(
+                    f"{place} {self.seed}, do not fit the checkpoint, which has {tuple(theirs.shape)}: build the model "
+                    "with the classes and the width of the run that wrote it (its config.yaml)"
+                )
+            # Vectors of another draw differ by their own size; those of a 16-bit model by rounding alone.
+            mine = self._drawn() if self.weight.is_meta else self.weight.double().cpu()
+            apart = (theirs.detach().double().cpu() - mine).abs().max()
+            if not float(apart) <= 0.01:
+                raise CheckpointError(
+                    f"{place} {self.seed}, are not those of the checkpoint, whose vectors were trained or drawn with "
+                    "another seed: use the head's options (fixed, seed) of the run that wrote it (its config.yaml)"
+                )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
+
+
 class _NoisyLinear(nn.Linear):
     """A linear layer that adds fresh noise to its parameters at every training forward."""
 
@@ -212,4 +377,4 @@ def _initialize(head: Head, init: HeadInit, init_std: float) -> None:
         initialize(head, init)
 
 
-__all__ = ["Head", "LinearHead", "MLPHead", "NoisyMLPHead"]
+__all__ = ["ClassVectorHead", "Head", "LinearHead", "MLPHead", "NoisyMLPHead"]

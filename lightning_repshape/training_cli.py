@@ -33,6 +33,7 @@ from lightning_repshape.callbacks.checkpoints import (
     read_checkpoint,
 )
 from lightning_repshape.callbacks.predictions import PredictionWriter
+from lightning_repshape.callbacks.reconstruction import ReconstructionErrors
 from lightning_repshape.callbacks.reseeding import Reseeding
 from lightning_repshape.callbacks.run_record import RunRecord, SaveRunConfig
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
@@ -40,6 +41,7 @@ from lightning_repshape.callbacks.summary import ResultTable
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.errors import CheckpointError, ConfigError
 from lightning_repshape.loggers import MetricsCSVLogger
+from lightning_repshape.modules import AutoencoderModule
 from lightning_repshape.parse_errors import explain
 from lightning_repshape.runs import (
     CONFIG,
@@ -364,7 +366,9 @@ class RepshapeCLI(LightningCLI):
             raise ConfigError(f"--threads is {threads}; at least one is needed")
         ours: list[Callback] = [Threads(threads), Reseeding(), ResultTable()]
         if not fast:
-            ours += [RunRecord(folder, " ".join(["lightning-repshape", *sys.argv[1:]])), PredictionWriter()]
+            autoencodes = isinstance(self.model, AutoencoderModule)
+            writer = ReconstructionErrors() if autoencodes else PredictionWriter()
+            ours += [RunRecord(folder, " ".join(["lightning-repshape", *sys.argv[1:]])), writer]
         if config.get("enable_progress_bar") is not False and not _has(given, ProgressBar):
             ours.append(RichProgressBar(refresh_rate=50))
         if config.get("enable_model_summary") is not False and fitting and not _has(given, ModelSummary):

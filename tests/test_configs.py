@@ -1,24 +1,49 @@
 """Every shipped config, found by glob, parses and runs through the real command line."""
 
+import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lightning_repshape import data as data_room
+from lightning_repshape import networks
 from lightning_repshape.cli import main
 from lightning_repshape.configs_library import find, names
 from lightning_repshape.data import ImageDataModule, SplitData
+from lightning_repshape.training_cli import RepshapeCLI
 
 ALONE = [name for name in names() if "/" not in name]
 BASES = [name for name in names() if name.startswith("base/")]
 METHODS = [name for name in names() if name.startswith("method/")]
+SCENARIOS = [name for name in names() if name.startswith("scenario/")]
 SMALL = [
     *("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"),
     *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
 ]
+
+# Networks that would take minutes as they are.
+SLIM = {
+    "ResNet18": ["--model.backbone.width", "8"],
+    "PreActResNet18": ["--model.backbone.width", "8"],
+    "MobileNetV2": ["--model.backbone.width_multiplier", "0.25"],
+}
+# The tables of the class-wise regularizers' paper: rows, and columns of which each config holds those that compose.
+PENALTIES = ("vr", "cw-vr", "cr", "cw-cr")
+ROWS = (*PENALTIES, "l1w", "l2w", "l1r", "backbone-dropout", "backbone-batch-norm")
+TABLES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "mnist-mlp": (("data-1k", "width-2"), ("data-5k", "width-8"), ("width-2-last",), ("width-8-last",)),
+    "cifar10-cnn": (
+        ("data-1k", "width-32", "momentum"),
+        ("data-5k", "width-512", "rmsprop", "merged-validation"),
+    ),
+    "cifar100-cnn": (("data-1k", "width-32"), ("data-5k", "width-512", "classes-64"), ("classes-4",), ("classes-16",)),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +64,42 @@ def _small_random_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, "_load", load)
 
 
+@pytest.fixture(autouse=True)
+def _rough_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small pictures without layout: drawing would be most of the time."""
+
+    def save(figure: Any, path: Path, vector: bool = True) -> Path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.set_layout_engine("none")
+        figure.savefig(path, dpi=20)
+        return Path(path)
+
+    monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
+
+
+class _BuiltError(Exception):
+    pass
+
+
+class _Parsers(RepshapeCLI):
+    """The command line's parser for ``fit``, built once: building takes longer than parsing."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {"fit": LightningCLI.subcommands()["fit"]}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        raise _BuiltError
+
+
+@pytest.fixture(scope="module")
+def parser() -> Iterator[LightningArgumentParser]:
+    built = _Parsers.__new__(_Parsers)
+    with pytest.raises(_BuiltError):
+        built.__init__([], ["fit"])  # type: ignore[misc]
+    yield built.parser
+
+
 def content(name: str) -> dict[str, Any]:
     return yaml.safe_load(find(name).read_text())
 
@@ -46,19 +107,81 @@ def content(name: str) -> dict[str, Any]:
 def words(*configs: str) -> list[str]:
     found = [word for name in configs for word in ("--config", name)]
     uses = {content(name).get("data", {}).get("class_path") for name in configs} - {None}
-    # The published validation sets are larger than these.
-    return found if uses == {"DigitsDataModule"} else [*found, "--data.val_size", "0.2"]
+    # The published validation sets are larger than these, and so are some networks.
+    if uses == {"DigitsDataModule"}:
+        return found
+    return [*found, "--data.val_size", "0.2", "--data.eval_batch_size", "50"]
+
+
+def parse(parser: LightningArgumentParser, *configs: str) -> Namespace:
+    """The options of ``fit`` with these configs, which all of them must still be visible in."""
+    found = [word for name in configs for word in ("--config", str(find(name)))]
+    parsed: Namespace = parser.parse_args(["fit", *found]).fit
+    return parsed
+
+
+def check_holds(parsed: Any, wanted: Any, where: str) -> None:
+    """Compares a fragment with what was parsed: class names by their ends, all else as it is."""
+    if isinstance(wanted, dict):
+        for key, value in wanted.items():
+            check_holds(parsed[key], value, f"{where}.{key}")
+    elif isinstance(wanted, list):
+        assert len(parsed) == len(wanted), where
+        for number, value in enumerate(wanted):
+            check_holds(parsed[number], value, f"{where}[{number}]")
+    elif where.endswith("class_path"):
+        assert str(parsed).rpartition(".")[2] == wanted.rpartition(".")[2], where
+    else:
+        assert parsed == wanted, where
+
+
+def module_of(name: str) -> str:
+    return str(content(name).get("model", {}).get("class_path", ""))
+
+
+def compose(base: str, method: str) -> bool:
+    """Whether a method can stand on a base: an autoencoder's on an autoencoder, backbone options on such a backbone."""
+    if (module_of(base) == "AutoencoderModule") != (module_of(method) == "AutoencoderModule"):
+        return not content(method).get("model")
+    backbone = content(base).get("model", {}).get("init_args", {}).get("backbone", {}).get("class_path", "")
+    changed = content(method).get("model", {}).get("init_args", {}).get("backbone", {})
+    if not backbone or "class_path" in changed:
+        return True
+    return set(changed.get("init_args", {})) <= set(inspect.signature(getattr(networks, backbone)).parameters)
 
 
 def base_for(method: str) -> str:
-    """The first base that a method composes with: one that its file name ends in, else the first of all."""
-    return next((base for base in BASES if method.endswith(base.removeprefix("base/"))), BASES[0])
+    """A base that a method runs on: one that its file name ends in, else the smallest that it can stand on."""
+    named = [base for base in BASES if method.endswith(base.removeprefix("base/"))]
+    order = [*named, "base/digits-mlp", "base/mnist-mlp", *BASES]
+    return next(base for base in order if compose(base, method))
+
+
+def options_of(method: str) -> str:
+    """The names of all options that a method sets: methods that set the same ones need not all be run."""
+
+    def keys(value: Any, prefix: str) -> list[str]:
+        if not isinstance(value, dict):
+            return [prefix]
+        return [path for key, inner in value.items() for path in keys(inner, f"{prefix}.{key}")]
+
+    return ",".join(sorted([module_of(method), *keys(content(method), "")]))
+
+
+def first_of_each(methods: list[str]) -> list[str]:
+    return list({options_of(method): method for method in reversed(methods)}.values())[::-1]
 
 
 def test_there_are_configs() -> None:
     assert "quickstart" in ALONE
     assert BASES
     assert METHODS
+    for name in names():
+        assert len(find(name).read_text().splitlines()[0]) >= 20, name
+    for table, columns in TABLES.items():
+        assert f"base/{table}" in BASES
+        assert {f"scenario/{name}" for column in columns for name in column} <= set(SCENARIOS)
+    assert {f"method/{row}" for row in ROWS} <= set(METHODS)
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -69,20 +192,86 @@ def test_top_level_configs_run_alone(name: str) -> None:
     assert Path("runs", name, "analysis").is_dir()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", first_of_each(METHODS))
 def test_methods_run_on_a_base(method: str) -> None:
     assert main(["fit", *words(base_for(method), method), *SMALL]) == 0
 
 
 @pytest.mark.parametrize("base", BASES)
 def test_bases_run(base: str) -> None:
-    assert main(["fit", *words(base), *([] if "model" in content(base) else words(METHODS[0])), *SMALL]) == 0
+    method = next(method for method in METHODS if compose(base, method))
+    given = words(base, *([] if "model" in content(base) else [method]))
+    backbone = content(base).get("model", {}).get("init_args", {}).get("backbone", {}).get("class_path", "")
+    given += SLIM.get(backbone, [])
+    assert main(["fit", *given, *([] if "digits" in base else ["--data.batch_size", "16"]), *SMALL]) == 0
 
 
-@pytest.mark.parametrize("base", BASES)
-def test_every_method_parses_on_every_base(base: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for method in METHODS:
-        assert main(["fit", *words(base, method), "--print_config"]) == 0, method
-        printed = yaml.safe_load(capsys.readouterr().out)
-        wanted = content(method).get("model", {}).get("class_path")
-        assert wanted is None or printed["model"]["class_path"].endswith(wanted)
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_parse_on_bases(method: str, parser: LightningArgumentParser) -> None:
+    """Another base for every method, so that every base gets some; on a base of its choice it runs above."""
+    fitting = [base for base in BASES if compose(base, method)]
+    base = fitting[METHODS.index(method) % len(fitting)]
+    check_holds(parse(parser, base, method), content(method), f"{base} + {method}: ")
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_scenarios_of_the_tables_parse(table: str, parser: LightningArgumentParser) -> None:
+    for column in TABLES[table]:
+        fragments = [f"scenario/{name}" for name in column]
+        parsed = parse(parser, f"base/{table}", *fragments)
+        for fragment in fragments:
+            check_holds(parsed, content(fragment), f"{table} + {fragment}: ")
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_parses_with_every_scenario(table: str, row: str, parser: LightningArgumentParser) -> None:
+    # All columns one after the other: parsing the configs of all costs no more than parsing those of one.
+    fragments = [f"scenario/{name}" for column in TABLES[table] for name in column]
+    parsed = parse(parser, f"base/{table}", *fragments, f"method/{row}")
+    check_holds(parsed, content(f"method/{row}"), f"{table} + {row}: ")
+    check_holds(parsed, content(fragments[-1]), f"{table} + {row} + {fragments[-1]}: ")
+
+
+@pytest.mark.parametrize(
+    ("base", "rows"),
+    [
+        ("mnist-mlp", (*ROWS, *(f"{name}-output" for name in PENALTIES))),
+        ("mnist-autoencoder", tuple(f"autoencoder-{name}" for name in PENALTIES)),
+        ("cifar10-resnet32-he", ("vr-output",)),
+    ],
+)
+def test_the_layers_of_every_row_exist(base: str, rows: tuple[str, ...], parser: LightningArgumentParser) -> None:
+    for row in rows:
+        parsed = parser.parse_args(
+            ["fit", "--config", str(find(f"base/{base}")), "--config", str(find(f"method/{row}"))]
+        )
+        module = parser.instantiate(parsed).fit.model
+        assert type(module).__name__ == module_of(f"method/{row}")
+        assert [term.layer for term in getattr(module, "regularizers", [])] == [
+            entry["init_args"]["layer"]
+            for entry in content(f"method/{row}")["model"]["init_args"].get("regularizers", [])
+        ]
+
+
+CLASS_VECTORS = [base for base in BASES if base.endswith(("resnet18", "mobilenet-v2"))]
+
+
+@pytest.mark.parametrize("base", CLASS_VECTORS)
+def test_the_tables_of_class_vectors_parse(base: str, parser: LightningArgumentParser) -> None:
+    scenarios = [name for name in SCENARIOS if name.startswith("scenario/class-vectors")]
+    methods = [name for name in METHODS if name.startswith("method/class-vectors")]
+    assert len(CLASS_VECTORS) == 12 and len(methods) == 4 and len(scenarios) == 5
+    for place, method in enumerate(methods):
+        scenario = scenarios[place]
+        parsed = parse(parser, base, scenario, method)
+        check_holds(parsed, content(method), f"{base} + {method}: ")
+        check_holds(parsed, content(scenario), f"{base} + {method} + {scenario}: ")
+
+
+def test_a_scenario_runs_with_a_method() -> None:
+    configs = ("base/cifar100-cnn", "scenario/classes-4", "scenario/width-32", "scenario/momentum", "method/cw-vr")
+    assert main(["fit", *words(*configs), *SMALL]) == 0
+    run = Path("runs", "cifar100-cnn+classes-4+width-32+momentum+cw-vr")
+    weights = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert weights["head.output.weight"].shape == (4, 32)

@@ -366,6 +366,8 @@ class ImageDataModule(LightningDataModule):
         ):
             if value < least:
                 raise ConfigError(f"{type(self).__name__}: {option}={value}, but it must be at least {least}")
+        if isinstance(val_size, float) and val_size > 1 and val_size.is_integer():
+            val_size = int(val_size)  # parsers of a union may try float first
         if isinstance(val_size, float) and val_size >= 1:
             raise ConfigError(
                 f"{type(self).__name__}: val_size={val_size}, but a share must be below 1; write "

@@ -1,7 +1,19 @@
 """Metrics whose states are additive, so that several processes give the result of one."""
 
+from lightning_repshape.metrics.class_vectors import ClassCosines
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.metrics.representation import RepresentationStatistics
 from lightning_repshape.metrics.scatter import LDAEigenvalueMetric, ScatterMetric
+from lightning_repshape.metrics.separability import WeightSeparabilityMetric
+from lightning_repshape.metrics.verification import PairFeatures, VerificationMetric
 
-__all__ = ["ClassificationSums", "LDAEigenvalueMetric", "RepresentationStatistics", "ScatterMetric"]
+__all__ = [
+    "ClassCosines",
+    "ClassificationSums",
+    "LDAEigenvalueMetric",
+    "PairFeatures",
+    "RepresentationStatistics",
+    "ScatterMetric",
+    "VerificationMetric",
+    "WeightSeparabilityMetric",
+]

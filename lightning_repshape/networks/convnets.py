@@ -27,16 +27,21 @@ class ConvNet(Backbone):
 
     ``conv1`` (32), ``conv2`` (64), ``pool1``, ``conv3`` (128), ``pool2``, ``conv4`` (128), ``pool3``, ``fc`` (128): 3 x
     3 convolutions with stride 1, 2 x 2 max pools with stride 2, ReLU after every convolution and after ``fc``, whose
-    values are the features and take the paper's penalty. With ``dropout``, ``dropout`` follows ``fc``.
+    values are the features and take the paper's penalty. With ``dropout``, ``dropout`` follows ``fc`` and, with
+    ``dropout_layers="all"``, ``conv1_dropout``, ``conv2_dropout``, ... follow the convolutions.
 
     Args:
         input_shape: (channels, height, width), at least 8 x 8 pixels with ``same`` padding, 24 x 24 with ``valid``.
         width: Units of ``fc``; the paper's scenarios have 32, 128 and 512. Default: 128.
         padding: ``same`` keeps the size of the map in a convolution, ``valid`` takes 2 pixels off. Not published.
             Default: ``same``.
-        dropout: Share of the activations of ``fc`` set to zero in training. Default: 0.
-        batch_norm: Whether all layers are batch-normalised before ReLU. Default: False.
+        dropout: Share of the activations set to zero in training. Default: 0.
+        batch_norm: Whether layers are batch-normalised before ReLU. Default: False.
         init: ``glorot`` (the paper), ``he`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
+        dropout_layers: Behind which layers ``dropout`` stands: ``last``, behind ``fc``, or behind ``all`` convolutions
+            as well. Default: ``last``.
+        batch_norm_layers: Which layers ``batch_norm`` normalises: ``all``, or the ``last`` one, ``fc``. Default:
+            ``all``.
 
     Raises:
         ConfigError: If the image is too small or an argument out of its range.
@@ -50,7 +55,11 @@ class ConvNet(Backbone):
         dropout: float = 0.0,
         batch_norm: bool = False,
         init: Init = "glorot",
+        dropout_layers: Literal["all", "last"] = "last",
+        batch_norm_layers: Literal["all", "last"] = "all",
     ) -> None:
+        check_choice("dropout_layers", dropout_layers, ("all", "last"))
+        check_choice("batch_norm_layers", batch_norm_layers, ("all", "last"))
         check_choice("padding", padding, ("same", "valid"))
         check_positive("width", width)
         check_dropout(dropout)
@@ -58,18 +67,17 @@ class ConvNet(Backbone):
         conv, pool = (3, 1, pad), (2, 2, 0)
         geometry = [conv, conv, pool, conv, pool, conv, pool]
         channels, height, wide = check_image_shape("ConvNet", input_shape, _smallest(geometry))
-        stages: dict[str, nn.Module] = {
-            "conv1": _conv_layer(channels, 32, 3, pad, batch_norm),
-            "conv2": _conv_layer(32, 64, 3, pad, batch_norm),
-            "pool1": nn.MaxPool2d(2),
-            "conv3": _conv_layer(64, 128, 3, pad, batch_norm),
-            "pool2": nn.MaxPool2d(2),
-            "conv4": _conv_layer(128, 128, 3, pad, batch_norm),
-            "pool3": nn.MaxPool2d(2),
-            "fc": linear_layer(
-                128 * _map_size(height, geometry) * _map_size(wide, geometry), width, batch_norm=batch_norm
-            ),
-        }
+        stages: dict[str, nn.Module] = {}
+        normalised = batch_norm and batch_norm_layers == "all"
+        for number, (filters, pooled) in enumerate(((32, ""), (64, "pool1"), (128, "pool2"), (128, "pool3")), start=1):
+            stages[f"conv{number}"] = _conv_layer(channels, filters, 3, pad, normalised)
+            if dropout > 0 and dropout_layers == "all":
+                stages[f"conv{number}_dropout"] = nn.Dropout(dropout)
+            if pooled:
+                stages[pooled] = nn.MaxPool2d(2)
+            channels = filters
+        positions = _map_size(height, geometry) * _map_size(wide, geometry)
+        stages["fc"] = linear_layer(channels * positions, width, batch_norm=batch_norm)
         if dropout > 0:
             stages["dropout"] = nn.Dropout(dropout)
         super().__init__(input_shape, width, stages)

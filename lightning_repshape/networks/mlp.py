@@ -2,11 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import nn
 
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.layers import Activation, Init, check_dropout, check_positive, initialize, linear_layer
+from lightning_repshape.layers import (
+    Activation,
+    Init,
+    check_choice,
+    check_dropout,
+    check_positive,
+    initialize,
+    linear_layer,
+)
 from lightning_repshape.networks.base import Backbone
 
 
@@ -26,6 +35,8 @@ class MLP(Backbone):
         dropout: Share of the activations set to zero in training. Default: 0.
         batch_norm: Whether layers are batch-normalised before the activation. Default: False.
         init: ``glorot`` (the paper), ``he`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
+        dropout_layers: Behind which layers ``dropout`` stands: ``all`` of them, or the ``last`` one. Default: ``all``.
+        batch_norm_layers: Which layers ``batch_norm`` normalises, likewise. Default: ``all``.
 
     Raises:
         ConfigError: If an argument is out of its range.
@@ -44,18 +55,24 @@ class MLP(Backbone):
         dropout: float = 0.0,
         batch_norm: bool = False,
         init: Init = "glorot",
+        dropout_layers: Literal["all", "last"] = "all",
+        batch_norm_layers: Literal["all", "last"] = "all",
     ) -> None:
         check_positive("input_shape", *input_shape)
         check_positive("widths", *widths)
         check_dropout(dropout)
+        check_choice("dropout_layers", dropout_layers, ("all", "last"))
+        check_choice("batch_norm_layers", batch_norm_layers, ("all", "last"))
         if not input_shape or not widths:
             raise ConfigError("MLP needs at least one input dimension and one layer: widths=[100] is the smallest way")
         stages: dict[str, nn.Module] = {}
         width = math.prod(input_shape)
         for number, out in enumerate(widths, start=1):
-            activated = activate_features or number < len(widths)
-            stages[f"fc{number}"] = linear_layer(width, out, activation if activated else None, batch_norm)
-            if dropout > 0:
+            last = number == len(widths)
+            activated = activate_features or not last
+            normalised = batch_norm and (last or batch_norm_layers == "all")
+            stages[f"fc{number}"] = linear_layer(width, out, activation if activated else None, normalised)
+            if dropout > 0 and (last or dropout_layers == "all"):
                 stages[f"dropout{number}"] = nn.Dropout(dropout)
             width = out
         super().__init__(input_shape, width, stages)

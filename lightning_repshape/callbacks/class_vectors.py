@@ -1,0 +1,331 @@
+"""Analyses of class vectors: cosines between them, with samples, and against confusions; and t-SNE of features."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_repshape import analysis_plots
+from lightning_repshape.callbacks.analysis import (
+    Analysis,
+    AnalysisInputs,
+    AnalysisResult,
+    ClassVectors,
+    Split,
+    When,
+    percent,
+)
+from lightning_repshape.callbacks.collapse import WeightSeparability
+from lightning_repshape.callbacks.discriminant import shown_split, some_rows
+from lightning_repshape.errors import ConfigError, DataError
+from lightning_repshape.features import Features
+from lightning_repshape.functional.class_vectors import (
+    class_vector_cosines,
+    confusion_counts,
+    confusion_pairs,
+    cosine_logits,
+    sample_cosines,
+    spearman,
+)
+from lightning_repshape.seeding import key_to_seed
+
+_LISTED = 10  # pairs of classes in the table
+
+
+class _Confusions(NamedTuple):
+    """Ordered pairs of different classes."""
+
+    counts: Tensor  # K x K
+    pairs: Tensor  # P x 2
+    cosines: Tensor  # P
+    numbers: Tensor  # P
+    rho: float
+
+
+class ClassVectorSimilarity(Analysis):
+    """How near class vectors lie to each other, to the samples, and whether near classes are confused more often.
+
+    The analyses of "Redesigning the classification layer by randomizing the class representation vectors" (Figures 2
+    and 4, table 4) on any model whose last layer is linear: the K x K cosines of the class vectors; over the ordered
+    pairs of classes i != j, how often i was taken for j against cos(w_i, w_j), with Spearman's rank correlation; the
+    mean cosine of a sample's features with the vector of its own class and of the class it was taken for. What needs
+    predictions, or the features that enter the layer, is left out where there are none.
+
+    Logged: ``largest_cosine`` and ``mean_cosine`` over pairs of class vectors, ``spearman``, ``cosine_own`` and
+    ``cosine_predicted`` of samples, ``error``.
+
+    Args:
+        layer: What enters the last linear layer. Default: the features, as for a linear head.
+        unpack: See :class:`Analysis`.
+        when: See :class:`Analysis`.
+        every_n_epochs: See :class:`Analysis`.
+        loaders: See :class:`Analysis`.
+        name: See :class:`Analysis`. Default: ``class_vectors``.
+        split: Whose samples are looked at. Default: ``test``, or the training set where there is none.
+        head: The name of the submodule whose weight holds the class vectors. Default: the last one with K x D entries.
+
+    Raises:
+        ConfigError: If an option cannot work.
+    """
+
+    kind = "class_vectors"
+    title = "Class vectors, samples and confusions"
+
+    def __init__(
+        self,
+        layer: str = "features",
+        unpack: tuple[int | str, int | str] = (0, 1),
+        when: When = "test",
+        every_n_epochs: int = 0,
+        loaders: dict[str, Any] | None = None,
+        name: str | None = None,
+        split: Split = "test",
+        head: str | None = None,
+    ) -> None:
+        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
+        self.split = split
+        self.head = head
+
+    def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
+        """Cosines, confusions and their correlation.
+
+        Args:
+            inputs: Features of the split, and the model or its last weight.
+
+        Returns:
+            The result.
+
+        Raises:
+            DataError: If there are no class vectors or no samples.
+        """
+        vectors = self._vectors(inputs)
+        cosines = class_vector_cosines(vectors.weight)
+        classes, names = len(cosines), inputs.class_names()
+        names = tuple(names[k] if k < len(names) else str(k) for k in range(classes))
+        scalars: dict[str, float] = {}
+        others = cosines[~torch.eye(classes, dtype=torch.bool)]
+        if classes > 1:
+            scalars = {"largest_cosine": float(others.max()), "mean_cosine": float(others.mean())}
+        split, notes = shown_split(inputs, self.split)
+        part = inputs.labelled(split, classes=1)
+        zeros = int((torch.linalg.vector_norm(vectors.weight, dim=1) == 0).sum())
+        if zeros:
+            notes.append(f"{zeros} class vectors are zero: their cosines are 0")
+        predicted = _predictions(part, vectors)
+        if not vectors.takes_features:
+            notes.append(
+                f"cosines of samples are left out: {vectors.name} receives other features than those of layer "
+                f"{inputs.layer!r}; name the layer that enters it"
+            )
+        else:
+            scalars["cosine_own"] = float(sample_cosines(part.features, vectors.weight, part.labels.cpu()).mean())
+            if predicted is not None:
+                scalars["cosine_predicted"] = float(sample_cosines(part.features, vectors.weight, predicted).mean())
+        content: dict[str, Any] = {"split": split, "head": vectors.name, "class_names": names}
+        tables: dict[str, list[dict[str, Any]]] = {}
+        arrays = {"cosines": cosines.numpy()}
+        if classes <= 200:
+            content["cosines"] = cosines
+        heading = f"Cosines of class vectors ({vectors.name})"
+        figures = {"": lambda: analysis_plots.cosines_figure(cosines.numpy(), names, heading)}
+        found = None
+        if predicted is None:
+            notes.append("there are no predictions: confusions are left out")
+        else:
+            scalars["error"] = float((predicted != part.labels).double().mean())
+            found = _confusions(part, predicted, cosines)
+            arrays["confusions"] = found.counts.numpy()
+            if math.isnan(found.rho):
+                notes.append("no rank correlation: all cosines, or all confusion counts, are equal")
+            else:
+                scalars["spearman"] = found.rho
+            absent = int((found.counts.sum(dim=1) == 0).sum())
+            if absent:
+                notes.append(f"{absent} classes have no {split} samples; pairs that begin with one are left out")
+            tables["most confused pairs"] = _listed(found, names)
+            drawn = found
+
+            def draw() -> Any:
+                pairs = [(names[i], names[j]) for i, j in drawn.pairs.tolist()]
+                title = f"{len(part.labels)} {split} samples, error {100 * scalars['error']:.2f} %"
+                return analysis_plots.confusion_cosine_figure(
+                    drawn.cosines.numpy(), drawn.numbers.numpy(), pairs, drawn.rho, title
+                )
+
+            if len(drawn.pairs):
+                figures["confusions"] = draw
+        summary = {
+            "class vectors": f"{classes} x {vectors.weight.shape[1]}",
+            "largest cosine": scalars.get("largest_cosine"),
+            "mean cosine": scalars.get("mean_cosine"),
+            "sample and own class": scalars.get("cosine_own"),
+            "sample and predicted class": scalars.get("cosine_predicted"),
+            "Spearman, confusions": scalars.get("spearman"),
+        }
+        tables = {f"cosines of {vectors.name}": [summary], **tables}
+        return AnalysisResult(scalars, content, tables, figures, tuple(notes), arrays)
+
+    def _vectors(self, inputs: AnalysisInputs) -> ClassVectors:
+        found = inputs.class_vectors()
+        if found is None or (self.head is not None and self.head != found.name):
+            weight, name = WeightSeparability(head=self.head).weight_of(inputs)
+            width = inputs.features(shown_split(inputs, self.split)[0]).features.shape[1]
+            found = ClassVectors(weight, None, name, weight.shape[1] == width)
+        if not bool(found.weight.isfinite().all()):
+            raise DataError(f"the weight of {found.name} holds NaN or infinite values")
+        if len(found.weight) < inputs.num_classes():
+            raise DataError(
+                f"{found.name} has {len(found.weight)} class vectors, but there are {inputs.num_classes()} classes"
+            )
+        return found._replace(weight=found.weight.double().cpu())
+
+
+class TSNE(Analysis):
+    """Features in two dimensions by t-SNE (van der Maaten and Hinton 2008), a colour a class.
+
+    scikit-learn's Barnes-Hut version, started from the principal components, on one thread, so that the same features
+    give the same picture. Only neighbourhoods mean something in it: neither distances between groups nor their sizes.
+
+    Logged: ``kl_divergence``, what t-SNE minimises.
+
+    Args:
+        layer: See :class:`Analysis`.
+        unpack: See :class:`Analysis`.
+        when: See :class:`Analysis`.
+        every_n_epochs: See :class:`Analysis`.
+        loaders: See :class:`Analysis`.
+        name: See :class:`Analysis`. Default: ``tsne``.
+        split: Which samples are drawn. Default: ``test``, or the training set where there is none.
+        max_samples: How many at most: a random choice, the same for the same seed. 2000 take some ten seconds.
+        perplexity: About how many neighbours count for each sample; less where there are few samples.
+        normalize: Scale every feature vector to unit length first: right for class vectors under the cosine.
+
+    Raises:
+        ConfigError: If an option cannot work.
+    """
+
+    kind = "tsne"
+    title = "t-SNE"
+
+    def __init__(
+        self,
+        layer: str = "features",
+        unpack: tuple[int | str, int | str] = (0, 1),
+        when: When = "test",
+        every_n_epochs: int = 0,
+        loaders: dict[str, Any] | None = None,
+        name: str | None = None,
+        split: Split = "test",
+        max_samples: int = 2000,
+        perplexity: float = 30.0,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
+        if max_samples < 4:
+            raise ConfigError(f"max_samples is {max_samples}; t-SNE needs at least 4")
+        if not (perplexity > 0 and math.isfinite(perplexity)):
+            raise ConfigError(f"perplexity is {perplexity}; it must be above 0, such as 30")
+        self.split = split
+        self.max_samples = max_samples
+        self.perplexity = perplexity
+        self.normalize = normalize
+
+    def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
+        """Coordinates.
+
+        Args:
+            inputs: Features of the split.
+
+        Returns:
+            The result.
+
+        Raises:
+            DataError: If there are too few samples or features, or the features never change.
+        """
+        split, notes = shown_split(inputs, self.split)
+        part = inputs.labelled(split, classes=1)
+        chosen = some_rows(len(part.labels), self.max_samples, "tsne", inputs.seed)
+        rows = part.features[chosen].float()
+        if self.normalize:
+            rows = torch.nn.functional.normalize(rows, dim=1)
+        if len(rows) < 4 or rows.shape[1] < 2:
+            raise DataError(f"t-SNE needs 4 samples of 2 features, but there are {len(rows)} of {rows.shape[1]}")
+        if bool((rows == rows[0]).all()):
+            raise DataError(f"all {len(rows)} {split} samples have the same features")
+        # with more neighbours than that scikit-learn refuses, or every sample is everyone's neighbour
+        perplexity = min(self.perplexity, (len(rows) - 1) / 3)
+        if perplexity < self.perplexity:
+            notes.append(f"perplexity {perplexity:.3g} in place of {self.perplexity:g}: there are {len(rows)} samples")
+        points, divergence = _tsne(rows, perplexity, key_to_seed("tsne", inputs.seed) % 2**32)
+        labels, names = part.labels[chosen].numpy(), inputs.class_names()
+        wrong = (part.logits[chosen].argmax(dim=1) != part.labels[chosen]).numpy() if part.logits is not None else None
+        heading = f"t-SNE of {inputs.layer} of {len(rows)} {split} samples{inputs.moment}"
+        content = {
+            "split": split,
+            "samples": len(rows),
+            "perplexity": perplexity,
+            "normalize": self.normalize,
+            "class_names": names,
+        }
+
+        def draw() -> Any:
+            return analysis_plots.map_figure(points, labels, names, wrong, heading)
+
+        return AnalysisResult(
+            {"kl_divergence": divergence},
+            content,
+            {},
+            {"": draw},
+            tuple(notes),
+            {"points": points, "point_labels": labels, "rows": chosen.numpy()},
+        )
+
+
+def _tsne(rows: Tensor, perplexity: float, seed: int) -> tuple[Any, float]:
+    from sklearn.manifold import TSNE as Embedding
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
+
+    # Several threads add the gradient up in an order that changes from call to call.
+    with threadpool_limits(limits=1):
+        embedding = Embedding(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
+        points = embedding.fit_transform(rows.numpy())
+    return points, float(embedding.kl_divergence_)
+
+
+def _predictions(part: Features, vectors: ClassVectors) -> Tensor | None:
+    """What the model took each sample for: by its logits, else by the class vectors themselves."""
+    if part.logits is not None and part.logits.shape[1] == len(vectors.weight):
+        return part.logits.argmax(dim=1)
+    if not vectors.takes_features:
+        return None
+    if vectors.cosine:
+        return cosine_logits(part.features, vectors.weight).argmax(dim=1)
+    bias = 0 if vectors.bias is None else vectors.bias.double()
+    return (part.features.double() @ vectors.weight.T + bias).argmax(dim=1)
+
+
+def _confusions(part: Features, predicted: Tensor, cosines: Tensor) -> _Confusions:
+    counts = confusion_counts(part.labels, predicted, len(cosines))
+    pairs, near, numbers = confusion_pairs(cosines, counts)
+    return _Confusions(counts, pairs, near, numbers, spearman(near, numbers))
+
+
+def _listed(found: _Confusions, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    order = found.numbers.argsort(descending=True, stable=True)[:_LISTED].tolist()
+    totals = found.counts.sum(dim=1)
+    rows = []
+    for place in order:
+        i, j = found.pairs[place].tolist()
+        number = int(found.numbers[place])
+        if number:
+            rows.append(
+                {
+                    "class": names[i],
+                    "taken for": names[j],
+                    "samples": number,
+                    "share of the class (%)": percent(number / int(totals[i])),
+                    "cosine of class vectors": float(found.cosines[place]),
+                }
+            )
+    return rows

@@ -1,0 +1,71 @@
+"""How near samples lie to class vectors, as one additive metric."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_repshape.functional.class_vectors import sample_cosines
+
+
+class ClassCosines(Metric):
+    """Mean cosine of a sample's features with its own class's vector and with that of the predicted class.
+
+    Cosines and sums are float64, so several processes give the result of one up to rounding in float64.
+
+    Shapes:
+        - ``features``: N x D.
+        - ``vectors``: K x D.
+        - ``target``, ``predicted``: N, integer class indices.
+
+    Example:
+        >>> import torch
+        >>> cosines = ClassCosines()
+        >>> cosines.update(torch.tensor([[3.0, 4.0]]), torch.eye(2), torch.tensor([0]), torch.tensor([1]))
+        >>> {name: round(float(value), 6) for name, value in cosines.compute().items()}
+        {'cosine_own': 0.6, 'cosine_predicted': 0.8}
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    own_sum: Tensor
+    predicted_sum: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        """Creates the metric with empty sums."""
+        super().__init__()
+        self.add_state("own_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("predicted_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> "ClassCosines":
+        """Moves the sums with the module, but lets no ``module.to(dtype)`` make them coarser."""
+        super()._apply(fn, *args, **kwargs)
+        self.own_sum, self.predicted_sum = self.own_sum.double(), self.predicted_sum.double()
+        return self
+
+    def update(self, features: Tensor, vectors: Tensor, target: Tensor, predicted: Tensor) -> None:
+        """Adds one batch.
+
+        Args:
+            features: N x D, what the last layer receives.
+            vectors: K x D.
+            target: N class indices.
+            predicted: N class indices.
+        """
+        self.own_sum.add_(sample_cosines(features, vectors, target).sum())
+        self.predicted_sum.add_(sample_cosines(features, vectors, predicted).sum())
+        self.count.add_(target.shape[0])
+
+    def compute(self) -> dict[str, Tensor]:
+        """The means.
+
+        Returns:
+            ``cosine_own`` and ``cosine_predicted``; NaN where nothing was added.
+        """
+        return {"cosine_own": self.own_sum / self.count, "cosine_predicted": self.predicted_sum / self.count}

@@ -1,0 +1,133 @@
+"""Classification by class vectors that are fixed at random, or trained (submission to ICLR 2021)."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from lightning_repshape.functional.class_vectors import largest_class_cosine
+from lightning_repshape.heads import ClassVectorHead
+from lightning_repshape.metrics.class_vectors import ClassCosines
+from lightning_repshape.metrics.classification import ClassificationSums
+from lightning_repshape.modules.base import BackboneCallable
+from lightning_repshape.modules.supervised import SupervisedModule
+
+
+class ClassVectorModule(SupervisedModule):
+    """A backbone under a :class:`~lightning_repshape.heads.ClassVectorHead`, which trains as SupervisedModule does.
+
+    The defaults are the setting for which "Redesigning the classification layer by randomizing the class representation
+    vectors" argues: cosine, S = 1, vectors fixed at random.
+
+    Validation and test also log ``cosine_own`` and ``cosine_predicted``, the mean cosine of a sample's features with
+    the vector of its class and of the class it was taken for (the paper's table 4), and ``largest_class_cosine``
+    between two class vectors.
+
+    Args:
+        num_classes: Number of classes K. Linked to ``data.num_classes`` on the command line.
+        input_shape: Shape of one input, (C, H, W). Linked to ``data.input_shape`` on the command line.
+        backbone: Called with ``input_shape``; gives the feature extractor.
+        similarity: ``cosine`` or ``dot``.
+        fixed: Whether the class vectors stay as they were drawn.
+        scale: S, above 0; with ``learn_scale`` what it starts from.
+        learn_scale: Whether S is trained.
+        embedding: Width of a trained linear layer before the class vectors. Default: none.
+        seed: Of the draw of fixed vectors.
+        classification_loss: Softmax cross entropy, or the squared loss against one-hot targets.
+        label_smoothing: Share of the target spread evenly over the classes; cross entropy only.
+        optimizer: Called with the trainable parameters.
+        lr_scheduler: Called with the optimizer. Default: none.
+        lr_scheduler_interval: Whether the scheduler steps once an epoch or once an optimizer step.
+        statistics_layer: The activation whose class-wise variance is reported at validation and test.
+        channels_last: Whether convolutional weights lie channels-last in memory.
+
+    Raises:
+        ConfigError: If an option is out of its range.
+
+    Example:
+        >>> from lightning_repshape.networks import MLP
+        >>> module = ClassVectorModule(num_classes=10, input_shape=(1, 28, 28), backbone=MLP)
+        >>> any(name.startswith("head") for name, _ in module.named_parameters())
+        False
+    """
+
+    head: ClassVectorHead
+
+    def __init__(
+        self,
+        num_classes: int,
+        input_shape: tuple[int, ...],
+        backbone: BackboneCallable,
+        similarity: Literal["dot", "cosine"] = "cosine",
+        fixed: bool = True,
+        scale: float = 1.0,
+        learn_scale: bool = False,
+        embedding: int | None = None,
+        seed: int = 0,
+        classification_loss: Literal["cross_entropy", "squared"] = "cross_entropy",
+        label_smoothing: float = 0.0,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
+        statistics_layer: str = "features",
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            input_shape=input_shape,
+            backbone=backbone,
+            head=partial(
+                ClassVectorHead,
+                similarity=similarity,
+                fixed=fixed,
+                scale=scale,
+                learn_scale=learn_scale,
+                embedding=embedding,
+                seed=seed,
+            ),
+            classification_loss=classification_loss,
+            label_smoothing=label_smoothing,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            lr_scheduler_interval=lr_scheduler_interval,
+            statistics_layer=statistics_layer,
+            channels_last=channels_last,
+        )
+        self._vector_inputs = "features" if embedding is None else "head.embed"
+        self.val_cosines = ClassCosines()
+        self.test_cosines = ClassCosines()
+
+    def evaluation_step(self, batch: Sequence[Tensor], sums: ClassificationSums) -> None:
+        """Forward pass of one evaluation batch, added to the stage's sums, to its cosines and to the statistics.
+
+        Args:
+            batch: Inputs and class indices.
+            sums: Where loss and errors go.
+        """
+        x, target = batch[0], batch[1]
+        output = self(x, tuple(dict.fromkeys((self.statistics_layer, self._vector_inputs))))
+        sums.update(self.classification_loss(output.logits, target), output.logits, target)
+        self.update_statistics(output.activations[self.statistics_layer], target)
+        cosines = self.val_cosines if sums is self.val_sums else self.test_cosines
+        received = output.activations[self._vector_inputs]
+        cosines.update(received, self.head.output.weight, target, output.logits.argmax(dim=1))
+
+    def end_evaluation(self, stage: str, sums: ClassificationSums, further: Mapping[str, Tensor] | None = None) -> None:
+        """Logs a stage's figures, the cosines among them, and empties its sums.
+
+        Args:
+            stage: ``"val"`` or ``"test"``.
+            sums: The stage's sums.
+            further: Further scalars by name, equal on all ranks.
+        """
+        cosines = self.val_cosines if sums is self.val_sums else self.test_cosines
+        figures = {**cosines.compute(), **(further or {})}
+        cosines.reset()
+        if self.num_classes > 1:
+            figures["largest_class_cosine"] = largest_class_cosine(self.head.output.weight)
+        if self.head.output.log_scale is not None:
+            figures["scale"] = self.head.scale.detach()
+        super().end_evaluation(stage, sums, figures)

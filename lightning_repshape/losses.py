@@ -148,7 +148,7 @@ class SoftmaxLoss(ClassificationLoss):
 class L2Softmax(ClassificationLoss):
     """Softmax cross entropy on features of length ``scale`` (DeepFace, Taigman et al. 2014, has length 1).
 
-    The logits are scale * <x / |x|, w_k> + b_k, with weights of any length; predictions use the same. With a fixed
+    The logits are ``scale * <x / |x|, w_k> + b_k``, with weights of any length; predictions use the same. With a fixed
     ``scale`` above 1 it is L2-constrained softmax (Ranjan et al. 2017).
 
     Args:
@@ -260,10 +260,10 @@ class ArcFace(CosFace):
 
 
 class LargeMarginSoftmax(ClassificationLoss):
-    """Large-margin softmax, L-Softmax (Liu et al. 2016): the label's logit is |w_y| |x| psi(theta_y).
+    """Large-margin softmax, L-Softmax (Liu et al. 2016): the label's logit is ``|w_y| |x| psi(theta_y)``.
 
     psi(theta) = (-1)^k cos(m theta) - 2k for theta in [k pi / m, (k + 1) pi / m] (Eq. 6). Training anneals: the logit
-    is (lambda |w_y| |x| cos(theta_y) + |w_y| |x| psi(theta_y)) / (1 + lambda), where lambda falls from ``annealing`` as
+    is ``(lambda |w_y| |x| cos(theta_y) + |w_y| |x| psi(theta_y)) / (1 + lambda)``; lambda falls from ``annealing`` as
     annealing * (1 + gamma t)^(-power) with the number t of training batches, never below ``least``. The paper has the
     rule and no numbers; the defaults are those of the Caffe layer in use. t is kept in checkpoints. Predictions use
     the plain logits; the last layer has no bias.
@@ -353,7 +353,7 @@ class LargeMarginSoftmax(ClassificationLoss):
 
 
 class CenterLoss(ClassificationLoss):
-    """Softmax cross entropy plus center loss (Wen et al. 2016): weight / 2 times the mean of |x - c_y|^2.
+    """Softmax cross entropy plus center loss (Wen et al. 2016): weight / 2 times the mean of ``|x - c_y|^2``.
 
     The paper sums over the batch; the mean makes ``weight`` independent of the batch size. The K centers follow the
     features, without an optimizer, after every training batch: c_j <- c_j - rate * sum of (c_j - x) over the samples of

@@ -929,6 +929,10 @@ def test_sizes_larger_than_the_set(options: Any, message: str) -> None:
         Numbered(**options).setup("fit")
 
 
+def test_a_whole_float_is_a_number_of_images() -> None:
+    assert MNISTDataModule("data", val_size=500.0).val_size == 500
+
+
 @pytest.mark.parametrize(
     "options,message",
     [
@@ -952,10 +956,6 @@ def test_sizes_larger_than_the_set(options: Any, message: str) -> None:
         ({"train_subset": "last"}, "train_subset='last'"),
     ],
 )
-def test_a_whole_float_is_a_number_of_images() -> None:
-    assert MNISTDataModule("data", val_size=500.0).val_size == 500
-
-
 def test_options_that_cannot_be(options: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         CIFAR10DataModule(**options)

@@ -43,19 +43,20 @@ model:
 """
 
 
-def train(run: Path, words: list[str], seed: int) -> dict[str, float] | None:
+def train(run: Path, words: list[str], seed: int, wanted: str = "test/error") -> dict[str, float] | None:
     """Trains and tests, unless that is done already.
 
     Args:
         run: The run folder.
         words: Options of ``fit``.
         seed: The seed.
+        wanted: The figure that a finished run has.
 
     Returns:
         The run's figures, those of validation being the last ones; None where the training failed.
     """
     figures = read_json(run / "metrics.json")
-    if "test/error" not in figures:
+    if wanted not in figures:
         print(f"--- {run.name}", file=sys.stderr)
         if is_run_folder(run) and (run / "checkpoints" / "last.ckpt").is_file():
             resumed = ["--run_dir", str(run), "--ckpt_path", "last"]
@@ -66,7 +67,7 @@ def train(run: Path, words: list[str], seed: int) -> dict[str, float] | None:
         if status >= 128:
             raise SystemExit(status)
         figures = read_json(run / "metrics.json")
-        if status or "test/error" not in figures:
+        if status or wanted not in figures:
             print(f"--- {run.name} failed: left out", file=sys.stderr)
             return None
     return figures

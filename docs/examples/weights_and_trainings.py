@@ -5,6 +5,8 @@ seeds. The baseline is trained right away. What stands behind ``--`` goes to ``l
 has a folder of its own; started again, the script leaves out what is finished and goes on with what was interrupted.
 Test errors are read after the choice, and only of the chosen weight.
 
+    python docs/examples/weights_and_trainings.py runs/table-10 --figure mse --rows baseline,autoencoder-cw-vr \
+        -- --config base/mnist-autoencoder --data.root data
     python docs/examples/weights_and_trainings.py runs/table-7/data-1k --rows baseline,cr,cw-cr,vr,cw-vr \
         -- --config base/mnist-mlp --config scenario/data-1k --data.root data
 """
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from layer_dependency import errors, train
+from layer_dependency import train
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +26,7 @@ from lightning_repshape.runs import read_json, write_json
 WEIGHTS = "0.001,0.01,0.1,1,10,100"
 
 
-def row(folder: Path, name: str, given: list[str], weights: list[str], seeds: list[int]) -> dict[str, Any]:
+def row(folder: Path, name: str, given: list[str], weights: list[str], seeds: list[int], figure: str) -> dict[str, Any]:
     """Chooses a row's weight and trains it with all seeds.
 
     Args:
@@ -33,44 +35,53 @@ def row(folder: Path, name: str, given: list[str], weights: list[str], seeds: li
         given: Options of ``fit``.
         weights: The weights to choose from; none for methods that have no weight.
         seeds: The seeds; the first is that of the choice.
+        figure: ``error`` or ``mse``.
 
     Returns:
-        The weight, the validation errors of all weights and the test errors, in percent.
+        The weight, the validation figures of all weights and the test figures; errors in percent.
     """
+    test, unit = f"test/{figure}", 100 if figure == "error" else 1
     if name == "baseline" or not weights:
         method = [] if name == "baseline" else ["--config", f"method/{name}"]
-        found = {seed: train(folder / f"{name}-s{seed}", [*given, *method], seed) for seed in seeds}
-        return {"weight": None, "validation_error_percent": {}, "test_error_percent": errors(found, "test/error")}
+        found = [train(folder / f"{name}-s{seed}", [*given, *method], seed, test) for seed in seeds]
+        return {"weight": None, "validation": {}, "test": [unit * one[test] for one in found if one]}
 
     def words(weight: str) -> list[str]:
         return [*given, "--config", f"method/{name}", "--model.init_args.regularizers.init_args.weight", weight]
 
-    first = {weight: train(folder / f"{name}-w{weight}-s{seeds[0]}", words(weight), seeds[0]) for weight in weights}
-    # The checkpoint that is tested is the one of the least validation error, which its own record names.
-    validation = {weight: best_validation(folder / f"{name}-w{weight}-s{seeds[0]}") for weight in weights}
-    known = {weight: value for weight, value in validation.items() if first[weight] and value is not None}
+    def trained(weight: str, seed: int) -> dict[str, float] | None:
+        return train(folder / f"{name}-w{weight}-s{seed}", words(weight), seed, test)
+
+    # The checkpoint that is tested is the one of the least validation figure.
+    known = {
+        weight: unit * value
+        for weight in weights
+        if trained(weight, seeds[0])
+        and (value := best_validation(folder / f"{name}-w{weight}-s{seeds[0]}", f"val/{figure}")) is not None
+    }
     if not known:
-        return {"weight": None, "validation_error_percent": {}, "test_error_percent": []}
+        return {"weight": None, "validation": {}, "test": []}
     best = min(known, key=lambda weight: known[weight])
-    found = {seed: train(folder / f"{name}-w{best}-s{seed}", words(best), seed) for seed in seeds}
-    return {"weight": best, "validation_error_percent": known, "test_error_percent": errors(found, "test/error")}
+    found = [trained(best, seed) for seed in seeds]
+    return {"weight": best, "validation": known, "test": [unit * one[test] for one in found if one]}
 
 
-def best_validation(run: Path) -> float | None:
-    """The least validation error of a run in percent.
+def best_validation(run: Path, figure: str) -> float | None:
+    """The least validation figure of a run.
 
     Args:
         run: Its folder.
+        figure: ``val/error`` or ``val/mse``.
 
     Returns:
-        The error; None where the run has none.
+        The figure; None where the run has none.
     """
     curve = run / "metrics.csv"
     if not curve.is_file():
         return None
     names, *lines = [line.split(",") for line in curve.read_text(encoding="utf-8").splitlines()]
-    values = [float(line[names.index("val/error")]) for line in lines if line[names.index("val/error")]]
-    return 100 * min(values) if values else None
+    values = [float(line[names.index(figure)]) for line in lines if line[names.index(figure)]]
+    return min(values, default=None)
 
 
 def main(words: list[str]) -> None:
@@ -85,24 +96,26 @@ def main(words: list[str]) -> None:
     parser.add_argument("--rows", required=True, help="such as baseline,cr,cw-cr,vr,cw-vr (configs in method)")
     parser.add_argument("--weights", default=WEIGHTS, help=f"to choose from (default: {WEIGHTS}, the paper's)")
     parser.add_argument("--seeds", default="0,1,2,3,4", help="of the trainings (default: 0,1,2,3,4)")
+    parser.add_argument("--figure", default="error", choices=("error", "mse"), help="what is compared (default: error)")
     options, given = parser.parse_args(words[:cut]), words[cut + 1 :]
     seeds, weights = [int(seed) for seed in options.seeds.split(",")], [w for w in options.weights.split(",") if w]
     settings = {"fit": given}
     if read_json(options.folder / "settings.json") not in ({}, settings):
         parser.error(f"{options.folder} holds runs with other options of fit; choose another folder")
     write_json(options.folder / "settings.json", settings)
-    table = Table("row", "weight", "test error (%)", "deviation", "trainings", "validation error by weight (%)")
+    what = "error (%)" if options.figure == "error" else "MSE"
+    table = Table("row", "weight", f"test {what}", "deviation", "trainings", f"validation {what} by weight")
     results = {}
     for name in options.rows.split(","):
-        results[name] = row(options.folder, name, given, weights, seeds)
-        values = results[name]["test_error_percent"]
+        results[name] = row(options.folder, name, given, weights, seeds, options.figure)
+        values = results[name]["test"]
         table.add_row(
             name,
             results[name]["weight"] or "-",
-            f"{np.mean(values):.2f}" if values else "-",
-            f"{np.std(values, ddof=1):.2f}" if len(values) > 1 else "-",
+            f"{np.mean(values):.4g}" if values else "-",
+            f"{np.std(values, ddof=1):.2g}" if len(values) > 1 else "-",
             str(len(values)),
-            " ".join(f"{weight}: {value:.2f}" for weight, value in results[name]["validation_error_percent"].items()),
+            " ".join(f"{weight}: {value:.4g}" for weight, value in results[name]["validation"].items()),
         )
         write_json(options.folder / "rows.json", results)
     Console(width=140).print(table)

@@ -241,7 +241,7 @@ class ClassVectorHead(Head):
             warnings.warn(
                 f"{num_classes} fixed class vectors of width {width}: fewer features than classes, so the vectors "
                 f"cannot all be at right angles; the largest cosine between two is "
-                f"{float(largest_class_cosine(self.output.weight)):.2f}. Wider features keep them further apart",
+                f"{float(largest_class_cosine(self.output.drawn())):.2f}. Wider features keep them further apart",
                 stacklevel=2,
             )
 
@@ -286,7 +286,7 @@ class _ClassVectors(nn.Linear):
         if not getattr(self, "fixed", False):  # nn.Linear's constructor asks before it is known
             super().reset_parameters()
             return
-        self.weight.copy_(self._drawn())
+        self.weight.copy_(self.drawn())
 
     def forward(self, input: Tensor) -> Tensor:
         logits = cosine_logits(input, self.weight) if self.similarity == "cosine" else super().forward(input)
@@ -299,7 +299,7 @@ class _ClassVectors(nn.Linear):
         kind = f"fixed, seed={self.seed}" if self.fixed else "trained"
         return f"{super().extra_repr()}, {self.similarity}, {kind}, scale={scale}"
 
-    def _drawn(self) -> Tensor:
+    def drawn(self) -> Tensor:
         return random_class_vectors(self.out_features, self.in_features, generator("class vectors", self.seed))
 
     def _load_from_state_dict(
@@ -314,7 +314,7 @@ class _ClassVectors(nn.Linear):
                     "with the classes and the width of the run that wrote it (its config.yaml)"
                 )
             # Vectors of another draw differ by their own size; those of a 16-bit model by rounding alone.
-            mine = self._drawn() if self.weight.is_meta else self.weight.double().cpu()
+            mine = self.drawn() if self.weight.is_meta else self.weight.double().cpu()
             apart = (theirs.detach().double().cpu() - mine).abs().max()
             if not float(apart) <= 0.01:
                 raise CheckpointError(

@@ -396,8 +396,10 @@ def partial_retraining_figure(
         axes.annotate("all", (largest, 1.0), xycoords=("data", "axes fraction"), ha="center", fontsize="small")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    digits = "125" if high > 8 * low else "12345678"  # less than a decade would show one number or two
     for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        formatted(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "125" else ""))
+        formatted(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in digits else ""))
     style(axes, "training samples of the head, n'", "test error (%)", title)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     return figure

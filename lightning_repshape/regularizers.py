@@ -6,8 +6,8 @@ they are computed stand in :mod:`lightning_repshape.functional.regularizers`.
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import ClassVar, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal, cast
 
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -65,6 +65,27 @@ class Regularizer(nn.Module, ABC):
         if epoch is None or epoch >= self.warmup_epochs:
             return self.weight
         return self.weight * max(0.0, epoch) / self.warmup_epochs
+
+    def weighted_and_raw(self, *arguments: Any, epoch: float | None = None) -> tuple[Tensor, Tensor]:
+        """The penalty to be added to a loss, and the one without weight to log, at the cost of one.
+
+        Args:
+            *arguments: What a call takes before ``epoch``.
+            epoch: Epochs done so far, for the warm-up. Default: None, the full weight.
+
+        Returns:
+            The weighted penalty, and the raw one without gradient; both scalars.
+
+        Raises:
+            ConfigError: As in a call.
+        """
+        factor = self.weight_at(epoch)
+        if factor > 0:
+            weighted: Tensor = self(*arguments, epoch=epoch)
+            return weighted, weighted.detach() / factor
+        # from a weight of 0, nothing could be told of the raw penalty
+        raw = cast(Callable[..., Tensor], getattr(self, "value"))(*arguments)  # noqa: B009 - typed as Module
+        return raw * 0.0, raw.detach()
 
     def extra_repr(self) -> str:
         """The options, for printing."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ddp_pool import GlooPool
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -23,6 +23,7 @@ from lightning_repshape.callbacks import (
     SeparabilityCurve,
     WeightSpace,
 )
+from lightning_repshape.callbacks.feed_backward import find_last_linear
 from lightning_repshape.cli import main
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.features import Features
@@ -38,7 +39,7 @@ from lightning_repshape.losses import ArcFace, CenterLoss, CosFace, FeedBackward
 from lightning_repshape.metrics import WeightSeparabilityMetric
 from lightning_repshape.modules import FeedBackwardModule, SupervisedModule
 from lightning_repshape.networks import MLP
-from lightning_repshape.regularizers import ClasswiseVariance
+from lightning_repshape.regularizers import ClasswiseVariance, L2Weight
 
 SHAPE = (1, 2, 3)
 BACKBONE = partial(MLP, widths=(8, 5))
@@ -291,6 +292,27 @@ def test_penalty_on_a_supervised_module_equals_the_feed_backward_module() -> Non
     assert equal(one, other)
 
 
+def test_a_module_that_does_not_know_its_classes_leaves_them_to_the_data() -> None:
+    class Data(LightningDataModule):
+        num_classes = 3
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(TensorDataset(*samples()), batch_size=12)
+
+    class Unknown(Foreign):
+        num_classes = None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.other = nn.Linear(8, 5)  # the last one, but no classifier
+
+    module = Unknown()
+    trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                      enable_model_summary=False, accelerator="cpu")  # fmt: skip
+    trainer.fit(module, Data())
+    assert find_last_linear(trainer, module, None) == "classifier"
+
+
 def test_bad_options_of_the_callbacks() -> None:
     for callback, message in (
         (FeedBackwardPenalty(layer="clasifier"), "did you mean 'classifier'"),
@@ -426,3 +448,14 @@ def test_losses_terms_and_analyses_on_the_command_line(tmp_path: Path, monkeypat
     for name in ("weight_space", "activation_patterns"):
         assert Path(f"run/analysis/{name}.png").is_file()
     assert "accuracy" in json.loads(Path("run/analysis/weight_space.json").read_text())["scalars"]
+
+
+def test_penalties_and_terms_on_fixed_vectors_are_refused() -> None:
+    def build(**options: Any) -> FeedBackwardModule:
+        return FeedBackwardModule(3, (1, 4, 4), partial(MLP, widths=(8,)), **options)
+
+    with pytest.raises(ConfigError):
+        build(last_layer="orthonormal", regularizers=[L2Weight(weight=0.1, layer="logits")])
+    with pytest.raises(ConfigError, match="they are fixed"):
+        build(last_layer="orthonormal", stop_gradient="features")
+    assert build(last_layer="orthonormal", stop_gradient="weight").class_vectors.requires_grad is False

@@ -1,17 +1,27 @@
 """LayerPenalty equals adding the term to the loss, in modules that know nothing of it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from lightning_repshape import ClasswiseCovariance, ClasswiseVariance, L2Weight, Variance
+from lightning_repshape import (
+    ClasswiseCovariance,
+    ClasswiseVariance,
+    Covariance,
+    L1Representation,
+    L1Weight,
+    L2Weight,
+    Variance,
+)
 from lightning_repshape.callbacks import LayerPenalty
-from lightning_repshape.errors import ConfigError
+from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.functional import cw_vr
 
 
@@ -60,11 +70,12 @@ def samples() -> tuple[Tensor, Tensor]:
 
 
 def train(module: LightningModule, callbacks: list[Any], loader: Any = None, **options: Any) -> LightningModule:
+    options = {"max_epochs": 2, "logger": False, **options}
     trainer = Trainer(
-        max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=callbacks, accelerator="cpu", **options,
     )  # fmt: skip
-    trainer.fit(module, loader or DataLoader(TensorDataset(*samples()), batch_size=12))
+    trainer.fit(module, loader if loader is not None else DataLoader(TensorDataset(*samples()), batch_size=12))
     return module
 
 
@@ -200,6 +211,156 @@ def test_the_hook_leaves_no_trace() -> None:
     assert not module.encoder._forward_hooks
     x = torch.randn(2, 6)
     assert torch.equal(module.encoder(x), module.encoder(x))
+
+
+class Inplace(Foreign):
+    """Behind the hooked layer stand a sum and a ReLU that work in place."""
+
+    def __init__(self, terms: bool = False) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(6, 5), nn.ReLU(inplace=True))
+        self.terms = terms
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        hidden = self.encoder[0](x)
+        added = Variance(0.3, sync=False)(hidden) + L1Representation(0.2, sync=False)(hidden) if self.terms else 0.0
+        hidden = hidden.clone() if self.terms else hidden
+        hidden += 0.5
+        z = self.encoder[1](hidden)
+        return F.cross_entropy(self.classifier(z), y) + added
+
+
+def test_layers_behind_may_work_in_place() -> None:
+    callbacks = [
+        LayerPenalty("encoder.0", Variance(0.3, sync=False)),
+        LayerPenalty("encoder.0", L1Representation(0.2, sync=False)),
+    ]
+    by_hand, found = train(Inplace(terms=True), []), train(Inplace(), callbacks)
+    for one, other in zip(by_hand.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert not equal(found, train(Inplace(), []))
+
+
+class Stream(IterableDataset[tuple[Tensor, Tensor]]):
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(list(zip(*samples(), strict=True)))
+
+
+def test_data_without_a_length() -> None:
+    """The same training as on data of known length, with a warm-up too."""
+    streamed = train(Foreign(), [penalty()], DataLoader(Stream(), batch_size=12))
+    assert equal(streamed, train(Foreign(), [penalty()]))
+    warm = LayerPenalty("encoder", Variance(1.0, sync=False, warmup_epochs=4))
+    train(Foreign(), [warm], DataLoader(Stream(), batch_size=12))
+    assert warm._epochs_done == 1.0
+
+
+@pytest.mark.parametrize("kind", [L1Weight, L2Weight])
+def test_penalties_on_the_weights_of_all_layers(kind: Any) -> None:
+    class All(Foreign):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            weights = [self.encoder[0].weight, self.encoder[2].weight, self.classifier.weight]
+            return super().training_step(batch, batch_idx) + kind(0.05)(weights)
+
+    found = train(Foreign(), [LayerPenalty("encoder.2", kind(0.05, scope="all"))])
+    for one, other in zip(train(All(), []).parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert not equal(found, train(Foreign(), [LayerPenalty("encoder.2", kind(0.05))]))
+
+
+class Rows(DummyLogger):
+    """Keeps what is logged, by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[int, dict[str, float]] = {}
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:  # type: ignore[override]
+        self.rows.setdefault(step, {}).update(metrics)
+
+
+@pytest.mark.parametrize("manual", [False, True], ids=["automatic", "manual"])
+def test_terms_are_logged_at_the_logging_steps(manual: bool) -> None:
+    """Three batches an epoch and a row every five steps: the count runs on from epoch to epoch."""
+    rows = Rows()
+    callbacks = [
+        penalty(),
+        penalty(weight=0.1),
+        LayerPenalty("encoder", Variance(2.0, sync=False, warmup_epochs=2.0)),
+        LayerPenalty("encoder.0", Variance(0.0, sync=False)),
+    ]
+    train(Foreign(manual=manual), callbacks, logger=rows, log_every_n_steps=5, max_epochs=4)
+    known = {step: row for step, row in rows.rows.items() if "train/ClasswiseVariance/encoder" in row}
+    assert list(known) == [4, 9]
+    for row in known.values():
+        raw = row["train/ClasswiseVariance/encoder_raw"]
+        assert raw > 0
+        assert row["train/ClasswiseVariance/encoder"] == pytest.approx(0.7 * raw)
+        # the second one of its class on the layer
+        assert row["train/ClasswiseVariance/encoder_2_raw"] == pytest.approx(raw)
+        assert row["train/ClasswiseVariance/encoder_2"] == pytest.approx(0.1 * raw)
+        assert row["train/Variance/encoder.0"] == 0 < row["train/Variance/encoder.0_raw"]
+    assert known[4]["train/Variance/encoder"] == pytest.approx(known[4]["train/Variance/encoder_raw"] * 2 * (4 / 3) / 2)
+
+
+class Alone(Foreign):
+    """Trained on batches without labels."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.classifier(self.encoder(batch[0])).square().mean()
+
+
+@pytest.mark.parametrize(
+    "regularizer",
+    [Variance(0.7), Covariance(0.7), L1Representation(0.7), L1Weight(0.7), L2Weight(0.7)],
+    ids=lambda regularizer: type(regularizer).__name__,
+)
+def test_penalties_without_classes_need_no_labels(regularizer: Any) -> None:
+    x, _ = samples()
+    targets = torch.randn(36, 2)  # as of a regression
+    plain = train(Alone(), [], DataLoader(TensorDataset(x), batch_size=12))
+    for data in (TensorDataset(x), TensorDataset(x, targets[:, 0])):
+        assert not equal(plain, train(Alone(), [LayerPenalty("encoder", regularizer)], DataLoader(data, batch_size=12)))
+
+
+def test_soft_labels() -> None:
+    x, y = samples()
+    soft = 0.9 * F.one_hot(y, 3).float() + 0.1 / 3
+
+    def trained(module: LightningModule, callbacks: list[Any]) -> LightningModule:
+        return train(module, callbacks, DataLoader(TensorDataset(x, soft), batch_size=12))
+
+    found = trained(Foreign(), [penalty()])
+    for one, other in zip(trained(Foreign(extra=0.7), []).parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    with pytest.raises(DataError, match="one integer a sample"):
+        train(Alone(), [penalty()], DataLoader(TensorDataset(x, soft[:, 0]), batch_size=12))
+
+
+def test_the_number_of_classes_is_the_first_that_is_known() -> None:
+    regularizer = ClasswiseVariance(0.7, num_classes=3, sync=False)
+    by_hand = train(Foreign(extra=0.7), [])
+    assert equal(by_hand, train(Foreign(), [LayerPenalty("encoder", regularizer)]))
+    module = Foreign()
+    module.num_classes = 50  # more than there are; the regularizer's counts
+    assert equal(by_hand, train(module, [LayerPenalty("encoder", regularizer)]))
+
+    class Data(LightningDataModule):
+        num_classes = 3
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(TensorDataset(*samples()), batch_size=12)
+
+    module = Foreign()
+    module.num_classes = None  # unknown: the data module is asked
+    assert equal(by_hand, train(module, [LayerPenalty("encoder", ClasswiseVariance(0.7, sync=False))], Data()))
+
+
+def test_messages_name_the_hooked_layer() -> None:
+    callback = LayerPenalty("encoder.3", ClasswiseVariance(0.7), num_classes=2)
+    with pytest.raises(ConfigError, match=r"on layer 'encoder\.3'"):
+        train(Foreign(), [callback])
 
 
 def test_bad_input() -> None:

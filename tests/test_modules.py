@@ -1,5 +1,6 @@
 """SupervisedModule and RegularizedModule: forward pass, losses, hyper-parameters, optimizers."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,50 @@ def test_warm_up_reaches_the_full_weight() -> None:
     for done, factor in ((0.0, 0.0), (1.0, 2.0), (2.0, 4.0), (5.0, 4.0)):
         module._epochs_done = done
         assert torch.allclose(module.loss(output, y)[1]["Variance/fc2"], factor * raw)
+
+
+def test_every_penalty_is_logged_under_a_name_of_its_own() -> None:
+    """Also at a weight of 0, as at the first step of a warm-up."""
+    regularizers = [
+        Variance(weight=4.0, layer="fc2"),
+        Variance(weight=3.0, layer="fc2", warmup_epochs=2),
+        Variance(weight=0.0, layer="fc2"),
+        L2Weight(weight=0.0, layer="fc1"),
+    ]
+    module = RegularizedModule(10, (1, 8, 8), network, regularizers)
+    x, y = torch.randn(20, 1, 8, 8), torch.arange(20) % 10
+    output = module(x, module.training_activations())
+    total, terms = module.loss(output, y)
+    raw = vr(output.activations["fc2"])
+    weight = module.backbone.get_submodule("fc1").linear.weight
+    for name in ("Variance/fc2", "Variance/fc2_2", "Variance/fc2_3"):
+        assert torch.allclose(terms[f"{name}_raw"], raw)
+        assert torch.equal(terms[name], terms["Variance/fc2"] if name == "Variance/fc2" else torch.tensor(0.0))
+    assert torch.allclose(terms["L2Weight/fc1_raw"], weight.square().sum())
+    assert torch.allclose(total, F.cross_entropy(output.logits, y) + 4.0 * raw)
+    total.backward()
+
+
+def test_a_regularizers_own_number_of_classes_counts() -> None:
+    own = ClasswiseVariance(weight=1.0, layer="fc2", num_classes=2)
+    module = RegularizedModule(10, (1, 8, 8), network, [own])
+    x = torch.randn(20, 1, 8, 8)
+    output = module(x, module.training_activations())
+    found = module.loss(output, torch.arange(20) % 2)[1]["ClasswiseVariance/fc2"]
+    assert torch.allclose(found, cw_vr(output.activations["fc2"], torch.arange(20) % 2, 2))
+    with pytest.raises(ConfigError, match="labels must lie in"):
+        module.loss(output, torch.arange(20) % 10)
+
+
+def test_epochs_done_of_data_without_a_length() -> None:
+    module = RegularizedModule(10, (1, 8, 8), network, [Variance(weight=4.0, layer="fc2", warmup_epochs=4)])
+
+    class Stream(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            return iter([(torch.randn(1, 8, 8), torch.tensor(number % 10)) for number in range(20)])
+
+    quiet(max_epochs=2).fit(module, torch.utils.data.DataLoader(Stream(), batch_size=5))
+    assert module._epochs_done == 1.0
 
 
 def test_layers_that_do_not_exist() -> None:

@@ -2,9 +2,9 @@
 
 Trains the baseline, and every penalty on every layer; draws the test error against the layer. What stands behind ``--``
 goes to ``lightning-repshape fit``; the config must have a module that ``RegularizedModule`` can take the place of, such
-as the baselines in ``base``. Of several weights of a penalty, the one of the least validation error is drawn at each
-layer. Every training has a folder of its own; started again, the script leaves out what is finished and goes on with
-what was interrupted.
+as the baselines in ``base``. Of several weights of a penalty, the one of the least validation error (that of the
+checkpoint that is tested) is drawn at each layer. Every training has a folder of its own; started again, the script
+leaves out what is finished and goes on with what was interrupted.
 
     python docs/examples/layer_dependency.py runs/layers --layers fc1,fc2,fc3,fc4,fc5,logits \
         --penalties cw_vr=1,vr=1,cr=1,cw_cr=1 -- --config base/mnist-mlp --data.root data
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_repshape.callbacks.checkpoints import read_checkpoint
 from lightning_repshape.cli import main as lightning_repshape
 from lightning_repshape.plots import MARKERS, PALETTE, new_figure, save_figure, style
 from lightning_repshape.runs import folder_name, is_run_folder, read_json, write_json
@@ -53,7 +54,8 @@ def train(run: Path, words: list[str], seed: int, wanted: str = "test/error") ->
         wanted: The figure that a finished run has.
 
     Returns:
-        The run's figures, those of validation being the last ones; None where the training failed.
+        The run's figures, those of validation being the last ones, not those of the checkpoint; None where the
+        training failed.
     """
     figures = read_json(run / "metrics.json")
     if wanted not in figures:
@@ -84,6 +86,31 @@ def errors(found: dict[str, Any], key: str) -> list[float]:
         Those that are there.
     """
     return [100 * figures[key] for figures in found.values() if figures and key in figures]
+
+
+def best_validation(run: Path, figure: str) -> float | None:
+    """The least validation figure of a run: that of the checkpoint that is tested.
+
+    Args:
+        run: Its folder.
+        figure: ``val/error`` or ``val/mse``.
+
+    Returns:
+        The figure; None where the run has none.
+    """
+    curve = run / "metrics.csv"
+    if curve.is_file():
+        names, *lines = [line.split(",") for line in curve.read_text(encoding="utf-8").splitlines()]
+        at = names.index(figure) if figure in names else None
+        values = [] if at is None else [float(line[at]) for line in lines if line[at]]
+        return min((value for value in values if not math.isnan(value)), default=None)
+    # without a logger, the checkpoint alone knows
+    best = run / "checkpoints" / "best.ckpt"
+    states = read_checkpoint(best)["callbacks"].values() if best.is_file() else ()
+    scores = [
+        state["best_model_score"] for state in states if isinstance(state, dict) and state.get("monitor") == figure
+    ]
+    return min((float(score) for score in scores if score is not None), default=None)
 
 
 def draw(path: Path, layers: list[str], lines: dict[str, list[list[float]]], baseline: list[float]) -> Path:
@@ -160,9 +187,17 @@ def main(words: list[str]) -> None:
                 config.write_text(CONFIG.format(name=CLASSES[name], weight=weight, layer=layer), encoding="utf-8")
                 more = [*given, "--config", str(config)]
                 candidates[weight] = {seed: train(folder / f"{stem}-s{seed}", more, seed) for seed in seeds}
-            key = "val/error" if len(candidates) > 1 else "test/error"
-            known = {weight: errors(found, key) for weight, found in candidates.items() if errors(found, key)}
-            best = min(known, key=lambda weight: float(np.mean(known[weight]))) if known else None
+            best = weights[name][0]
+            if len(candidates) > 1:
+                known = {}
+                for weight, found in candidates.items():
+                    runs = [
+                        folder / f"{folder_name(f'{name}-{weight:g}-{layer}')}-s{seed}" for seed in seeds if found[seed]
+                    ]
+                    values = [best_validation(run, "val/error") for run in runs]
+                    known[weight] = [value for value in values if value is not None]
+                known = {weight: values for weight, values in known.items() if values}
+                best = min(known, key=lambda weight: float(np.mean(known[weight]))) if known else None
             lines[name].append(errors(candidates[best], "test/error") if best is not None else [])
             chosen[name][layer] = {"weight": best, "test_error_percent": lines[name][-1]}
     of_baseline = errors(baseline, "test/error")

@@ -3,12 +3,16 @@
 For every row, one training a weight with the first seed; the weight of the least validation error is trained with all
 seeds. The baseline is trained right away. What stands behind ``--`` goes to ``lightning-repshape fit``. Every training
 has a folder of its own; started again, the script leaves out what is finished and goes on with what was interrupted.
-Test errors are read after the choice, and only of the chosen weight.
+Test errors are read after the choice, and only of the chosen weight. With ``--merge``, the trainings after the choice
+(the baseline's too) have the validation images in their training set, as the paper's on CIFAR have; then all seeds are
+trained anew, in folders of their own, and the last epoch is tested.
 
     python docs/examples/weights_and_trainings.py runs/table-10 --figure mse --rows baseline,autoencoder-cw-vr \
         -- --config base/mnist-autoencoder --data.root data
     python docs/examples/weights_and_trainings.py runs/table-7/data-1k --rows baseline,cr,cw-cr,vr,cw-vr \
         -- --config base/mnist-mlp --config scenario/data-1k --data.root data
+    python docs/examples/weights_and_trainings.py runs/table-8/width-32 --rows baseline,vr,cw-vr --merge \
+        -- --config base/cifar10-cnn --config scenario/width-32 --data.root data
 """
 
 import argparse
@@ -17,16 +21,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from layer_dependency import train
+from layer_dependency import best_validation, train
 from rich.console import Console
 from rich.table import Table
 
 from lightning_repshape.runs import read_json, write_json
 
 WEIGHTS = "0.001,0.01,0.1,1,10,100"
+MERGED = ["--config", "scenario/merged-validation"]
 
 
-def row(folder: Path, name: str, given: list[str], weights: list[str], seeds: list[int], figure: str) -> dict[str, Any]:
+def row(
+    folder: Path,
+    name: str,
+    given: list[str],
+    weights: list[str],
+    seeds: list[int],
+    figure: str,
+    merge: bool = False,
+) -> dict[str, Any]:
     """Chooses a row's weight and trains it with all seeds.
 
     Args:
@@ -36,6 +49,7 @@ def row(folder: Path, name: str, given: list[str], weights: list[str], seeds: li
         weights: The weights to choose from; none for methods that have no weight.
         seeds: The seeds; the first is that of the choice.
         figure: ``error`` or ``mse``.
+        merge: Whether the trainings after the choice have the validation images in their training set.
 
     Returns:
         The weight, the validation figures of all weights and the test figures; errors in percent.
@@ -43,14 +57,16 @@ def row(folder: Path, name: str, given: list[str], weights: list[str], seeds: li
     test, unit = f"test/{figure}", 100 if figure == "error" else 1
     if name == "baseline" or not weights:
         method = [] if name == "baseline" else ["--config", f"method/{name}"]
-        found = [train(folder / f"{name}-s{seed}", [*given, *method], seed, test) for seed in seeds]
+        more = [*given, *method, *(MERGED if merge else [])]
+        mark = "-merged" if merge else ""
+        found = [train(folder / f"{name}{mark}-s{seed}", more, seed, test) for seed in seeds]
         return {"weight": None, "validation": {}, "test": [unit * one[test] for one in found if one]}
 
-    def words(weight: str) -> list[str]:
-        return [*given, "--config", f"method/{name}", "--model.init_args.regularizers.init_args.weight", weight]
-
-    def trained(weight: str, seed: int) -> dict[str, float] | None:
-        return train(folder / f"{name}-w{weight}-s{seed}", words(weight), seed, test)
+    def trained(weight: str, seed: int, merged: bool = False) -> dict[str, float] | None:
+        words = [*given, "--config", f"method/{name}", *(MERGED if merged else [])]
+        words += ["--model.init_args.regularizers.init_args.weight", weight]
+        mark = "-merged" if merged else ""
+        return train(folder / f"{name}-w{weight}{mark}-s{seed}", words, seed, test)
 
     # The checkpoint that is tested is the one of the least validation figure.
     known = {
@@ -62,26 +78,8 @@ def row(folder: Path, name: str, given: list[str], weights: list[str], seeds: li
     if not known:
         return {"weight": None, "validation": {}, "test": []}
     best = min(known, key=lambda weight: known[weight])
-    found = [trained(best, seed) for seed in seeds]
+    found = [trained(best, seed, merge) for seed in seeds]
     return {"weight": best, "validation": known, "test": [unit * one[test] for one in found if one]}
-
-
-def best_validation(run: Path, figure: str) -> float | None:
-    """The least validation figure of a run.
-
-    Args:
-        run: Its folder.
-        figure: ``val/error`` or ``val/mse``.
-
-    Returns:
-        The figure; None where the run has none.
-    """
-    curve = run / "metrics.csv"
-    if not curve.is_file():
-        return None
-    names, *lines = [line.split(",") for line in curve.read_text(encoding="utf-8").splitlines()]
-    values = [float(line[names.index(figure)]) for line in lines if line[names.index(figure)]]
-    return min(values, default=None)
 
 
 def main(words: list[str]) -> None:
@@ -97,6 +95,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--weights", default=WEIGHTS, help=f"to choose from (default: {WEIGHTS}, the paper's)")
     parser.add_argument("--seeds", default="0,1,2,3,4", help="of the trainings (default: 0,1,2,3,4)")
     parser.add_argument("--figure", default="error", choices=("error", "mse"), help="what is compared (default: error)")
+    parser.add_argument("--merge", action="store_true", help="train with the validation images after the choice")
     options, given = parser.parse_args(words[:cut]), words[cut + 1 :]
     seeds, weights = [int(seed) for seed in options.seeds.split(",")], [w for w in options.weights.split(",") if w]
     settings = {"fit": given}
@@ -107,7 +106,7 @@ def main(words: list[str]) -> None:
     table = Table("row", "weight", f"test {what}", "deviation", "trainings", f"validation {what} by weight")
     results = {}
     for name in options.rows.split(","):
-        results[name] = row(options.folder, name, given, weights, seeds, options.figure)
+        results[name] = row(options.folder, name, given, weights, seeds, options.figure, options.merge)
         values = results[name]["test"]
         table.add_row(
             name,

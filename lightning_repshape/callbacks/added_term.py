@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lightning_repshape.errors import ConfigError, did_you_mean
+from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.features import Unpack, unpack_batch
 
 
@@ -37,9 +37,15 @@ class AddedTerm(Callback, ABC):
         self.unpack: Unpack = unpack
         self.accumulate = accumulate
         self._handle: Any = None
+        self._active = False
         self._labels: Tensor | None = None
         self._epochs_done = 0.0
         self._last: dict[str, Tensor] = {}
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the term depends on labels; where it does not, batches need none."""
+        return True
 
     def find_layer(self, trainer: Trainer, pl_module: LightningModule) -> str:
         """The layer to hook where none was named.
@@ -71,7 +77,7 @@ class AddedTerm(Callback, ABC):
 
     @abstractmethod
     def term(
-        self, pl_module: LightningModule, layer: nn.Module, args: tuple[Any, ...], output: Tensor, labels: Tensor
+        self, pl_module: LightningModule, layer: nn.Module, args: tuple[Any, ...], output: Tensor, labels: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The term of a training batch.
 
@@ -80,7 +86,7 @@ class AddedTerm(Callback, ABC):
             layer: The hooked layer.
             args: What it was called with.
             output: What it returned.
-            labels: N class indices.
+            labels: N class indices, or N x K memberships; None where :attr:`needs_labels` is false.
 
         Returns:
             The term, a scalar with its weight, and scalars to log by name.
@@ -104,7 +110,7 @@ class AddedTerm(Callback, ABC):
         self.prepare(trainer, pl_module, name, modules[name])
 
         def attach(module: nn.Module, args: Any, output: Any) -> Any:
-            if self._labels is None or not torch.is_grad_enabled():
+            if not self._active or not torch.is_grad_enabled():
                 return None
             if not isinstance(output, Tensor):
                 raise ConfigError(
@@ -125,16 +131,22 @@ class AddedTerm(Callback, ABC):
         return torch.tensor(factor / batches)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Takes the labels out of the batch.
+        """Takes the labels out of the batch, if the term needs any.
 
         Args:
             trainer: The trainer.
             pl_module: The module.
             batch: The batch.
             batch_idx: Its number within the epoch.
+
+        Raises:
+            ConfigError: If the batch has no labels where ``unpack`` says.
+            DataError: If they are neither N integers nor N x K memberships.
         """
-        self._labels = unpack_batch(batch, self.unpack)[1].to(pl_module.device)
-        self._epochs_done = trainer.current_epoch + batch_idx / max(1, int(trainer.num_training_batches))
+        self._labels = _labels_of(batch, self.unpack).to(pl_module.device) if self.needs_labels else None
+        self._active = True
+        # the number of batches is infinite where the data have no length
+        self._epochs_done = trainer.current_epoch + batch_idx / max(1, trainer.num_training_batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -148,14 +160,14 @@ class AddedTerm(Callback, ABC):
             batch: The batch.
             batch_idx: Its number within the epoch.
         """
-        self._labels = None
+        self._active, self._labels = False, None
         if not self._last:
             if trainer.global_step <= 1:
                 rank_zero_warn(
                     f"{self.state_key}: the layer took no part in the training step, so nothing is penalised"
                 )
             return
-        if (batch_idx + 1) % max(1, int(getattr(trainer, "log_every_n_steps", 50))) == 0:
+        if trainer._logger_connector.should_update_logs:
             for key, value in self._last.items():
                 pl_module.log(f"train/{key}", value)
 
@@ -182,8 +194,35 @@ class AddedTerm(Callback, ABC):
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
-        self._labels = None
+        self._active, self._labels = False, None
         self._last = {}
+
+
+def known_num_classes(trainer: Trainer, pl_module: LightningModule, *first: int | None) -> int | None:
+    """The number of classes as far as it is known.
+
+    Args:
+        trainer: The trainer, whose data module may know it.
+        pl_module: The module, which may know it.
+        first: What is asked before these two.
+
+    Returns:
+        The first that is not None of what was given, the module's and the data module's ``num_classes``.
+    """
+    of_data = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
+    found = (*first, getattr(pl_module, "num_classes", None), of_data)
+    return next((number for number in found if number is not None), None)
+
+
+def _labels_of(batch: Any, unpack: Unpack) -> Tensor:
+    """N class indices, or N x K memberships as they are."""
+    try:
+        return unpack_batch(batch, unpack)[1]
+    except DataError:
+        soft = torch.as_tensor(batch[unpack[1]])
+        if soft.is_floating_point() and soft.dim() == 2:
+            return soft
+        raise
 
 
 class _Attach(torch.autograd.Function):
@@ -192,7 +231,8 @@ class _Attach(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, output: Tensor, term: Tensor, scale: Tensor) -> Tensor:
         ctx.scale = scale.to(device=term.device, dtype=term.dtype)
-        return output.view_as(output)
+        # no view: behind it may stand a layer that works in place
+        return output.clone()
 
     @staticmethod
     @once_differentiable

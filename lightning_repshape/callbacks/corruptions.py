@@ -146,7 +146,8 @@ def _count(
     found = []
     for version in versions:
         errors = 0
-        for index in torch.split(torch.arange(rank, len(version.labels), ranks), batch_size):
+        mine = torch.tensor(range(rank, len(version.labels), ranks), dtype=torch.int64)
+        for index in torch.split(mine, batch_size) if len(mine) else ():
             wrong = predict(version.fetch(index)).argmax(dim=1).cpu() != version.labels[index]
             errors += int(wrong.sum())
             if progress is not None:

@@ -1,14 +1,14 @@
 """Feed-backward reconstruction inside any LightningModule, and e(W), loss and accuracy by step."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_repshape import feed_backward_plots
-from lightning_repshape.callbacks.added_term import AddedTerm
+from lightning_repshape.callbacks.added_term import AddedTerm, known_num_classes
 from lightning_repshape.callbacks.run_record import run_folder
 from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.features import Unpack, unpack_batch
@@ -92,7 +92,7 @@ class FeedBackwardPenalty(AddedTerm):
         _weight_of(layer, name, pl_module)
 
     def term(
-        self, pl_module: LightningModule, layer: nn.Module, args: tuple[Any, ...], output: Tensor, labels: Tensor
+        self, pl_module: LightningModule, layer: nn.Module, args: tuple[Any, ...], output: Tensor, labels: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The term of a batch; see :meth:`AddedTerm.term`.
 
@@ -106,7 +106,8 @@ class FeedBackwardPenalty(AddedTerm):
         Returns:
             The weighted term, and both to log.
         """
-        raw = self.reconstruction.value(args[0], getattr(layer, "weight"), labels)  # noqa: B009 - typed as Module
+        weight = getattr(layer, "weight")  # noqa: B009 - typed as Module
+        raw = self.reconstruction.value(args[0], weight, cast(Tensor, labels))
         weighted = raw * self.reconstruction.weight
         return weighted, {"feed_backward": weighted, "feed_backward_raw": raw}
 
@@ -316,9 +317,7 @@ def find_last_linear(trainer: Trainer, pl_module: LightningModule, num_classes: 
     Raises:
         ConfigError: If there is none.
     """
-    if num_classes is None:
-        data = getattr(trainer, "datamodule", None)
-        num_classes = getattr(pl_module, "num_classes", getattr(data, "num_classes", None))
+    num_classes = known_num_classes(trainer, pl_module, num_classes)
     found: list[str] = [
         name
         for name, module in pl_module.named_modules()

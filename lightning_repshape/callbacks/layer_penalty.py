@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_repshape.callbacks.added_term import AddedTerm
+from lightning_repshape.callbacks.added_term import AddedTerm, known_num_classes
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.regularizers import L1Weight, L2Weight, Regularizer
 
@@ -18,13 +18,17 @@ class LayerPenalty(AddedTerm):
     batches). The result equals adding the term to the loss, to the last bits. Compiled modules run no hooks: use
     :class:`lightning_repshape.modules.RegularizedModule`, or compile other parts.
 
-    The penalty is logged as ``train/<regularizer>/<layer>`` every ``log_every_n_steps`` steps.
+    The penalty is logged every ``log_every_n_steps`` steps: weighted as ``train/<regularizer>/<layer>``, and raw, with
+    ``_raw`` behind. The second penalty of one class on one layer has ``_2`` behind the layer, and so on.
 
     Args:
         layer: Name of a submodule, as in ``named_modules``.
-        regularizer: What is added; its ``weight`` and warm-up count, its own ``layer`` does not.
-        unpack: Positions or keys of inputs and labels in a batch.
-        num_classes: Number of classes. Default: the module's or the data module's attribute ``num_classes``.
+        regularizer: What is added; its ``weight`` and warm-up count, its own ``layer`` is replaced by that of the hook.
+            With ``scope="all"``, penalties on weights cover the whole module.
+        unpack: Positions or keys of inputs and labels in a batch; penalties without classes need no labels. Labels are
+            N integers or N x K memberships.
+        num_classes: Number of classes. Default: the regularizer's, the module's or the data module's attribute
+            ``num_classes``, the first that is not None.
         accumulate: Under manual optimization, the batches whose losses the module averages before a step; automatic
             optimization tells by itself.
 
@@ -47,12 +51,19 @@ class LayerPenalty(AddedTerm):
         super().__init__(layer, unpack, accumulate)
         self.regularizer = regularizer
         self.num_classes = num_classes
+        self._classes: int | None = None
         self._weights: list[Tensor] | None = None
+        self._key = ""
 
     @property
     def state_key(self) -> str:
         """One name a layer and regularizer."""
         return f"LayerPenalty[{type(self.regularizer).__name__}, {self.layer}]"
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the regularizer depends on labels."""
+        return self.regularizer.needs_labels
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule, name: str, layer: nn.Module) -> None:
         """Finds the number of classes and, for penalties on weights, the weights.
@@ -66,20 +77,29 @@ class LayerPenalty(AddedTerm):
         Raises:
             ConfigError: If the number of classes is needed and unknown.
         """
-        if self.num_classes is None:
-            data = getattr(trainer, "datamodule", None)
-            self.num_classes = getattr(pl_module, "num_classes", getattr(data, "num_classes", None))
-        if self.regularizer.needs_labels and self.num_classes is None:
+        own = getattr(self.regularizer, "num_classes", None)
+        self._classes = known_num_classes(trainer, pl_module, self.num_classes, own)
+        if self.needs_labels and self._classes is None:
             raise ConfigError(
-                f"LayerPenalty: {type(self.regularizer).__name__} needs the number of classes, and neither the module "
-                "nor the data module has num_classes; give it to the callback"
+                f"LayerPenalty: {type(self.regularizer).__name__} needs the number of classes, and neither the "
+                "regularizer nor the module nor the data module has num_classes; give it to the callback"
             )
         self.regularizer.to(pl_module.device)
-        of_weights = isinstance(self.regularizer, L1Weight | L2Weight)
-        self._weights = L1Weight.weights_of(layer) if of_weights else None
+        self.regularizer.layer = name  # what its messages speak of
+        self._weights = None
+        if isinstance(self.regularizer, L1Weight | L2Weight):
+            self._weights = L1Weight.weights_of(pl_module if self.regularizer.scope == "all" else layer)
+        self._key = f"{type(self.regularizer).__name__}/{name}"
+        number = 1
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if other is self:
+                break
+            number += isinstance(other, LayerPenalty) and other.state_key == self.state_key
+        if number > 1:
+            self._key += f"_{number}"
 
     def term(
-        self, pl_module: LightningModule, layer: nn.Module, args: tuple[Any, ...], output: Tensor, labels: Tensor
+        self, pl_module: LightningModule, layer: nn.Module, args: tuple[Any, ...], output: Tensor, labels: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The penalty of a batch; see :meth:`AddedTerm.term`.
 
@@ -88,14 +108,13 @@ class LayerPenalty(AddedTerm):
             layer: The hooked layer.
             args: What it was called with.
             output: What it returned.
-            labels: N class indices.
+            labels: N class indices, or N x K memberships; None where the penalty needs none.
 
         Returns:
-            The penalty, and the same to log.
+            The penalty, and it to log, weighted and raw.
         """
         if self._weights is not None:
-            penalty = self.regularizer(self._weights, epoch=self._epochs_done)
+            penalty, raw = self.regularizer.weighted_and_raw(self._weights, epoch=self._epochs_done)
         else:
-            known = labels if self.regularizer.needs_labels else None
-            penalty = self.regularizer(output, known, self.num_classes, epoch=self._epochs_done)
-        return penalty, {f"{type(self.regularizer).__name__}/{self.layer}": penalty}
+            penalty, raw = self.regularizer.weighted_and_raw(output, labels, self._classes, epoch=self._epochs_done)
+        return penalty, {self._key: penalty, f"{self._key}_raw": raw}

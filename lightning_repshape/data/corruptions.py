@@ -111,7 +111,7 @@ def check_corruption(corruption: str, severity: int = 1) -> None:
     """
     if corruption not in CORRUPTIONS:
         raise ConfigError(f"there is no corruption {corruption!r}{did_you_mean(str(corruption), CORRUPTIONS)}")
-    if severity not in SEVERITIES:
+    if type(severity) is not int or severity not in SEVERITIES:
         raise ConfigError(f"severity {severity} of {corruption}: severities are 1, 2, 3, 4 and 5")
 
 

@@ -4,6 +4,8 @@ Source: "Redesigning the classification layer by randomizing the class represent
 A cosine with a vector of zeros is 0 throughout, and so is its gradient.
 """
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,7 +56,8 @@ def cosine_logits(features: Tensor, vectors: Tensor) -> Tensor:
         )
     dtype = torch.promote_types(torch.promote_types(features.dtype, vectors.dtype), torch.float32)
     features, vectors = features.to(dtype), vectors.to(dtype)
-    with torch.autocast(features.device.type, enabled=False):
+    kind = features.device.type
+    with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
         # The N x K products are scaled, not the N x D features: one pass over the features fewer.
         products = F.linear(features, vectors * _inverse_lengths(vectors).unsqueeze(1))
         return products * _inverse_lengths(features).unsqueeze(1)

@@ -18,7 +18,7 @@ from lightning_repshape.layers import NamedActivations
 from lightning_repshape.losses import ClassificationLoss, FeedBackwardReconstruction, LossCallable
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.modules.base import BackboneCallable, HeadCallable, ModelOutput
-from lightning_repshape.modules.regularized import RegularizedModule
+from lightning_repshape.modules.regularized import Penalties, RegularizedModule
 from lightning_repshape.regularizers import Regularizer
 
 
@@ -117,6 +117,13 @@ class FeedBackwardModule(RegularizedModule):
                 )
         if last_layer != "trained":
             _fix(layer, last_layer, last_layer_rank, type(self.head).__name__)
+            # Once more: a penalty on weights that are fixed by now is refused.
+            self._penalties = Penalties(regularizers, self.check_activation_name, self._layer_of_weights, self)
+        if reconstruction_weight > 0 and stop_gradient == "features" and not layer.weight.requires_grad:
+            raise ConfigError(
+                "stop_gradient='features' leaves the class vectors alone to move, but they are fixed: take 'none' or "
+                "'weight'"
+            )
 
     @property
     def class_vectors(self) -> Tensor:
@@ -233,4 +240,5 @@ def _fix(layer: nn.Linear, kind: Literal["orthonormal", "dependent"], rank: int,
         layer.weight.copy_(vectors)
         if layer.bias is not None:
             layer.bias.zero_()
-    layer.requires_grad_(False)
+            layer.bias.requires_grad_(False)
+    layer.weight.requires_grad_(False)

@@ -39,6 +39,10 @@ class Penalties:
     ) -> None:
         self.regularizers = tuple(regularizers)
         self.weights: dict[int, list[Tensor]] = {}
+        names = [f"{type(term).__name__}/{term.layer}" for term in self.regularizers]
+        # the second penalty of one class on one layer has _2 behind, and so on
+        counts = [names[: number + 1].count(name) for number, name in enumerate(names)]
+        self.names = tuple(name if count == 1 else f"{name}_{count}" for name, count in zip(names, counts, strict=True))
         for number, regularizer in enumerate(self.regularizers):
             if isinstance(regularizer, L1Weight | L2Weight):
                 layer = whole if regularizer.scope == "all" else find_layer(regularizer.layer)
@@ -60,25 +64,24 @@ class Penalties:
             loss: Scalar.
             activations: The activations of :attr:`layers`, by name.
             target: N class indices.
-            num_classes: Number of classes K.
+            num_classes: Number of classes K, of penalties without one of their own.
             epoch: Epochs done so far, for warm-ups.
 
         Returns:
             The sum, and the terms by name: ``<regularizer>/<layer>`` weighted and, with ``_raw`` behind, without
-            weight.
+            weight; ``_2`` stands behind the layer of the second penalty of one class on it.
         """
         terms: dict[str, Tensor] = {}
         for number, regularizer in enumerate(self.regularizers):
             if number in self.weights:
-                term = regularizer(self.weights[number], epoch=epoch)
+                term, raw = regularizer.weighted_and_raw(self.weights[number], epoch=epoch)
             else:
-                term = regularizer(activations[regularizer.layer], target, num_classes, epoch=epoch)
+                own = getattr(regularizer, "num_classes", None)
+                classes = num_classes if own is None else own
+                term, raw = regularizer.weighted_and_raw(activations[regularizer.layer], target, classes, epoch=epoch)
             loss = loss + term
-            name = f"{type(regularizer).__name__}/{regularizer.layer}"
-            terms[name] = term
-            factor = regularizer.weight_at(epoch)
-            if factor > 0:
-                terms[f"{name}_raw"] = term.detach() / factor
+            terms[self.names[number]] = term
+            terms[f"{self.names[number]}_raw"] = raw
         return loss, terms
 
 
@@ -112,7 +115,8 @@ def epochs_done(module: LightningModule, batch_idx: int) -> float:
     Returns:
         Whole epochs and the share of the present one.
     """
-    return module.current_epoch + batch_idx / max(1, int(module.trainer.num_training_batches))
+    # the number of batches is infinite where the data have no length
+    return module.current_epoch + batch_idx / max(1, module.trainer.num_training_batches)
 
 
 class RegularizedModule(SupervisedModule):
@@ -121,7 +125,8 @@ class RegularizedModule(SupervisedModule):
     The loss is J + sum of weight * Omega(z), z the activation of the regularizer's ``layer``: one of the backbone's
     names (``fc5``, ``layer1.0.relu1``), ``features``, ``head.<name>`` or ``logits``. ``L1Weight`` and ``L2Weight``
     penalise the weights of the layer that computes the activation, or all weights (``scope: all``). Each term
-    is logged weighted, as ``train/<regularizer>/<layer>``, and raw, with ``_raw`` behind.
+    is logged weighted, as ``train/<regularizer>/<layer>``, and raw, with ``_raw`` behind; of the second penalty of one
+    class on one layer, ``_2`` stands behind the layer.
 
     Args:
         num_classes: Number of classes K. Linked to ``data.num_classes`` on the command line.

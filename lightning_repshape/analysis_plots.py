@@ -349,12 +349,15 @@ def units_figure(
         units: The units' numbers.
         class_names: K names.
         title: The heading.
-        most: How many classes are drawn at most, the first ones.
+        most: How many classes are drawn at most, the first ones; the heading says so where there are more.
 
     Returns:
         The figure.
     """
-    shown = np.unique(labels)[:most]
+    present = np.unique(labels)
+    shown = present[:most]
+    if len(present) > most:
+        title += f" (first {most} of {len(present)} classes)"
     kept = np.isin(labels, shown)
     values, labels = values[kept], labels[kept]
     two = len(units) > 1

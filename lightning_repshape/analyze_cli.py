@@ -66,6 +66,7 @@ ANALYSES: tuple[type[Analysis], ...] = (
 # when they are named, or in the run's config.
 ON_REQUEST: tuple[type[Analysis], ...] = (Corruptions, TSNE, WeightSpace, ActivationPatterns)
 PAGE = "index.html"
+_LAYER = "features"  # what is analysed unless another layer is named
 _SHARED = {"layer", "unpack", "when", "every_n_epochs", "loaders", "name"}
 
 _HELP = """\
@@ -75,7 +76,8 @@ usage: lightning-repshape analyze --run_dir RUN [OPTIONS]
        lightning-repshape analyze --features FILE [OPTIONS]
 
 Shows how a trained classifier's representation is shaped; nothing is trained but small heads on frozen features.
-Writes JSON, PNG and PDF of each analysis and one page with everything, index.html, into RUN/analysis.
+Writes JSON, PNG and PDF of each analysis and one page with everything, index.html, into RUN/analysis; with --layer
+NAME, where it is not features, into RUN/analysis/NAME.
 
 what is analysed:
   --run_dir RUN         a run: its best checkpoint, its own config (with --features: the folder for the results)
@@ -183,10 +185,13 @@ class AnalyzeCLI(RepshapeCLI):
                 self.analyses += theirs
             else:
                 self.analyses.append(self._get(self.config_init, kind.kind))
+        if self.options.get("analyses") is None:  # those that a user wrote
+            self.analyses += [callback for callback in configured if type(callback) not in ANALYSES]
         for analysis in self.analyses:
             analysis.when = "test"
             if self.options.get("layer"):
                 analysis.layer = self.options["layer"]
+                analysis.folder = _folder_of(analysis.layer)
             if self.options.get("unpack"):
                 analysis.unpack = _unpack(self.options["unpack"])
         config["callbacks"] = [callback for callback in given if not isinstance(callback, Analysis)] + self.analyses
@@ -202,7 +207,7 @@ class AnalyzeCLI(RepshapeCLI):
         """Writes the page."""
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        folder = self.run_dir / "analysis"
+        folder = self.run_dir / "analysis" / _folder_of(self.options.get("layer"))
         model, data = type(self.model).__name__, type(self.datamodule).__name__ if self.datamodule else "no data module"
         layers = ", ".join(dict.fromkeys(analysis.layer for analysis in self.analyses))
         checkpoint = self.checkpoint or "none: untrained weights"
@@ -262,7 +267,7 @@ def _analyze_features(words: list[str]) -> int:
     given = (
         Path(options.run_dir) if options.run_dir else claim_folder(Path("runs") / folder_name(f"{path.stem}+analyze"))
     )
-    folder = make_folder(given / "analysis")
+    folder = make_folder(given / "analysis" / _folder_of(options.layer))
     command = " ".join(["lightning-repshape", *sys.argv[1:]])
     manifest = {
         "features": str(path),
@@ -385,6 +390,16 @@ def splits_of(arrays: dict[str, Any], path: Path) -> dict[str, Features]:
         if logits is not None and (logits.dim() != 2 or len(logits) != len(labels)):
             raise DataError(f"{path}: {prefix}logits must be N x K, but the shape is {tuple(logits.shape)}")
         splits[split] = Features(features.flatten(1).float(), labels.long(), None if logits is None else logits.float())
+    for name, dims in (("weight", 2), ("bias", 1)):
+        value = arrays.get(name)
+        if value is None:
+            continue
+        known = value.dim() == dims and value.is_floating_point() if isinstance(value, Tensor) else False
+        if not known:
+            raise DataError(
+                f"{path}: {name} must be {'K x D' if dims == 2 else 'K'} floating-point numbers, not {value.dtype} of "
+                f"shape {tuple(value.shape)}"
+            )
     if "train" in splits and len({part.features.shape[1] for part in splits.values()}) > 1:
         raise DataError(f"{path}: features of the splits differ in width")
     return splits
@@ -410,6 +425,11 @@ def _chosen(names: str | list[str] | None, configured: Sequence[Analysis] = ()) 
         if word not in known:
             raise ConfigError(f"there is no analysis {word!r}{did_you_mean(word, known)}")
     return [kind for name, kind in known.items() if name in wanted]
+
+
+def _folder_of(layer: str | None) -> str:
+    """The folder in ``analysis`` for a layer that was asked for, so that it overwrites nothing of the usual one."""
+    return "" if layer in (None, _LAYER) else folder_name(layer)
 
 
 def _unpack(value: Sequence[int | str]) -> tuple[int | str, int | str]:

@@ -4,6 +4,7 @@ The pass neither shuffles nor augments (that is the loader's part), runs in eval
 leaves the model's mode and the global generators as it found them.
 """
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -199,6 +200,25 @@ class _Rows:
             return torch.from_numpy(np.concatenate(self.chunks))
         self.file.flush()
         return torch.from_numpy(np.memmap(self.file, dtype=np.float32, mode="r+", shape=self.shape))
+
+
+def room_for(shape: Sequence[int], dtype: torch.dtype = torch.float32, spill_gb: float = 4.0) -> Tensor:
+    """An array to be filled: in memory or, where it is large, in a temporary file that is mapped to memory.
+
+    Args:
+        shape: Its shape.
+        dtype: Its type of numbers. Default: float32.
+        spill_gb: Arrays of more than so many gigabytes go to a file.
+
+    Returns:
+        The array, with any content.
+    """
+    if math.prod(shape) * dtype.itemsize <= spill_gb * 2**30:
+        return torch.empty(tuple(shape), dtype=dtype)
+    numbers = torch.empty(0, dtype=dtype).numpy().dtype
+    # Unlinked at once: the space is given back when the array that maps it is gone.
+    with tempfile.TemporaryFile(prefix="features-") as file:
+        return torch.from_numpy(np.memmap(file, dtype=numbers, mode="w+", shape=tuple(shape)))
 
 
 @torch.no_grad()

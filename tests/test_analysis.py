@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ddp_pool import GlooPool
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
@@ -229,17 +229,28 @@ def metric_on_ranks(rank: int, world_size: int) -> Tensor:
     return metric.compute()
 
 
-def gathered_on_ranks(rank: int, world_size: int) -> tuple[Tensor, Tensor]:
+def gathered_on_ranks(rank: int, world_size: int) -> tuple[Tensor, Tensor, Tensor | None, int]:
+    from unittest.mock import patch
+
+    from lightning_repshape.callbacks import feature_store
+
     part = clusters(count=61)
-    own = Features(part.features[rank::world_size], part.labels[rank::world_size], None)
+    own = Features(*(values[rank::world_size] for values in part if values is not None))
+    sent: list[int] = []
+    gather = torch.distributed.all_gather_object
+
+    def measured(into: list[Any], given: Any) -> None:
+        sent.append(max((len(value) for value in given if isinstance(value, Tensor)), default=0))
+        gather(into, given)
 
     class Ranks:  # all that gathering asks a trainer for
         pass
 
     trainer: Any = Ranks()
     trainer.world_size = world_size
-    whole = gather_features(own, trainer)
-    return whole.features, whole.labels
+    with patch.object(torch.distributed, "all_gather_object", measured), patch.object(feature_store, "_ROWS", 7):
+        whole = gather_features(own, trainer)
+    return whole.features, whole.labels, whole.logits, max(sent)
 
 
 def test_two_ranks_see_what_one_sees() -> None:
@@ -255,8 +266,22 @@ def test_two_ranks_see_what_one_sees() -> None:
             value, class_vs_rest_lda(part.features, part.labels, 3).eigenvalues, rtol=1e-9, atol=0
         )
     whole = clusters(count=61)
-    for features, labels in shards:
+    for features, labels, logits, most in shards:
         assert torch.equal(features, whole.features) and torch.equal(labels, whole.labels)
+        assert torch.equal(logits, whole.logits)
+        assert most == 7  # no process sends its whole share at once
+
+
+def test_large_arrays_are_mapped_to_memory() -> None:
+    from lightning_repshape.features import room_for
+
+    for dtype in (torch.float32, torch.int64):
+        small, large = room_for((50, 3), dtype), room_for((50, 3), dtype, spill_gb=1e-9)
+        values = torch.arange(150).reshape(50, 3).to(dtype)
+        for room in (small, large):
+            assert room.shape == (50, 3) and room.dtype == dtype
+            room[:] = values
+            assert torch.equal(room, values)
 
 
 # -- one way or the other ----------------------------------------------------------------------------------------------
@@ -572,6 +597,83 @@ def _Images(as_dictionaries: bool = False) -> Any:
     return Data()
 
 
+class Staged(LightningDataModule):
+    """Prepares what a stage needs alone, splits at random, and augments while the trainer trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def setup(self, stage: str) -> None:
+        self.calls.append(stage)
+        if stage == "fit":
+            self.train, self.val = torch.utils.data.random_split(images(80, 0), [64, 16])
+        else:
+            self.test = images(40, 1)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.train, batch_size=16, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.val, batch_size=16)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.test, batch_size=16)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        x, y = batch
+        return (x + 100 if self.trainer is not None and self.trainer.training else x), y
+
+
+class Plain(Foreign):
+    """The same on tensors."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.stem(images).flatten(1))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self(batch[0])
+
+
+@pytest.mark.parametrize("options", [{"when": "fit"}, {"when": "fit_start"}, {"every_n_epochs": 1}])
+def test_a_fit_analyses_the_test_set_that_it_has_not_prepared(tmp_path: Path, options: dict[str, Any]) -> None:
+    analyses: list[Any] = [LDAEigenvalues("stem", **options), NeuralCollapse("stem", **options)]
+    data = Staged()
+    Trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=analyses, **QUIET).fit(Plain(), data)
+    assert data.calls == ["fit", "test"]
+    assert [analysis.outcome.failure for analysis in analyses] == ["", ""]
+    assert "test_accuracy" in analyses[1].outcome.result.scalars
+
+
+def test_a_test_prepares_the_other_sets_once(tmp_path: Path) -> None:
+    analyses = [kind(layer="stem") for kind in (LDAEigenvalues, NeuralCollapse, RepresentationCharacteristics)]
+    data = Staged()
+    trainer = Trainer(default_root_dir=tmp_path, callbacks=list(analyses), **QUIET)
+    trainer.test(Plain(), data, verbose=False)
+    assert data.calls == ["test", "fit"]
+    trainer.test(Plain(), data, verbose=False)
+    assert data.calls == ["test", "fit"] * 2  # nothing is held on to
+
+
+def test_augmentation_of_a_training_trainer_stays_out(tmp_path: Path) -> None:
+    class Keeps(Analysis):
+        kind = "keeps"
+
+        def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
+            return AnalysisResult({"mean": float(inputs.features("train").features.mean())})
+
+    net, data, analysis = Plain(), Staged(), Keeps("stem", when="fit")
+    trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=[analysis], **QUIET)
+    trainer.fit(net, data)
+    assert analysis.outcome is not None and analysis.outcome.result is not None
+    batches = [next(iter(DataLoader(data.train, batch_size=64)))]
+    wanted = float(extract_features(net, batches, "stem").features.mean())
+    assert analysis.outcome.result.scalars["mean"] == pytest.approx(wanted, rel=1e-5)
+
+
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 
@@ -669,6 +771,85 @@ def test_a_failure_takes_an_earlier_figure_away(tmp_path: Path) -> None:
     assert "label=7" in json.loads((tmp_path / "lda.json").read_text())["failure"]
 
 
+def test_only_the_analysis_s_own_stale_files_are_taken_away(tmp_path: Path) -> None:
+    run_analyses([LDAEigenvalues(name="lda-2")], inputs(), tmp_path)
+    others = sorted(path.name for path in tmp_path.iterdir())
+    run_analyses([PrincipalComponents(name="lda")], inputs(), tmp_path)
+    assert (tmp_path / "lda-3d.png").is_file()
+    listed = json.loads((tmp_path / "lda.json").read_text())["files"]
+    assert {path.name for path in tmp_path.glob("lda*.png")} - set(others) <= set(listed)
+    run_analyses([LDAEigenvalues()], inputs(), tmp_path)  # a success takes away what it does not write either
+    assert not (tmp_path / "lda-3d.png").exists() and (tmp_path / "lda.png").is_file()
+    run_analyses([LDAEigenvalues(label=7)], inputs(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "lda.json"])
+    # what is listed elsewhere stays
+    (tmp_path / "kept.png").write_text("")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/lda.json").write_text(json.dumps({"files": ["../kept.png", 3, "lda.json"]}))
+    run_analyses([LDAEigenvalues(label=7)], inputs(), tmp_path / "in")
+    assert (tmp_path / "kept.png").is_file()
+    (tmp_path / "in/lda.json").write_text("{half")
+    assert run_analyses([LDAEigenvalues()], inputs(), tmp_path / "in")[0].failure == ""
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"weight": torch.zeros(3)}, {"weight": torch.zeros(2, 6)}, {"weight": torch.zeros(3, 6).long()},
+              {"weight": torch.zeros(3, 6), "bias": torch.zeros(2)}]
+)  # fmt: skip
+def test_a_weight_of_the_wrong_shape(wrong: dict[str, Tensor]) -> None:
+    done = NeuralCollapse().run(inputs(**wrong))
+    assert "floating-point numbers for K = 3 classes" in done.failure
+
+
+def test_rows_of_a_weight_count_as_classes() -> None:
+    part = clusters()._replace(logits=None)
+    given = FeatureInputs({"train": part}, weight=torch.randn(5, 6, generator=torch.Generator().manual_seed(0)))
+    assert given.num_classes() == 5 and NeuralCollapse().run(given).failure == ""
+
+
+def test_logits_that_are_not_finite() -> None:
+    part = clusters()
+    logits = part.logits.clone()
+    logits[[3, 8], 1] = torch.nan
+    given = FeatureInputs({"train": part._replace(logits=logits), "test": clusters(1, 60)}, num_classes=3)
+    collapse, lda = run_analyses([NeuralCollapse(), LDAEigenvalues()], given)
+    assert collapse.result is not None and lda.result is not None
+    assert "train_accuracy" not in collapse.result.scalars and "test_accuracy" in collapse.result.scalars
+    assert any("logits of 2 of 120 samples hold NaN" in note for note in collapse.result.notes)
+
+
+def test_outputs_that_are_no_logits() -> None:
+    train, test = (part._replace(logits=part.features @ torch.ones(6, 32)) for part in (clusters(), clusters(1, 60)))
+    given = FeatureInputs({"train": train, "test": test}, num_classes=3)
+    done = NeuralCollapse().run(given)
+    assert done.result is not None and not {"train_accuracy", "test_calibration_error"} & set(done.result.scalars)
+    assert any("returns 32 values a sample, which are no logits of 3 classes" in note for note in done.result.notes)
+    retrained = PartialDatasetRetraining(sizes=[10], repeats=[1], **FAST).run(given)
+    assert retrained.result is not None and "joint_error" not in retrained.result.scalars
+
+
+@pytest.mark.parametrize("num_classes", [2, None])
+def test_a_single_output_of_two_classes(num_classes: int | None) -> None:
+    part = clusters(classes=2)
+    z = part.features[:, :1] - part.features[:, :1].mean()
+    given = FeatureInputs({"train": part._replace(logits=z), "test": part._replace(logits=z)}, num_classes=num_classes)
+    torch.testing.assert_close(given.features("test").logits.softmax(dim=1)[:, 1], torch.sigmoid(z[:, 0]))
+    wrong = float(((z[:, 0] > 0).long() != part.labels).double().mean())
+    found = PartialDatasetRetraining(sizes=[10], repeats=[1], **FAST).compute(given).scalars
+    assert found["joint_error"] == pytest.approx(wrong)
+    assert NeuralCollapse().compute(given).scalars["test_accuracy"] == pytest.approx(1 - wrong)
+
+
+def test_classes_that_are_not_drawn_are_counted() -> None:
+    from lightning_repshape.analysis_plots import units_figure
+
+    values, names = np.linspace(0, 1, 48)[:, None], [str(k) for k in range(12)]
+    assert units_figure(values, np.arange(48) % 12, [0], names, "units").get_suptitle() == (
+        "units (first 10 of 12 classes)"
+    )
+    assert units_figure(values, np.arange(48) % 10, [0], names, "units").get_suptitle() == "units"
+
+
 def test_fewer_test_classes_and_fewer_training_classes() -> None:
     train, test = clusters(), clusters(1, 60)
     some = test.labels < 2
@@ -711,6 +892,10 @@ def test_options_that_cannot_work() -> None:
         FisherGeodesic(part=0)
     with pytest.raises(ConfigError, match="repeats must be one number"):
         PartialDatasetRetraining(sizes=[10, 20], repeats=[1])
+    wrong: list[dict[str, Any]] = [{"sizes": [2.5]}, {"sizes": [0]}, {"updates": 0}, {"sizes": [9], "repeats": [-1]}]
+    for options in wrong:
+        with pytest.raises(ConfigError, match="no whole number above 0"):
+            PartialDatasetRetraining(**options)
     with pytest.raises(ConfigError, match="two positions or keys"):
         LDAEigenvalues(unpack=(0, 1, 2))  # type: ignore[arg-type]
 

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_repshape.callbacks import Analysis, AnalysisInputs, AnalysisResult
 from lightning_repshape.cli import main
 from lightning_repshape.features import Features, save_features
 
@@ -112,11 +113,12 @@ def test_some_analyses_of_a_config_and_a_checkpoint(trained: Path, capsys: pytes
         )
         == 0
     )
-    assert sorted(path.name for path in Path("mine/analysis").glob("*.json")) == [
-        "lda.json",
-        "weight_separability.json",
-    ]
-    saved = json.loads(Path("mine/analysis/lda.json").read_text())
+    # another layer than usual has a folder of its own, and overwrites nothing
+    assert not list(Path("mine/analysis").glob("*.*"))
+    folder = Path("mine/analysis/logits")
+    assert sorted(path.name for path in folder.glob("*.json")) == ["lda.json", "weight_separability.json"]
+    assert "page: mine/analysis/logits/index.html" in capsys.readouterr().out
+    saved = json.loads((folder / "lda.json").read_text())
     assert saved["layer"] == "logits" and saved["label"] == 2 and saved["num_features"] == 10
 
 
@@ -157,6 +159,13 @@ def test_mistakes_end_in_one_line(trained: Path, capsys: pytest.CaptureFixture[s
     assert "labels must be one integer a sample, not torch.float64" in message("--features", "float.npz")
     np.savez("shape.npz", features=np.zeros((4, 2)), labels=np.zeros(5, dtype=int))
     assert "the shapes are (4, 2) and (5,)" in message("--features", "shape.npz")
+    good = {"features": np.random.rand(6, 2), "labels": np.arange(6) % 2}
+    np.savez("weight.npz", **good, weight=np.zeros(2))
+    assert "weight must be K x D floating-point numbers, not torch.float64 of shape (2,)" in message(
+        "--features", "weight.npz"
+    )
+    np.savez("bias.npz", **good, weight=np.zeros((2, 2)), bias=np.zeros(2, dtype=int))
+    assert "bias must be K floating-point numbers, not torch.int64" in message("--features", "bias.npz")
     np.savez("pickle.npz", features=np.array([None, 1]), labels=np.zeros(2, dtype=int))
     assert "cannot be read" in message("--features", "pickle.npz")
     np.savez("one.npz", features=np.random.rand(6, 2), labels=np.zeros(6, dtype=int))
@@ -252,8 +261,8 @@ def test_a_foreign_module_by_its_import_path(capsys: pytest.CaptureFixture[str])
     words += ["--layer", "encoder", "--unpack", "[image,label]", "--analyses", "lda,collapse"]
     untrained = ["--ckpt_path", "none", "--run_dir", "untrained", "--model.width", "5"]
     assert main([*words, *untrained]) == 0, capsys.readouterr().err
-    assert json.loads(Path("untrained/analysis/lda.json").read_text())["num_features"] == 5
-    assert 0 <= scalars(Path("untrained"), "collapse")["test_accuracy"] <= 1
+    assert json.loads(Path("untrained/analysis/encoder/lda.json").read_text())["num_features"] == 5
+    assert 0 <= scalars(Path("untrained"), "encoder/collapse")["test_accuracy"] <= 1
     torch.manual_seed(5)
     module = TheirModule(width=5)
     checkpoint = {
@@ -263,8 +272,39 @@ def test_a_foreign_module_by_its_import_path(capsys: pytest.CaptureFixture[str])
     }
     torch.save(checkpoint, "their.ckpt")
     assert main([*words, "--ckpt_path", "their.ckpt", "--run_dir", "trained"]) == 0, capsys.readouterr().err
-    assert scalars(Path("trained"), "lda") != scalars(Path("untrained"), "lda")
-    assert json.loads(Path("trained/analysis/lda.json").read_text())["num_features"] == 5  # the checkpoint's own width
+    assert scalars(Path("trained"), "encoder/lda") != scalars(Path("untrained"), "encoder/lda")
+    width = json.loads(Path("trained/analysis/encoder/lda.json").read_text())["num_features"]
+    assert width == 5  # the checkpoint's own
+
+
+class TheirAnalysis(Analysis):
+    """An analysis that a user wrote."""
+
+    kind = "theirs"
+    title = "Theirs"
+
+    def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
+        return AnalysisResult({"samples": len(inputs.features("test").labels)})
+
+
+def test_a_user_s_own_analysis_of_the_run_runs_too() -> None:
+    content = {"trainer": {"callbacks": [{"class_path": f"{TheirAnalysis.__module__}.TheirAnalysis"}], "max_epochs": 1}}
+    Path("theirs.yaml").write_text(json.dumps(content))
+    words = ["analyze", "--config", "quickstart", "--config", "theirs.yaml", "--ckpt_path", "none", *QUIET, *QUICK]
+    assert main([*words, "--run_dir", "all"]) == 0
+    assert scalars(Path("all"), "theirs")["samples"] > 0
+    assert scalars(Path("all"), "lda")
+    assert main([*words, "--run_dir", "some", "--analyses", "weight_separability"]) == 0
+    assert [path.stem for path in Path("some/analysis").glob("*.json")] == ["weight_separability"]
+
+
+def test_saved_features_of_another_layer() -> None:
+    saved("backbone.npz")
+    words = ["analyze", "--features", "backbone.npz", "--analyses", "lda", "--run_dir", "run"]
+    assert main([*words, "--layer", "fc3"]) == 0
+    assert Path("run/analysis/fc3/index.html").is_file() and not Path("run/analysis/lda.json").exists()
+    assert main([*words, "--layer", "features"]) == 0
+    assert Path("run/analysis/lda.json").is_file()
 
 
 def test_help_names_every_analysis_and_its_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,8 @@ from lightning_repshape import (
     SupervisedModule,
     Variance,
 )
+from lightning_repshape.callbacks import ModelInputs, WeightSeparability
+from lightning_repshape.callbacks.analysis import find_class_vectors
 from lightning_repshape.callbacks.reconstruction import by_class_in_turn, draw_reconstructions
 from lightning_repshape.cli import main
 from lightning_repshape.errors import ConfigError
@@ -265,6 +267,15 @@ def test_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(Path("run/analysis/lda.json").read_text())["scalars"]["eigenvalue"] > 0
     assert json.loads(Path("run/analysis/characteristics.json").read_text())["num_units"] == 6
     assert "accuracy" not in json.loads(Path("run/analysis/collapse.json").read_text())["scalars"]
+
+
+def test_a_code_with_k_units_is_no_class_vectors() -> None:
+    module = AutoencoderModule(3, (1, 4, 4), widths=(7, 3))
+    assert find_class_vectors(module, 3) is None
+    # nor are the weights of anything but a linear layer
+    assert find_class_vectors(torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Embedding(3, 5)), 3) is None
+    done = WeightSeparability().run(ModelInputs(module, {"train": [batch()]}, "features", num_classes=3))
+    assert "the model has no layer with a K x D weight" in done.failure
 
 
 def test_interrupted_and_resumed(monkeypatch: pytest.MonkeyPatch) -> None:

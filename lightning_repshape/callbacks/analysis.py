@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -27,7 +27,8 @@ from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError, DataError, RepshapeError
 from lightning_repshape.features import Features, Unpack, extract_features
 from lightning_repshape.functional.class_vectors import cosine_logits
-from lightning_repshape.runs import plain_number, write_json, written_atomically
+from lightning_repshape.heads import Head
+from lightning_repshape.runs import plain_number, read_json, write_json, written_atomically
 from lightning_repshape.seeding import global_seed
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class AnalysisInputs(ABC):
 
     Attributes:
         moment: For headings, when in a training this is: such as ``", at initialisation"``. Default: nothing.
+        notes: What was special about the sets that were looked at, by split; such as outputs that are no logits.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class AnalysisInputs(ABC):
         self.layer = layer
         self.device = torch.device(device)
         self.moment = ""
+        self.notes: dict[str, str] = {}
         self._checked: dict[str, Features] = {}
         self._failed: dict[str, RepshapeError] = {}
 
@@ -170,6 +173,9 @@ class AnalysisInputs(ABC):
     def features(self, split: str) -> Features:
         """The features of a split, checked.
 
+        Outputs that cannot be logits of K classes are left out, and :attr:`notes` say so. A single output z of two
+        classes counts as the logits -z/2 and z/2, whose softmax is the sigmoid of z.
+
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``.
 
@@ -184,7 +190,11 @@ class AnalysisInputs(ABC):
             raise self._failed[split]
         if split not in self._checked:
             try:
-                self._checked[split] = _checked(self.load(split), split, self.layer)
+                part = _checked(self.load(split), split, self.layer)
+                logits, note = _usable_logits(part, self._num_classes)
+                if note:
+                    self.notes[split] = f"the {split} set's predictions are left out: {note}"
+                self._checked[split] = part._replace(logits=logits)
             except RepshapeError as error:
                 self._failed[split] = error
                 raise
@@ -268,7 +278,7 @@ class FeatureInputs(AnalysisInputs):
         num_classes: K. Default: from logits or labels.
         class_names: Names of the classes. Default: their numbers.
         seed: Of an analysis's draws. Default: 0.
-        weight: The last layer's weight, K x D. Default: unknown.
+        weight: The last layer's weight, K x D, floating-point. Default: unknown.
         bias: Its bias, K. Default: none.
         layer: For headings.
         device: Where computations take place. Default: the CPU.
@@ -318,10 +328,37 @@ class FeatureInputs(AnalysisInputs):
             )
         return self.given[split]
 
+    def num_classes(self) -> int:
+        """K, at least the rows of the weight where the number was not given.
+
+        Returns:
+            See :meth:`AnalysisInputs.num_classes`.
+        """
+        if self._num_classes is None:
+            rows = self.weight.shape[0] if self.weight is not None and self.weight.dim() == 2 else 0
+            self._num_classes = max(rows, super().num_classes())
+        return self._num_classes
+
     def class_vectors(self) -> ClassVectors | None:
-        """The weight given."""
+        """The weight given.
+
+        Returns:
+            It and the bias, or None where there is no weight.
+
+        Raises:
+            DataError: If the weight is not K x D, or the bias not K, floating-point numbers.
+        """
         if self.weight is None:
             return None
+        classes = self.num_classes()
+        for name, value, dims in (("weight", self.weight, 2), ("bias", self.bias, 1)):
+            if value is not None and (
+                value.dim() != dims or not value.is_floating_point() or value.shape[0] != classes
+            ):
+                raise DataError(
+                    f"{name} must be {'K x D' if dims == 2 else 'K'} floating-point numbers for K = {classes} classes, "
+                    f"not {value.dtype} of shape {tuple(value.shape)}"
+                )
         widths = {part.features.shape[1] for part in self.given.values()}
         return ClassVectors(self.weight, self.bias, "weight", widths == {self.weight.shape[1]})
 
@@ -519,6 +556,7 @@ class Analysis(SkipsSteps, Callback, ABC):
         self.every_n_epochs = every_n_epochs
         self.loaders = loaders
         self.name = name or (f"{self.kind}-init" if when == "fit_start" else self.kind)
+        self.folder = ""  # in the run's folder "analysis", for results of another layer than usual
         self.outcome: Outcome | None = None
 
     @abstractmethod
@@ -548,7 +586,10 @@ class Analysis(SkipsSteps, Callback, ABC):
         try:
             # A test runs in inference mode, whose tensors nothing may change in place.
             with torch.inference_mode(False), torch.no_grad():
-                return Outcome(self.name, self.title, self.compute(inputs))
+                result = self.compute(inputs)
+                if inputs.notes:
+                    result = replace(result, notes=(*result.notes, *inputs.notes.values()))
+                return Outcome(self.name, self.title, result)
         except (RepshapeError, ValueError) as error:
             return Outcome(self.name, self.title, None, " ".join(str(error).split()))
 
@@ -618,7 +659,7 @@ class Analysis(SkipsSteps, Callback, ABC):
     def _run_at(self, trainer: Trainer, pl_module: LightningModule, stage: str, epoch: int | None = None) -> None:
         if trainer.fast_dev_run or trainer.sanity_checking:  # type: ignore[attr-defined]
             return
-        folder = run_folder(trainer) / "analysis"
+        folder = run_folder(trainer) / "analysis" / self.folder
         with _progress(trainer) as report, isolate_rng():
             inputs = TrainerInputs(trainer, pl_module, self.layer, self.unpack, self.loaders, report)
             if stage == "train":
@@ -669,7 +710,7 @@ def run_analyses(
 
 
 def save_outcome(outcome: Outcome, folder: Path, layer: str) -> Outcome:
-    """Writes an outcome's JSON file and figures.
+    """Writes an outcome's JSON file and figures, and takes away those of an earlier outcome, which would mislead.
 
     Args:
         outcome: The outcome.
@@ -679,14 +720,15 @@ def save_outcome(outcome: Outcome, folder: Path, layer: str) -> Outcome:
     Returns:
         The outcome with the paths of its figures.
     """
-    head = {"analysis": outcome.name, "title": outcome.title, "layer": layer}
     result = outcome.result
+    files = [f"{outcome.name}.npz"] if result is not None and result.arrays else []
+    for suffix in () if result is None else result.figures:
+        stem = f"{outcome.name}-{suffix}" if suffix else outcome.name
+        files += [f"{stem}.png", f"{stem}.pdf"]
+    _remove_earlier(folder, outcome.name, files)
+    head = {"analysis": outcome.name, "title": outcome.title, "layer": layer, "files": files}
     if result is None:
         write_json(folder / f"{outcome.name}.json", {**head, "failure": outcome.failure})
-        for stale in (*folder.glob(f"{outcome.name}.*"), *folder.glob(f"{outcome.name}-*.*")):
-            others = stale.stem.startswith(f"{outcome.name}-init")  # those of the analysis at the start of the fit
-            if stale.suffix in (".png", ".pdf", ".npz") and not others:
-                stale.unlink()  # an earlier call's figures beside this failure would mislead
         return outcome
     scalars = {key: plain_number(value) for key, value in result.scalars.items()}
     body = {"scalars": scalars, "notes": list(result.notes), "tables": result.tables, **result.content}
@@ -699,6 +741,18 @@ def save_outcome(outcome: Outcome, folder: Path, layer: str) -> Outcome:
         stem = f"{outcome.name}-{suffix}" if suffix else outcome.name
         written.append(plots.save_figure(draw(), folder / f"{stem}.png"))
     return Outcome(outcome.name, outcome.title, result, "", tuple(written))
+
+
+def _remove_earlier(folder: Path, name: str, kept: Sequence[str]) -> None:
+    """Deletes what the JSON file of an earlier call lists and this one does not write; never what others wrote."""
+    try:
+        earlier = read_json(folder / f"{name}.json").get("files")
+    except ConfigError:  # it is about to be replaced
+        return
+    for file in earlier if isinstance(earlier, list) else []:
+        path = folder / str(file)
+        if path.parent == folder and path.suffix in (".png", ".pdf", ".npz") and path.name not in kept:
+            path.unlink(missing_ok=True)
 
 
 def plain(value: Any) -> Any:
@@ -731,7 +785,10 @@ def say(text: str) -> None:
 
 
 def find_class_vectors(model: nn.Module, num_classes: int, sample: Features | None = None) -> ClassVectors | None:
-    """Finds a model's last layer with a K x D weight.
+    """Finds a model's last linear layer with a K x D weight.
+
+    Models that name their activations and have no ``logits`` among them, such as autoencoders, have no class vectors,
+    even where a layer has K units by chance.
 
     Args:
         model: Any module.
@@ -743,10 +800,12 @@ def find_class_vectors(model: nn.Module, num_classes: int, sample: Features | No
         The layer, or None where there is none.
     """
     found = None
+    named = getattr(model, "activation_names", ())
+    if named and "logits" not in named and not isinstance(model, Head):
+        return None
     for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, Tensor) and weight.dim() == 2 and weight.shape[0] == num_classes:
-            found = (name, module, weight)
+        if isinstance(module, nn.Linear) and module.weight.shape[0] == num_classes:
+            found = (name, module, module.weight)
     if found is None:
         return None
     name, module, weight = found
@@ -798,6 +857,26 @@ def _checked(found: Features, split: str, layer: str) -> Features:
             features, labels = features.clone(), labels.clone()
             logits = logits.clone() if logits is not None else None
     return Features(features, labels.long(), logits)
+
+
+def _usable_logits(part: Features, num_classes: int | None) -> tuple[Tensor | None, str]:
+    """The logits that can be those of K classes, or None and why not."""
+    logits, largest = part.logits, int(part.labels.max())
+    if logits is None:
+        return None, ""
+    if logits.dim() != 2 or logits.shape[0] != len(part.labels):
+        return None, f"logits must be N x K, but their shape is {tuple(logits.shape)}"
+    width = logits.shape[1]
+    if width == 1 and (num_classes == 2 or (num_classes is None and largest < 2)):
+        logits, width = torch.cat([-logits / 2, logits / 2], dim=1), 2
+    if num_classes is not None and width != num_classes:
+        return None, f"the model returns {width} values a sample, which are no logits of {num_classes} classes"
+    if num_classes is None and width <= largest:
+        return None, f"the model returns {width} values a sample, which are no logits where labels reach {largest}"
+    broken = sum(int(chunk.softmax(dim=1).isnan().any(dim=1).sum()) for chunk in torch.split(logits.float(), _ROWS))
+    if broken:
+        return None, f"logits of {broken} of {len(logits)} samples hold NaN or infinite values"
+    return logits, ""
 
 
 def _per_batch(progress: Progress | None, split: str, loader: Any, ranks: int = 1) -> Callable[[int], None] | None:

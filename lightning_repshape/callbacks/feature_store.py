@@ -1,16 +1,20 @@
 """One feature pass a split, shared by all callbacks that ask for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.data.samplers import KeyedSampler
 from lightning_repshape.errors import DataError, RepshapeError
-from lightning_repshape.features import Features, Unpack, extract_features
+from lightning_repshape.features import Features, Unpack, extract_features, room_for
+
+_ROWS = 4096  # rows that are sent at a time
 
 
 class FeatureStore(SkipsSteps, Callback):
@@ -22,6 +26,7 @@ class FeatureStore(SkipsSteps, Callback):
     def __init__(self) -> None:
         self._kept: dict[tuple[Any, ...], Features] = {}
         self._weights: tuple[int, ...] = ()
+        self.loaders: dict[str, Any] = {}  # of splits that the trainer does not run, until teardown
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets features, since the weights are about to change.
@@ -41,6 +46,7 @@ class FeatureStore(SkipsSteps, Callback):
             stage: What ran.
         """
         self._kept.clear()
+        self.loaders.clear()
 
     def get(
         self,
@@ -85,7 +91,7 @@ class FeatureStore(SkipsSteps, Callback):
             moved = (trainer.strategy.batch_to_device(batch, device=pl_module.device) for batch in batches)
             part, failure = None, None
             try:
-                with trainer.precision_plugin.forward_context():
+                with _as_in_a_test(trainer), trainer.precision_plugin.forward_context():
                     part = extract_features(pl_module, moved, layer, unpack, pl_module.device, progress=progress)
             except (RepshapeError, ValueError) as error:
                 failure = error
@@ -157,13 +163,32 @@ def analysis_loader(trainer: Trainer, split: str) -> Any:
 
 def _own_loader(trainer: Trainer, split: str) -> Any:
     """The loader that the data module or the module makes of a split that the trainer does not run at present."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    store = next((callback for callback in callbacks if isinstance(callback, FeatureStore)), None)
+    if store is not None and split in store.loaders:
+        return store.loaders[split]  # a second setup could split the data anew
     data, name = getattr(trainer, "datamodule", None), f"{split}_dataloader"
     owner, base = (data, LightningDataModule) if data is not None else (trainer.lightning_module, LightningModule)
     if owner is None or not is_overridden(name, owner, base):
         return None
-    if data is not None and trainer.state.fn == "test" and split != "test":
-        data.setup("fit")  # a test has prepared the test set alone
-    return getattr(owner, name)()
+    stage = "test" if split == "test" else "fit"
+    if data is not None and trainer.state.fn != stage:
+        data.setup(stage)  # a test has prepared the test set alone, a fit the other two
+    loader = getattr(owner, name)()
+    if store is not None:
+        store.loaders[split] = loader
+    return loader
+
+
+@contextmanager
+def _as_in_a_test(trainer: Trainer) -> Iterator[None]:
+    """Lets a data module's hooks see a test, so that those that augment while training do not."""
+    before = trainer.state.stage
+    trainer.state.stage = RunningStage.TESTING
+    try:
+        yield
+    finally:
+        trainer.state.stage = before
 
 
 def agree(trainer: Trainer, failure: Exception | None) -> None:
@@ -187,31 +212,40 @@ def agree(trainer: Trainer, failure: Exception | None) -> None:
 
 
 def gather_features(part: Features, trainer: Trainer) -> Features:
-    """Puts the ranks' shares together.
+    """Puts the ranks' shares together, some rows at a time.
 
     Args:
         part: This rank's share: rank r of W holds samples r, r + W, r + 2W, and so on.
         trainer: The trainer.
 
     Returns:
-        All samples in order, on every rank.
+        All samples in order, on every rank; features of more than four gigabytes in a temporary file that is mapped to
+        memory.
+
+    Raises:
+        DataError: If the ranks' features differ in width.
     """
     if trainer.world_size == 1:
         return part
-    parts: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(parts, tuple(part))
-    total = sum(len(labels) for _, labels, _ in parts)
-
-    def interleave(position: int) -> torch.Tensor | None:
-        pieces = [piece[position] for piece in parts]
-        if any(piece is None for piece in pieces):
-            return None
-        whole: torch.Tensor = pieces[0].new_empty((total, *pieces[0].shape[1:]))
-        for rank, piece in enumerate(pieces):
-            whole[rank :: trainer.world_size] = piece
-        return whole
-
-    features, labels = interleave(0), interleave(1)
-    if features is None or labels is None:
-        raise DataError("a rank has no features")
-    return Features(features, labels, interleave(2))
+    ranks = trainer.world_size
+    shapes: list[Any] = [None] * ranks
+    torch.distributed.all_gather_object(shapes, [None if values is None else tuple(values.shape) for values in part])
+    total = sum(labels[0] for _, labels, _ in shapes)
+    if len({features[1:] for features, _, _ in shapes}) > 1:
+        raise DataError(f"the processes' features differ in width: {[features[1:] for features, _, _ in shapes]}")
+    has_logits = all(logits is not None for _, _, logits in shapes)
+    mine: tuple[torch.Tensor | None, ...] = (part.features, part.labels, part.logits if has_logits else None)
+    features = room_for((total, *part.features.shape[1:]), part.features.dtype)
+    labels = part.labels.new_empty(total)
+    logits = None if mine[2] is None else mine[2].new_empty((total, *mine[2].shape[1:]))
+    for start in range(0, max(shape[0] for _, shape, _ in shapes), _ROWS):
+        rows: list[Any] = [None] * ranks
+        # a copy, since a view is sent with all that it is a view of
+        own = tuple(None if values is None else values[start : start + _ROWS].clone() for values in mine)
+        torch.distributed.all_gather_object(rows, own)
+        for rank, pieces in enumerate(rows):
+            first, past = start * ranks + rank, (start + _ROWS) * ranks
+            for whole, piece in zip((features, labels, logits), pieces, strict=True):
+                if whole is not None:
+                    whole[first:past:ranks] = piece
+    return Features(features, labels, logits)

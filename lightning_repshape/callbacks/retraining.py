@@ -80,6 +80,10 @@ class PartialDatasetRetraining(Analysis):
         super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
         if repeats is not None and (sizes is None or len(repeats) != len(sizes)):
             raise ConfigError("repeats must be one number for each of sizes")
+        for option, numbers in (("sizes", sizes), ("repeats", repeats), ("updates", [updates])):
+            for number in numbers or []:
+                if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                    raise ConfigError(f"{option}: {number!r} is no whole number above 0")
         self.sizes = sizes
         self.repeats = repeats
         self.hidden = tuple(hidden)

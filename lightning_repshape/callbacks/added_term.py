@@ -13,7 +13,37 @@ from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.features import Unpack, unpack_batch
 
 
-class AddedTerm(Callback, ABC):
+class HoldsHook(Callback):
+    """A callback with a hook on a module for the time of a fit, which is taken off however the fit ends."""
+
+    _handle: Any = None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the hook off.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+        """
+        self._detach()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Takes the hook off.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+            exception: What went wrong.
+        """
+        self._detach()
+
+    def _detach(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+
+class AddedTerm(HoldsHook, ABC):
     """Adds a term to the training loss of any module: the gradient is that of loss + term.
 
     A forward hook hands a layer's output on unchanged, and its backward pass starts the term's own: it receives
@@ -36,7 +66,6 @@ class AddedTerm(Callback, ABC):
         self.layer = layer
         self.unpack: Unpack = unpack
         self.accumulate = accumulate
-        self._handle: Any = None
         self._active = False
         self._labels: Tensor | None = None
         self._epochs_done = 0.0
@@ -171,29 +200,8 @@ class AddedTerm(Callback, ABC):
             for key, value in self._last.items():
                 pl_module.log(f"train/{key}", value)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the hook off.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
-        self._detach()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Takes the hook off.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            exception: What went wrong.
-        """
-        self._detach()
-
     def _detach(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        super()._detach()
         self._active, self._labels = False, None
         self._last = {}
 

@@ -265,9 +265,12 @@ class AnalysisInputs(ABC):
 
     def class_vectors(self) -> ClassVectors | None:
         """The last linear layer with K outputs, or None where there is no model or no such layer."""
-        return (
-            None if self.module is None else find_class_vectors(self.module, self.num_classes(), self.optional("train"))
-        )
+        if self.module is None:
+            return None
+        # A few rows are enough; the test set is the smallest part, and mostly at hand.
+        parts = (self.optional(split) for split in ("test", "val", "train"))
+        sample = next((part for part in parts if part is not None), None)
+        return find_class_vectors(self.module, self.num_classes(), sample)
 
 
 class FeatureInputs(AnalysisInputs):

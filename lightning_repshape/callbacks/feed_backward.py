@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_repshape import feed_backward_plots
-from lightning_repshape.callbacks.added_term import AddedTerm, known_num_classes
+from lightning_repshape.callbacks.added_term import AddedTerm, HoldsHook, known_num_classes
 from lightning_repshape.callbacks.run_record import run_folder
 from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.features import Unpack, unpack_batch
@@ -112,7 +112,7 @@ class FeedBackwardPenalty(AddedTerm):
         return weighted, {"feed_backward": weighted, "feed_backward_raw": raw}
 
 
-class SeparabilityCurve(Callback):
+class SeparabilityCurve(HoldsHook):
     """Records e(W), e(W) of unit class vectors, loss and accuracy by training step (feed-backward paper, Fig. 3).
 
     Loss and accuracy are of the training batches since the point before: of this package's modules the loss they
@@ -150,7 +150,6 @@ class SeparabilityCurve(Callback):
         self.points: dict[str, list[float]] = {key: [] for key in _CURVES}
         self._layer: nn.Module | None = None
         self._layer_name = ""
-        self._handle: Any = None
         self._logits: Tensor | None = None
         self._before = (0, 0.0, 0)
 
@@ -274,29 +273,8 @@ class SeparabilityCurve(Callback):
         write_json(Path(folder) / f"{self.name}.json", {**about, **curves})
         save_figure(feed_backward_plots.curve_figure({"": self.points}), Path(folder) / f"{self.name}.png")
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the hook off.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
-        self._detach()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Takes the hook off.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            exception: What went wrong.
-        """
-        self._detach()
-
     def _detach(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        super()._detach()
         self._logits = None
 
 

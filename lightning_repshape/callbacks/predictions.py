@@ -1,7 +1,7 @@
 """The CSV that ``predict`` writes."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,11 +23,47 @@ class PredictionWriter(SkipsSteps, BasePredictionWriter):
         filename: The file's name in the run folder.
     """
 
+    header: tuple[str, ...] = ("predicted_class", "probability")  # of the cells between the image and its class
+
     def __init__(self, filename: str = "predictions.csv") -> None:
         super().__init__(write_interval="batch")
         self.filename = filename
-        self._rows: list[tuple[int, int, float, int]] = []
+        self._rows: list[tuple[Any, ...]] = []
         self.path = ""
+
+    def columns(self, prediction: Any, pl_module: LightningModule) -> tuple[list[Any], ...]:
+        """What a row holds between the image's number and its class; subclasses write other tables.
+
+        Args:
+            prediction: What ``predict_step`` returned.
+            pl_module: The module.
+
+        Returns:
+            Columns of N values.
+
+        Raises:
+            ConfigError: If the prediction lacks what the table is made of.
+        """
+        if not isinstance(prediction, Mapping) or not {"probability", "target"} <= set(prediction):
+            raise ConfigError(
+                f"{type(pl_module).__name__}.predict_step returns {type(prediction).__name__}, but predictions.csv "
+                "needs a dictionary with 'probability' (N x K), 'target' (N, -1: unknown) and, if known, 'index' (N)"
+            )
+        best = prediction["probability"].max(dim=1)
+        return best.indices.tolist(), best.values.tolist()
+
+    def cells(self, values: Sequence[Any], class_name: Callable[[int], str]) -> tuple[str, ...]:
+        """A row's cells between the image and its class.
+
+        Args:
+            values: One value of each of :meth:`columns`.
+            class_name: Names a class.
+
+        Returns:
+            As many cells as ``header`` names.
+        """
+        label, probability = values
+        return class_name(label), f"{probability:.6f}"
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts an empty table.
@@ -58,20 +94,17 @@ class PredictionWriter(SkipsSteps, BasePredictionWriter):
             batch: The batch.
             batch_idx: Its number.
             dataloader_idx: The loader's number.
+
+        Raises:
+            ConfigError: If the prediction lacks what the table is made of.
         """
-        if not isinstance(prediction, Mapping) or not {"probability", "target"} <= set(prediction):
-            raise ConfigError(
-                f"{type(pl_module).__name__}.predict_step returns {type(prediction).__name__}, but predictions.csv "
-                "needs a dictionary with 'probability' (N x K), 'target' (N, -1: unknown) and, if known, 'index' (N)"
-            )
-        best = prediction["probability"].max(dim=1)
+        columns = self.columns(prediction, pl_module)
         first = len(self._rows)
         if "index" in prediction:
             index = prediction["index"].tolist()
         else:
-            index = list(batch_indices or range(first, first + len(best.indices)))
-        rows = zip(index, best.indices.tolist(), best.values.tolist(), prediction["target"].tolist(), strict=True)
-        self._rows.extend(rows)
+            index = list(batch_indices or range(first, first + len(columns[0])))
+        self._rows.extend(zip(index, *columns, prediction["target"].tolist(), strict=True))
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Collects the rows of all ranks and writes the file.
@@ -98,8 +131,8 @@ class PredictionWriter(SkipsSteps, BasePredictionWriter):
         path = folder / self.filename
         with written_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["image", "predicted_class", "probability", "true_class"])
-            for index, label, probability, target in sorted(rows):
+            writer.writerow(["image", *self.header, "true_class"])
+            for index, *values, target in sorted(rows):
                 image = sample_name("predict", index) if callable(sample_name) else str(index)
-                writer.writerow([image, class_name(label), f"{probability:.6f}", class_name(target)])
+                writer.writerow([image, *self.cells(values, class_name), class_name(target)])
         self.path = str(path)

@@ -1,7 +1,6 @@
 """What an autoencoder makes of images: a figure, and the table of errors that ``predict`` writes."""
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,6 @@ from lightning_repshape.callbacks.run_record import run_folder
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.features import unpack_batch
-from lightning_repshape.runs import written_atomically
 
 _LOOKED_AT = 2000  # images among which those of all classes are looked for
 
@@ -193,39 +191,17 @@ class ReconstructionErrors(PredictionWriter):
         filename: The file's name in the run folder.
     """
 
-    def __init__(self, filename: str = "predictions.csv") -> None:
-        super().__init__(filename)
-        self._errors: list[tuple[int, float, int]] = []
+    header = ("mse",)
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts an empty table.
+    def columns(self, prediction: Any, pl_module: LightningModule) -> tuple[list[Any], ...]:
+        """The errors; see :meth:`PredictionWriter.columns`.
 
         Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
-        self._errors = []
-
-    def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        """Adds a batch's rows.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
             prediction: What ``predict_step`` returned.
-            batch_indices: The samples' numbers as the sampler gave them, used where the prediction names none.
-            batch: The batch.
-            batch_idx: Its number.
-            dataloader_idx: The loader's number.
+            pl_module: The module.
+
+        Returns:
+            One column of N errors.
 
         Raises:
             ConfigError: If the prediction has no errors.
@@ -235,37 +211,16 @@ class ReconstructionErrors(PredictionWriter):
                 f"{type(pl_module).__name__}.predict_step returns no dictionary with 'mse' (N) and 'target' (N), "
                 "which this table is made of"
             )
-        errors, first = prediction["mse"].tolist(), len(self._errors)
-        if "index" in prediction:
-            index = prediction["index"].tolist()
-        else:
-            index = list(batch_indices or range(first, first + len(errors)))
-        self._errors.extend(zip(index, errors, prediction["target"].tolist(), strict=True))
+        return (prediction["mse"].tolist(),)
 
-    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Collects the rows of all ranks and writes the file.
+    def cells(self, values: Sequence[Any], class_name: Callable[[int], str]) -> tuple[str, ...]:
+        """A row's cell between the image and its class.
 
         Args:
-            trainer: The trainer.
-            pl_module: The module.
+            values: The error.
+            class_name: Names a class.
+
+        Returns:
+            The error in digits.
         """
-        rows = self._errors
-        if trainer.world_size > 1:
-            gathered: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(gathered, rows)
-            rows = [row for part in gathered for row in part]
-        folder = run_folder(trainer)
-        if not trainer.is_global_zero:
-            return
-        data = getattr(trainer, "datamodule", None)
-        names: Sequence[str] = getattr(data, "class_names", ())
-        sample_name = getattr(data, "sample_name", None)
-        path = folder / self.filename
-        with written_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "mse", "true_class"])
-            for index, error, target in sorted(rows):
-                image = sample_name("predict", index) if callable(sample_name) else str(index)
-                known = names[target] if 0 <= target < len(names) else "" if target < 0 else str(target)
-                writer.writerow([image, f"{error:.8f}", known])
-        self.path = str(path)
+        return (f"{values[0]:.8f}",)

@@ -187,8 +187,8 @@ class ClassVectorHead(Head):
 
     Args:
         num_features: Width of the features.
-        num_classes: K. More classes than the vectors' width are allowed; a warning says how near to each other fixed
-            vectors lie then.
+        num_classes: K. More classes than the vectors' width are allowed; a warning says so, and how near to each other
+            fixed vectors lie then.
         similarity: ``cosine`` or ``dot``. Default: ``cosine``.
         fixed: Whether the vectors stay as they were drawn. Default: True.
         scale: S, above 0; with ``learn_scale`` what it starts from. Default: 1, the paper's main setting.
@@ -237,11 +237,12 @@ class ClassVectorHead(Head):
         super().__init__(num_features, num_classes, steps)
         self.similarity = similarity
         self.fixed = fixed
-        if fixed and width < num_classes:
+        if width < num_classes:
+            nearest = f"; the largest cosine between two is {float(largest_class_cosine(self.output.drawn())):.2f}"
             warnings.warn(
-                f"{num_classes} fixed class vectors of width {width}: fewer features than classes, so the vectors "
-                f"cannot all be at right angles; the largest cosine between two is "
-                f"{float(largest_class_cosine(self.output.drawn())):.2f}. Wider features keep them further apart",
+                f"{num_classes} {'fixed' if fixed else 'trained'} class vectors of width {width}: fewer features than "
+                f"classes, so the vectors cannot all be at right angles{nearest if fixed else ''}. "
+                "Wider features keep them further apart",
                 stacklevel=2,
             )
 

@@ -267,9 +267,10 @@ def test_fewer_features_than_classes_are_allowed_but_said() -> None:
     with pytest.warns(UserWarning, match=r"10 fixed class vectors of width 4.*largest cosine between two is 0\.\d\d"):
         head = ClassVectorHead(4, 10)
     assert head(draw(2, 4)).shape == (2, 10)
+    with pytest.warns(UserWarning, match=r"10 trained class vectors of width 4.*at right angles\. Wider"):
+        ClassVectorHead(4, 10, fixed=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ClassVectorHead(4, 10, fixed=False)
         ClassVectorHead(4, 10, embedding=16)
         ClassVectorHead(10, 10)
 

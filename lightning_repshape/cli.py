@@ -2,8 +2,8 @@
 
 This module imports nothing heavy, so that help, version and the list of configs appear at once. The first word decides
 who parses the rest: ``fit``, ``validate``, ``test`` and ``predict`` go to a LightningCLI
-(:mod:`lightning_repshape.training_cli`), ``analyze`` to :mod:`lightning_repshape.analyze_cli`, ``configs`` is answered
-here.
+(:mod:`lightning_repshape.training_cli`), ``analyze`` to :mod:`lightning_repshape.analyze_cli`, ``study`` to
+:mod:`lightning_repshape.study_cli`, ``configs`` is answered here.
 """
 
 import argparse
@@ -31,6 +31,7 @@ commands:
   test        run the test set through a checkpoint
   predict     write a CSV of image, predicted class and probability
   analyze     show how a trained model's representation is shaped: figures, tables, one page
+  study       train and report the papers' tables, and your own
   configs     list, show or copy the shipped configs
 
 options of every command:
@@ -44,6 +45,8 @@ examples:
   lightning-repshape fit --run_dir runs/quickstart --ckpt_path last      go on with an interrupted run
   lightning-repshape test --run_dir runs/quickstart                      its best checkpoint
   lightning-repshape analyze --run_dir runs/quickstart
+  lightning-repshape fit --row aaai19/table-7/default/cw_vr              one row of a paper's table
+  lightning-repshape study run aaai19/table-7 --budget 0.2               the table
   lightning-repshape fit --help
 """
 
@@ -62,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # behind all else: classes of the user's own, named in configs
     try:
         return _dispatch(words)
     except SystemExit as stop:
@@ -119,9 +124,13 @@ def _dispatch(words: list[str]) -> int:
         from lightning_repshape import analyze_cli
 
         return analyze_cli.run(rest)
+    if command == "study":
+        from lightning_repshape import study_cli
+
+        return study_cli.run(rest)
     if command in commands:
         return commands[command](rest)
-    known = [*TRAINER_COMMANDS, "analyze", *commands]
+    known = [*TRAINER_COMMANDS, "analyze", "study", *commands]
     raise ConfigError(f"there is no command {command!r}{did_you_mean(command, known)}")
 
 

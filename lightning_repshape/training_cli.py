@@ -1,10 +1,12 @@
 """``fit``, ``validate``, ``test`` and ``predict``: a LightningCLI that knows run folders."""
 
+import contextlib
 import logging
 import os
 import shutil
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,7 @@ from lightning_repshape.runs import (
     make_folder,
     run_of_checkpoint,
 )
+from lightning_repshape.studies.registry import take_row
 
 _RUN_DIR_OF_RANK_ZERO = "LIGHTNING_REPSHAPE_RUN_DIR"
 
@@ -68,18 +71,13 @@ def run(command: str, words: list[str]) -> int:
         0. Errors are raised.
     """
     _quieten()
+    row: dict[str, Any] = {}
+    if command == "fit":
+        words, row = take_row(words)
     words, configs = _resolve_configs(command, words)
-    commands = LightningCLI.subcommands()
-
-    class CommandCLI(RepshapeCLI):
-        # Building the parsers of all four commands takes four times as long as that of the one that was asked for.
-        @staticmethod
-        def subcommands() -> dict[str, set[str]]:
-            return {command: commands[command]}
-
     made: list[Path] = []
     try:
-        CommandCLI(configs, [command, *words], made)
+        _cli_of(command)(configs, [command, *words], made, row)
     except BaseException:
         for folder in made:
             # The run ended before it began; a logger may have been there already.
@@ -87,6 +85,46 @@ def run(command: str, words: list[str]) -> int:
                 shutil.rmtree(folder, ignore_errors=True)
         raise
     return 0
+
+
+def check_fit(calls: Mapping[str, Sequence[str]]) -> None:
+    """Parses calls of ``fit`` and runs none of them.
+
+    Args:
+        calls: The words after ``fit`` of each, by a name for messages.
+
+    Raises:
+        ConfigError: If an option does not exist, or a value does not fit; the message begins with the name.
+    """
+    _quieten()
+
+    class Parsed(Exception):
+        pass
+
+    class CheckCLI(_cli_of("fit")):  # type: ignore[misc]
+        def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+            for name, words in calls.items():  # building the parser takes longer than a call
+                try:
+                    LightningCLI.parse_arguments(self, parser, ["fit", *_resolve_configs("fit", list(words))[0]])
+                except ConfigError as error:
+                    raise ConfigError(f"{name}: {error}") from error
+            raise Parsed
+
+    with warnings.catch_warnings(), contextlib.suppress(Parsed):
+        warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+        CheckCLI([], ["fit"])
+
+
+def _cli_of(command: str) -> "type[RepshapeCLI]":
+    """The command line of one command: building the parsers of all four takes four times as long."""
+    commands = LightningCLI.subcommands()
+
+    class CommandCLI(RepshapeCLI):
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            return {command: commands[command]}
+
+    return CommandCLI
 
 
 class ModelTable(SkipsSteps, RichModelSummary):
@@ -130,10 +168,18 @@ class RepshapeCLI(LightningCLI):
         configs: The config files of the call, in order; they name the run.
         args: The command and its words.
         made: Receives the run folder that is created. Default: a list of its own.
+        row: What the manifest says of the study's row that is trained. Default: nothing.
     """
 
-    def __init__(self, configs: list[Path], args: ArgsType, made: list[Path] | None = None) -> None:
+    def __init__(
+        self,
+        configs: list[Path],
+        args: ArgsType,
+        made: list[Path] | None = None,
+        row: Mapping[str, Any] | None = None,
+    ) -> None:
         self.configs = configs
+        self.row = dict(row or {})
         self.made = [] if made is None else made
         self.run_dir = Path("runs")
         self.resumed = False
@@ -368,7 +414,7 @@ class RepshapeCLI(LightningCLI):
         if not fast:
             autoencodes = isinstance(self.model, AutoencoderModule)
             writer = ReconstructionErrors() if autoencodes else PredictionWriter()
-            ours += [RunRecord(folder, " ".join(["lightning-repshape", *sys.argv[1:]])), writer]
+            ours += [RunRecord(folder, " ".join(["lightning-repshape", *sys.argv[1:]]), self.row), writer]
         if config.get("enable_progress_bar") is not False and not _has(given, ProgressBar):
             ours.append(RichProgressBar(refresh_rate=50))
         if config.get("enable_model_summary") is not False and fitting and not _has(given, ModelSummary):

@@ -502,14 +502,14 @@ def test_examples_in_the_guide(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < spread < 0.5
 
 
-# ------------------------------------------------------------------------------------------------- scripts of the guide
+# ------------------------------------------------------------------------------------------------ a script of the guide
 
 
 @pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
-    """The scripts that choose weights; nothing is trained."""
+def layers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that chooses weights; nothing is trained."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "docs" / "examples"))
-    return importlib.import_module("layer_dependency"), importlib.import_module("weights_and_trainings")
+    return importlib.import_module("layer_dependency")
 
 
 def curves(values: dict[str, list[float]], calls: list[tuple[str, list[str]]]) -> Callable[..., dict[str, float]]:
@@ -527,9 +527,8 @@ def curves(values: dict[str, list[float]], calls: list[tuple[str, list[str]]]) -
 
 
 def test_weights_are_chosen_by_the_checkpoint_that_is_tested(
-    scripts: tuple[ModuleType, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layers, _ = scripts
     # the last error is least with 1, that of the best checkpoint with 10
     monkeypatch.setattr(layers, "train", curves({"vr-1-": [0.3, 0.2], "vr-10-": [0.1, 0.4]}, []))
     layers.main([str(tmp_path), "--layers", "fc1", "--penalties", "vr=1,vr=10", "--", "--config", "base/mnist-mlp"])
@@ -537,32 +536,13 @@ def test_weights_are_chosen_by_the_checkpoint_that_is_tested(
     assert found == {"weight": 10, "test_error_percent": [pytest.approx(10.0)]}
 
 
-def test_best_validation_without_a_curve(scripts: tuple[ModuleType, ModuleType], tmp_path: Path) -> None:
-    layers, _ = scripts
+def test_best_validation_without_a_curve(layers: ModuleType, tmp_path: Path) -> None:
     assert layers.best_validation(tmp_path, "val/error") is None
     state = {"BestCheckpoint": {"monitor": "val/error", "best_model_score": torch.tensor(0.25)}, "Other": {"a": 1}}
     (tmp_path / "checkpoints").mkdir()
     torch.save({"state_dict": {}, "callbacks": state}, tmp_path / "checkpoints" / "best.ckpt")
     assert layers.best_validation(tmp_path, "val/error") == 0.25
     assert layers.best_validation(tmp_path, "val/mse") is None
-
-
-@pytest.mark.parametrize("merge", [False, True])
-def test_trainings_after_the_choice_may_have_the_validation_images(
-    scripts: tuple[ModuleType, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: bool
-) -> None:
-    _, rows = scripts
-    calls: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(rows, "train", curves({"w0.1-": [0.3, 0.2], "w1-": [0.1, 0.4]}, calls))
-    words = ["--rows", "baseline,vr", "--weights", "0.1,1", "--seeds", "0,1", *(["--merge"] if merge else [])]
-    rows.main([str(tmp_path), *words, "--", "--config", "base/cifar10-cnn"])
-    mark = "-merged" if merge else ""
-    choice = ["vr-w0.1-s0", "vr-w1-s0"]
-    final = [f"vr-w1{mark}-s0", f"vr-w1{mark}-s1"]
-    assert [name for name, _ in calls] == [f"baseline{mark}-s0", f"baseline{mark}-s1", *choice, *final]
-    for name, options in calls:
-        assert ("scenario/merged-validation" in options) == ("merged" in name)
-        assert options[:2] == ["--config", "base/cifar10-cnn"]
 
 
 # ----------------------------------------------------------------------------------------------------- many processes

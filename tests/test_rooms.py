@@ -36,6 +36,7 @@ LEVEL = {
     "data": 3,
     "modules": 4,
     "callbacks": 5,
+    "studies": 6,
 }
 
 

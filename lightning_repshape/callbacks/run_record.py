@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -92,11 +93,13 @@ class RunRecord(SkipsSteps, Callback):
     Args:
         folder: The run folder.
         command: The command line that started the run.
+        row: Which row of which study the run trains; noted as the manifest's ``study``. Default: none.
     """
 
-    def __init__(self, folder: str | Path, command: str = "") -> None:
+    def __init__(self, folder: str | Path, command: str = "", row: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(folder)
         self.command = command
+        self.row = dict(row or {})
         self._session: dict[str, Any] | None = None
         self._started = 0.0
 
@@ -125,6 +128,8 @@ class RunRecord(SkipsSteps, Callback):
         manifest = read_json(self.folder / MANIFEST)
         manifest.setdefault("format", 1)
         manifest.setdefault("created", self._session["started"])
+        if self.row:
+            manifest["study"] = self.row
         facts = {
             "project": {"lightning-repshape": __version__, **_commit()},
             "versions": {"python": platform.python_version(), **_versions()},

@@ -1,0 +1,425 @@
+"""Where trainings run: processes of this machine, a Ray cluster, or SLURM's queue.
+
+All of them call :func:`train`, which starts one ``lightning-repshape fit`` and waits for it. A training is claimed by
+a lock on a file that its process inherits: the system takes the lock away when the process ends, in whatever way, so
+claims are atomic and never stale, and a training that outlives the worker that started it keeps its claim. On a
+cluster, the folder of results must lie on a file system that all nodes share and that has locks (NFS 4, Lustre).
+"""
+
+import concurrent.futures
+import dataclasses
+import fcntl
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from lightning_repshape.errors import ConfigError
+from lightning_repshape.studies.jobs import Job, read_run, record_failure
+
+_GRACE_SECONDS = 60.0  # a training that is interrupted writes what it has
+
+End = Literal["finished", "failed", "interrupted", "busy"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A training as an executor needs to know it.
+
+    Args:
+        job: The training.
+        words: Of ``fit``, for a training that begins.
+        retry_failed: Whether a training that failed before begins anew.
+        environment: Variables that the process gets besides its own.
+        command: What ``fit`` and its words are handed to.
+    """
+
+    job: Job
+    words: tuple[str, ...]
+    retry_failed: bool
+    environment: Mapping[str, str]
+    command: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a training ended.
+
+    Args:
+        end: ``busy`` where another process was at it; ``interrupted`` where it can go on.
+        error: What went wrong.
+    """
+
+    end: End
+    error: str = ""
+
+
+@contextmanager
+def claimed(lock: Path) -> Iterator[int | None]:
+    """Claims a training.
+
+    Args:
+        lock: Its file; it stays when the claim has gone.
+
+    Yields:
+        The locked file's descriptor, for the process that trains; None where somebody else has the claim.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        yield file
+    finally:
+        os.close(file)  # the claim goes with the last descriptor, that of the process that trains
+
+
+def is_claimed(lock: Path) -> bool:
+    """Whether a process is at a training.
+
+    Args:
+        lock: Its file.
+
+    Returns:
+        True where the file is locked.
+    """
+    if not lock.is_file():
+        return False
+    with claimed(lock) as file:
+        return file is None
+
+
+def train(task: Task, stopped: Callable[[], bool] = lambda: False) -> Ended:
+    """Trains, in a process of its own, what is not trained yet; goes on where a training was interrupted.
+
+    Args:
+        task: The training.
+        stopped: Whether to interrupt it.
+
+    Returns:
+        How it ended. A failure is noted in the run folder, too.
+    """
+    job = task.job
+    with claimed(job.lock) as claim:
+        if claim is None:
+            return Ended("busy")
+        run = read_run(job.folder)
+        if run.state == "finished":
+            return Ended("finished")
+        if run.state == "corrupt" or (run.state == "failed" and not task.retry_failed):
+            return Ended("failed", run.error)
+        if run.resumable() and run.state != "failed":
+            words = ["--run_dir", str(job.folder), "--ckpt_path", "last"]
+        else:
+            if job.folder.exists():
+                shutil.rmtree(job.folder)
+            words = [*task.words, "--run_dir", str(job.folder)]
+        status = _fit(words, task, claim, stopped)
+        run = read_run(job.folder)
+        if status == 0 and run.state == "finished":
+            return Ended("finished")
+        message = _last_line(job.log)
+        if status in (0, 1, 2):
+            record_failure(job, message if status else "the training ended without test figures")
+            return Ended("failed", read_run(job.folder).error)
+        return Ended("interrupted", f"ended by signal {-status}" if status < 0 else message)
+
+
+def _fit(words: list[str], task: Task, claim: int, stopped: Callable[[], bool]) -> int:
+    log = task.job.log
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [*task.command, "fit", *words]
+    with log.open("a", encoding="utf-8") as output:
+        output.write(f"$ lightning-repshape fit {' '.join(words)}\n")
+        output.flush()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **task.environment},
+            pass_fds=(claim,),
+            start_new_session=True,  # Ctrl-C reaches the study, which hands it on
+        )
+        try:
+            while process.poll() is None:
+                if stopped():
+                    _interrupt(process)
+                time.sleep(0.05)
+        except BaseException:
+            _interrupt(process)
+            raise
+        return process.returncode
+
+
+def _interrupt(process: "subprocess.Popen[bytes]") -> None:
+    """Ctrl-C for a training, and an end by force where that does not help."""
+    for number, patience in ((signal.SIGINT, _GRACE_SECONDS), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        if process.poll() is None:
+            try:
+                os.killpg(process.pid, number)
+                process.wait(timeout=patience)
+            except ProcessLookupError:
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("error:", "error on rank"))]
+    found = (errors or lines or ["it printed nothing"])[-1]
+    return found.partition(": ")[2] if found.startswith("error") else found
+
+
+class Executor(Protocol):
+    """What :class:`~lightning_repshape.studies.runner.Runner` asks of a place where trainings run."""
+
+    slots: int
+
+    def submit(self, task: Task) -> None:
+        """Hands a training over.
+
+        Args:
+            task: The training.
+        """
+
+    def ended(self, timeout: float) -> dict[str, Ended]:
+        """Waits until a training has ended.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Trainings that have ended since the last call, by their jobs' names.
+        """
+
+    def stop(self) -> None:
+        """Interrupts what is running, so that it can go on later."""
+
+
+class LocalExecutor:
+    """Processes of this machine.
+
+    Args:
+        slots: How many at once.
+        gpus: How many GPUs there are; the trainings take turns on them. Default: as the trainings find them.
+
+    Raises:
+        ConfigError: If there would be none at once.
+    """
+
+    def __init__(self, slots: int = 1, gpus: int = 0) -> None:
+        if slots < 1:
+            raise ConfigError(f"--jobs is {slots}; at least one training must run at once")
+        self.slots, self.gpus = slots, gpus
+        self._stop = threading.Event()
+        self._pool = concurrent.futures.ThreadPoolExecutor(slots)
+        self._free = list(range(slots))
+        self._active: dict[concurrent.futures.Future[Ended], tuple[str, int]] = {}
+
+    def submit(self, task: Task) -> None:
+        """Starts a training.
+
+        Args:
+            task: The training.
+        """
+        slot = self._free.pop(0)
+        if self.gpus:
+            device = {"CUDA_VISIBLE_DEVICES": str(slot % self.gpus)}
+            task = dataclasses.replace(task, environment={**task.environment, **device})
+        self._active[self._pool.submit(train, task, self._stop.is_set)] = (task.job.name, slot)
+
+    def ended(self, timeout: float) -> dict[str, Ended]:
+        """See :meth:`Executor.ended`.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            What has ended.
+        """
+        done, _ = concurrent.futures.wait(self._active, timeout=timeout, return_when=concurrent.futures.FIRST_COMPLETED)
+        found = {}
+        for future in done:
+            name, slot = self._active.pop(future)
+            self._free.append(slot)
+            found[name] = future.result()
+        return found
+
+    def stop(self) -> None:
+        """See :meth:`Executor.stop`."""
+        self._stop.set()
+        self._pool.shutdown(wait=True)
+
+
+class RayExecutor:
+    """A Ray cluster, or one that is started here; the package's extra ``ray`` installs what it needs.
+
+    Args:
+        address: Of the cluster; ``auto`` for the one of this machine. Default: a new one on this machine.
+        cpus: CPUs of a training.
+        gpus: GPUs of a training.
+        slots: How many trainings are handed over at once. Default: what the cluster has CPUs and GPUs for.
+
+    Raises:
+        ConfigError: If Ray is not installed, no cluster answers, or no training would fit it.
+    """
+
+    def __init__(self, address: str | None = None, cpus: float = 1, gpus: float = 0, slots: int | None = None) -> None:
+        try:
+            ray: Any = importlib.import_module("ray")
+        except ImportError as error:
+            raise ConfigError("the executor 'ray' needs Ray: pip install 'lightning-repshape[ray]'") from error
+        self._ray = ray
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise ConfigError(f"no Ray cluster answers at {address!r}: {error}") from error
+        has = ray.cluster_resources()
+        fits = [has.get(kind, 0) / need for kind, need in (("CPU", cpus), ("GPU", gpus)) if need > 0]
+        room = int(min(fits, default=1))
+        if room < 1:
+            raise ConfigError(
+                f"a training with {cpus:g} CPUs and {gpus:g} GPUs does not fit the cluster, which has "
+                f"{has.get('CPU', 0):g} and {has.get('GPU', 0):g}"
+            )
+        self.slots = room if slots is None else slots
+        # Interrupted trainings are handed over again by the runner, which also counts how often.
+        self._train = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(train)
+        self._active: dict[Any, str] = {}
+
+    def submit(self, task: Task) -> None:
+        """Hands a training to the cluster.
+
+        Args:
+            task: The training.
+        """
+        self._active[self._train.remote(task)] = task.job.name
+
+    def ended(self, timeout: float) -> dict[str, Ended]:
+        """See :meth:`Executor.ended`.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            What has ended; a training whose worker died was interrupted.
+        """
+        if not self._active:
+            return {}
+        done, _ = self._ray.wait(list(self._active), timeout=timeout)
+        found = {}
+        for reference in done:
+            name = self._active.pop(reference)
+            try:
+                found[name] = self._ray.get(reference)
+            except self._ray.exceptions.RayTaskError as error:
+                raise error.as_instanceof_cause() from error
+            except self._ray.exceptions.RayError as error:
+                found[name] = Ended("interrupted", f"its worker died ({type(error).__name__})")
+        return found
+
+    def stop(self) -> None:
+        """See :meth:`Executor.stop`."""
+        for reference in self._active:
+            self._ray.cancel(reference)
+        if self._active:
+            self._ray.wait(list(self._active), num_returns=len(self._active), timeout=_GRACE_SECONDS)
+        if self._ours:
+            self._ray.shutdown()
+
+
+class SlurmExecutor:
+    """SLURM's queue through submitit; the package's extra ``slurm`` installs what it needs.
+
+    Args:
+        folder: Where submitit writes its files.
+        slots: How many trainings are queued at once.
+        cpus: CPUs of a training.
+        gpus: GPUs of a training.
+        hours: How long a training may take; one that takes longer is interrupted and goes on in a new job.
+        partition: SLURM's partition. Default: the cluster's.
+        cluster: ``slurm``, or ``local`` to try it without one.
+
+    Raises:
+        ConfigError: If submitit is not installed or finds no SLURM.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        slots: int = 16,
+        cpus: int = 1,
+        gpus: int = 0,
+        hours: float = 4.0,
+        partition: str | None = None,
+        cluster: Literal["slurm", "local"] = "slurm",
+    ) -> None:
+        try:
+            submitit: Any = importlib.import_module("submitit")
+        except ImportError as error:
+            raise ConfigError("the executor 'slurm' needs submitit: pip install 'lightning-repshape[slurm]'") from error
+        self.slots = slots
+        try:
+            self._queue = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        except RuntimeError as error:
+            raise ConfigError(f"submitit finds no SLURM here: {error}") from error
+        self._queue.update_parameters(
+            timeout_min=max(1, round(60 * hours)),
+            cpus_per_task=cpus,
+            gpus_per_node=gpus,
+            name="repshape",
+            **({"slurm_partition": partition} if partition and cluster == "slurm" else {}),
+        )
+        self._active: dict[str, Any] = {}
+
+    def submit(self, task: Task) -> None:
+        """Queues a training.
+
+        Args:
+            task: The training.
+        """
+        self._active[task.job.name] = self._queue.submit(train, task)
+
+    def ended(self, timeout: float) -> dict[str, Ended]:
+        """See :meth:`Executor.ended`.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            What has ended; a training whose job died was interrupted.
+        """
+        until = time.monotonic() + timeout
+        while True:
+            done = [name for name, job in self._active.items() if job.done()]
+            if done or time.monotonic() >= until or not self._active:
+                break
+            time.sleep(min(0.2, timeout))
+        found = {}
+        for name in done:
+            job = self._active.pop(name)
+            try:
+                found[name] = job.result()
+            except Exception as error:  # submitit raises what the job raised, or that it is gone
+                found[name] = Ended("interrupted", " ".join(str(error).split())[:300])
+        return found
+
+    def stop(self) -> None:
+        """See :meth:`Executor.stop`."""
+        for job in self._active.values():
+            job.cancel()

@@ -1,0 +1,334 @@
+"""Jobs: the trainings that a row consists of, where each lies, and what state it is in.
+
+A folder of results has ``studies.json`` with its format, and the run folders in it are named after what they hold:
+``aaai19/table-7/default/cw_vr/value-0.01_budget-0.3_seed-0``. Everything that is known of a training lies in its run
+folder: a study is resumed, selected from and reported by looking at run folders alone.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_repshape.errors import ConfigError, RepshapeError
+from lightning_repshape.runs import (
+    MANIFEST,
+    METRICS,
+    checkpoint_folder,
+    folder_name,
+    make_folder,
+    read_json,
+    write_json,
+)
+from lightning_repshape.studies.registry import Row, Selection, Variant
+
+FORMAT = 1
+INDEX = "studies.json"
+STUDY = "study"  # the manifest's entry on the row
+State = Literal["missing", "running", "interrupted", "failed", "finished", "corrupt"]
+
+
+def open_results(folder: Path, create: bool = False) -> Path:
+    """Looks whether a folder of results is one that this version reads.
+
+    Args:
+        folder: The folder.
+        create: Whether to begin one where there is none.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: If it is absent, of another version, or something else.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        if not create:
+            raise ConfigError(
+                f"{folder} holds no results of studies ({INDEX} is missing); name their folder with --out"
+            )
+        if folder.is_dir() and any(folder.iterdir()):
+            raise ConfigError(
+                f"{folder} holds something else than results of studies; choose another folder with --out"
+            )
+        write_json(make_folder(folder) / INDEX, {"format": FORMAT})
+    found = read_json(index).get("format")
+    if found != FORMAT:
+        raise ConfigError(
+            f"{folder} holds results of format {found!r}, but this version reads and writes format {FORMAT}; "
+            "choose another folder with --out"
+        )
+    return folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One training of a row.
+
+    Args:
+        row: The row.
+        variant: What of it is trained.
+        results: The folder of results.
+    """
+
+    row: Row
+    variant: Variant
+    results: Path
+
+    @property
+    def leaf(self) -> str:
+        """The run folder's own name."""
+        own = self.variant
+        parts = [f"value-{folder_name(own.value)}"] if own.value is not None else []
+        parts += ["retrained"] if own.retrain else []
+        parts += [f"budget-{own.epochs:g}"] if own.epochs != 1 else []
+        parts += [f"images-{own.train_size}"] if own.train_size is not None else []
+        return "_".join([*parts, f"seed-{own.seed}"])
+
+    @property
+    def name(self) -> str:
+        """Where the run folder lies among the results."""
+        return f"{self.row.trained_as}/{self.leaf}"
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.results / self.row.trained_as / self.leaf
+
+    @property
+    def lock(self) -> Path:
+        """The file that is locked for as long as a process trains this job."""
+        return self.results / ".locks" / self.row.trained_as / f"{self.leaf}.lock"
+
+    @property
+    def log(self) -> Path:
+        """What the training's process printed."""
+        return self.results / "logs" / self.row.trained_as / f"{self.leaf}.txt"
+
+    def about(self) -> dict[str, Any]:
+        """What the run's manifest says of the row."""
+        return {"row": self.row.trained_as, **dataclasses.asdict(self.variant)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run folder says of a training.
+
+    Args:
+        folder: The run folder.
+        state: How far it is. Whether a process is at work cannot be seen here.
+        figures: Its ``metrics.json``.
+        manifest: Its ``manifest.json``.
+        error: What went wrong.
+    """
+
+    folder: Path
+    state: State
+    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    manifest: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def sessions(self) -> list[Mapping[str, Any]]:
+        """The manifest's sessions, oldest first."""
+        found = self.manifest.get("sessions", [])
+        return [own for own in found if isinstance(own, dict)] if isinstance(found, list) else []
+
+    @property
+    def seconds(self) -> float:
+        """How long all its sessions took."""
+        return float(sum(own.get("wall_seconds") or 0 for own in self.sessions))
+
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return (checkpoint_folder(self.folder) / "last.ckpt").is_file() and (self.folder / MANIFEST).is_file()
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        What it holds: ``missing`` where there is no manifest, ``corrupt`` where manifest or figures cannot be read.
+    """
+    if not (folder / MANIFEST).is_file():
+        return Run(folder, "missing")
+    try:
+        manifest, figures = read_json(folder / MANIFEST), read_json(folder / METRICS)
+    except (RepshapeError, OSError) as error:
+        return Run(folder, "corrupt", error=str(error))
+    run = Run(folder, "interrupted", figures, manifest)
+    if not isinstance(manifest.get("sessions", []), list) or any(
+        not isinstance(value, int | float | str) for value in figures.values()
+    ):
+        return Run(folder, "corrupt", error=f"{folder / MANIFEST} or {METRICS} beside it is no record of a run")
+    sessions = run.sessions
+    if not sessions:
+        return run
+    last = sessions[-1]
+    if last.get("status") == "failed":
+        return dataclasses.replace(run, state="failed", error=str(last.get("error", "")))
+    # A run that was killed between training and test has no test figures, and goes on with the test.
+    stages = {own.get("stage") for own in sessions if own.get("status") == "finished"}
+    if last.get("status") == "finished" and "test" in stages:
+        return dataclasses.replace(run, state="finished")
+    return run
+
+
+def record_failure(job: Job, error: str) -> None:
+    """Notes in the run folder that a training failed before it could say so itself.
+
+    Args:
+        job: The training.
+        error: What went wrong.
+    """
+    try:
+        manifest = read_json(job.folder / MANIFEST)
+    except ConfigError:
+        manifest = {}
+    sessions = manifest.get("sessions") or [{"stage": "fit"}]
+    sessions[-1] = {**sessions[-1], "status": "failed", "error": error[:500]}
+    write_json(job.folder / MANIFEST, {"format": 1, STUDY: job.about(), **manifest, "sessions": sessions})
+
+
+def validation_figure(run: Run, selection: Selection) -> float | None:
+    """The validation figure that a run is chosen by: the best of its epochs, which is that of the tested checkpoint.
+
+    Args:
+        run: A finished run.
+        selection: What is chosen by.
+
+    Returns:
+        The figure; None where the run has none, or none that is finite.
+
+    Raises:
+        ValueError: If the run's curves are damaged.
+    """
+    best = min if selection.better == "lower" else max
+    values: list[float] = []
+    curve = run.folder / "metrics.csv"
+    if curve.is_file():
+        names, *lines = [line.split(",") for line in curve.read_text(encoding="utf-8").splitlines()] or [[]]
+        if selection.metric in names:
+            at = names.index(selection.metric)
+            values = [float(line[at]) for line in lines if len(line) == len(names) and line[at]]
+    if not values and isinstance(run.figures.get(selection.metric), int | float):
+        values = [float(run.figures[selection.metric])]
+    return best((value for value in values if math.isfinite(value)), default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much of a study is trained.
+
+    Args:
+        epochs: Fraction of the epochs.
+        select_epochs: The same for the trainings that a choice is made from. Default: as the others.
+        train_size: At most so many training images.
+        seeds: At most so many of the study's seeds.
+
+    Raises:
+        ConfigError: If a fraction is not in (0, 1], or nothing would be trained.
+    """
+
+    epochs: float = 1.0
+    select_epochs: float | None = None
+    train_size: int | None = None
+    seeds: int | None = None
+
+    def __post_init__(self) -> None:  # noqa: D105
+        for epochs in (self.epochs, self.select_epochs):
+            Variant(epochs=1.0 if epochs is None else epochs, train_size=self.train_size)
+        if self.seeds is not None and self.seeds < 1:
+            raise ConfigError(f"--seeds is {self.seeds}; at least one training is needed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A row and the trainings that it consists of.
+
+    Args:
+        row: The row.
+        results: The folder of results.
+        budget: How much of it is trained.
+    """
+
+    row: Row
+    results: Path
+    budget: Budget = Budget()
+
+    def choices(self) -> list[Job]:
+        """The trainings that the value is chosen from; none where nothing is chosen."""
+        if self.row.select is None:
+            return []
+        epochs = self.budget.epochs if self.budget.select_epochs is None else self.budget.select_epochs
+        return [
+            Job(self.row, Variant(self.row.seeds[0], value, epochs, self.budget.train_size), self.results)
+            for value in self.row.select.values
+        ]
+
+    def repeats(self, value: str | None) -> list[Job]:
+        """The trainings that the figures are of.
+
+        Args:
+            value: The value that was chosen.
+
+        Returns:
+            A training a seed.
+        """
+        seeds = self.row.seeds[: self.budget.seeds]
+        retrain = self.row.retrain is not None
+        return [
+            Job(self.row, Variant(seed, value, self.budget.epochs, self.budget.train_size, retrain), self.results)
+            for seed in seeds
+        ]
+
+    def chosen(self, runs: Mapping[str, Run]) -> tuple[str | None, dict[str, float]]:
+        """The value with the best validation figure.
+
+        Args:
+            runs: The runs of :meth:`choices`, by the jobs' names.
+
+        Returns:
+            The value, None where no training has a figure; and the figures by value.
+        """
+        if self.row.select is None:
+            return None, {}
+        known = {}
+        for job in self.choices():
+            run = runs.get(job.name)
+            try:
+                figure = validation_figure(run, self.row.select) if run and run.state == "finished" else None
+            except ValueError:  # a damaged curve: the report names it
+                figure = None
+            if figure is not None and job.variant.value is not None:
+                known[job.variant.value] = figure
+        if not known:
+            return None, {}
+        sign = 1 if self.row.select.better == "lower" else -1
+        return min(known, key=lambda value: sign * known[value]), known
+
+
+def runs_under(results: Path, row_id: str = "") -> Iterator[Run]:
+    """All run folders of a folder of results.
+
+    Args:
+        results: The folder of results.
+        row_id: A row's id, or the beginning of ids. Default: all.
+
+    Yields:
+        The runs, in the order of their folders' names.
+    """
+    start = results / row_id
+    found: list[Path] = []
+    for place, folders, files in os.walk(start):
+        if MANIFEST in files:
+            found.append(Path(place))
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "logs")
+    for folder in sorted(found):
+        yield read_run(folder)

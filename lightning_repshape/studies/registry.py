@@ -1,0 +1,845 @@
+"""Rows: every cell of a table as data, read from YAML, and the words of the command line that train it.
+
+A file of studies looks like this; ``configs/rows`` has those of the four papers.
+
+.. code-block:: yaml
+
+    format: 1
+    paper: Choi and Rhee, AAAI 2019           # any text; the file's name is the first part of every id
+    studies:
+      table-7:
+        title: Test error on MNIST
+        data: MNIST
+        configs: [base/mnist-mlp]             # of every row; then come the column's, then the method's
+        overrides: {trainer.callbacks: null}  # options of fit, in the same order
+        seeds: [0, 1, 2, 3, 4]                # default: [0]
+        figures:                              # what a finished run's metrics.json is asked for
+          error: {metric: test/error, scale: 100, unit: "%", better: lower, digits: 2}
+        select:                               # optional: what is chosen by validation, with the first seed
+          option: model.init_args.regularizers.init_args.weight
+          values: [0.01, 1]
+          metric: val/error
+          better: lower
+        retrain: {configs: [scenario/merged-validation]}  # optional: added in the trainings after the choice
+        baseline: baseline                    # the method that the others are compared with
+        columns:                              # optional; default: one column named "default"
+          default: {}
+          data-1k: {configs: [scenario/data-1k]}
+        methods:
+          baseline: {select: false}
+          cw_vr: {configs: [method/cw-vr], columns: {data-1k: {seeds: [0]}}}  # columns: in these, after all else
+        published:                            # optional: the paper's figures
+          source: table 7
+          cells: [default, data-1k]           # columns, figures, or column/figure
+          values:                             # a number, [mean, deviation], {range: [a, b]}, a text, or null
+            baseline: [[2.85, 0.11], [11.41, 0.19]]
+
+A study whose rows are trained as those of another one before it in the file says so (``trainings: table-7``) and shares
+its run folders. A file may hold one study alone: the same keys without ``studies``. Paths of configs are relative to
+the file.
+"""
+
+import copy
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lightning_repshape import configs_library
+from lightning_repshape.errors import ConfigError, did_you_mean
+
+FORMAT = 1
+ROWS = "rows"  # the folder of the shipped studies within the configs
+
+_STUDY_KEYS = {
+    "title", "data", "configs", "overrides", "seeds", "figures", "select", "retrain", "baseline", "columns", "methods",
+    "published", "notes", "trainings",
+}  # fmt: skip
+_ROW_KEYS = {"title", "configs", "overrides", "select", "retrain", "seeds", "data", "notes"}
+_CELL_KEYS = {"configs", "overrides", "select", "retrain", "seeds"}  # of a method's ``columns``
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A paper's value of a cell.
+
+    Args:
+        mean: The value; None where the paper has words or a range.
+        spread: Its standard deviation, where the paper has one.
+        range: The lowest and the highest value, where the paper has a range.
+        text: What the paper says instead of a number.
+    """
+
+    mean: float | None = None
+    spread: float | None = None
+    range: tuple[float, float] | None = None
+    text: str = ""
+
+    def show(self, digits: int = 2) -> str:
+        """The value as a table has it.
+
+        Args:
+            digits: After the decimal point.
+
+        Returns:
+            Such as ``2.85 ± 0.11``.
+        """
+        if self.range is not None:
+            return f"{self.range[0]:g} to {self.range[1]:g}"
+        if self.mean is None:
+            return self.text
+        shown = f"{self.mean:.{digits}f}"
+        return shown if self.spread is None else f"{shown} ± {self.spread:.{digits}f}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A number that a cell consists of.
+
+    Args:
+        name: Its name in ids and tables.
+        metric: Its key in a run's ``metrics.json``.
+        scale: What the key's value is multiplied with.
+        unit: Of the scaled value.
+        better: Which direction is better; None where neither is.
+        digits: After the decimal point.
+        over: A method: the figure is the ratio of a method's value to that of this one.
+    """
+
+    name: str
+    metric: str
+    scale: float = 1.0
+    unit: str = ""
+    better: Literal["lower", "higher"] | None = "lower"
+    digits: int = 2
+    over: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """What is chosen by validation.
+
+    Args:
+        option: The option of ``fit`` that the values are given to.
+        values: The values, as the command line has them.
+        metric: The validation figure.
+        better: Which direction of it is better.
+    """
+
+    option: str
+    values: tuple[str, ...]
+    metric: str = "val/error"
+    better: Literal["lower", "higher"] = "lower"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One column of one method: what is trained, and what the paper has.
+
+    Args:
+        study: The study's id, such as ``aaai19/table-7``.
+        column: The column's name.
+        method: The method's name.
+        configs: Config files, in order.
+        overrides: Options of ``fit`` and their values, applied after the configs.
+        seeds: Of the trainings.
+        select: What is chosen by validation before them.
+        retrain: Further configs and overrides of the trainings after the choice.
+        published: The paper's values by figure.
+        data: The data set's name.
+        trained_as: The id under which the trainings lie: the row's own, or that of another study's same row.
+        reference: What ``fit --row`` takes: the id, or for a study of one's own its file and the row in it.
+    """
+
+    study: str
+    column: str
+    method: str
+    configs: tuple[Path, ...]
+    overrides: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    select: Selection | None
+    retrain: tuple[tuple[Path, ...], Mapping[str, Any]] | None
+    published: Mapping[str, Published]
+    data: str
+    trained_as: str
+    reference: str
+
+    @property
+    def id(self) -> str:
+        """Such as ``aaai19/table-7/default/cw_vr``."""
+        return f"{self.study}/{self.column}/{self.method}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A table.
+
+    Args:
+        id: Such as ``aaai19/table-7``.
+        title: A line on what it shows.
+        paper: Where it comes from.
+        source: The paper's table or figure.
+        data: The data sets' names.
+        figures: The figures of a cell, by name.
+        columns: The columns' names, in order, and what they are called.
+        methods: The methods' names, in order, and what they are called.
+        baseline: The method that others are compared with.
+        rows: All rows, by column, then method.
+        notes: What a reader must know; what the paper leaves open.
+        file: Where the study was read from.
+    """
+
+    id: str
+    title: str
+    paper: str
+    source: str
+    data: str
+    figures: Mapping[str, Figure]
+    columns: Mapping[str, str]
+    methods: Mapping[str, str]
+    baseline: str | None
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    file: Path
+
+    def row(self, column: str, method: str) -> Row | None:
+        """The row of a column and a method.
+
+        Args:
+            column: The column's name.
+            method: The method's name.
+
+        Returns:
+            The row, or None where the table has none.
+        """
+        return next((row for row in self.rows if (row.column, row.method) == (column, method)), None)
+
+
+# -- finding ---------------------------------------------------------------------------------------------------------
+
+
+@cache
+def shipped() -> tuple[Study, ...]:
+    """All studies of ``configs/rows``.
+
+    Returns:
+        The studies, in the order of file names and then of the files.
+
+    Raises:
+        ConfigError: If a file is damaged.
+    """
+    files = sorted((configs_library.folder() / ROWS).glob("*.yaml"))
+    return tuple(study for file in files for study in read_studies(file))
+
+
+def find_studies(name: str) -> tuple[Study, ...]:
+    """Finds studies.
+
+    Args:
+        name: A file of studies, a study's id, or the first part of ids.
+
+    Returns:
+        At least one study.
+
+    Raises:
+        ConfigError: If there is none; the message names the nearest.
+    """
+    if Path(name).is_file():
+        return read_studies(Path(name))
+    if name.endswith((".yaml", ".yml")):
+        raise ConfigError(f"there is no file of studies {name}")
+    found = tuple(study for study in shipped() if study.id == name or study.id.startswith(f"{name}/"))
+    if not found:
+        raise ConfigError(f"there is no study {name!r}{did_you_mean(name, [study.id for study in shipped()])}")
+    return found
+
+
+def find_row(name: str) -> Row:
+    """Finds a row.
+
+    Args:
+        name: Its id; for a study of one's own ``FILE.yaml:STUDY/COLUMN/METHOD``, or ``FILE.yaml:COLUMN/METHOD`` where
+            the file holds one study.
+
+    Returns:
+        The row.
+
+    Raises:
+        ConfigError: If there is none; the message names the nearest ids.
+    """
+    file, colon, rest = name.rpartition(":")
+    if colon and file.endswith((".yaml", ".yml")):
+        studies = find_studies(file)
+        ids = {row.id.removeprefix(f"{Path(file).stem}/"): row for study in studies for row in study.rows}
+        short = {row.id.removeprefix(f"{study.id}/"): row for study in studies for row in study.rows}
+        candidates = {**(short if len(studies) == 1 else {}), **ids}
+        if rest in candidates:
+            return candidates[rest]
+        raise ConfigError(f"{file} has no row {rest!r}{did_you_mean(rest, candidates)}")
+    rows = {row.id: row for study in shipped() for row in study.rows}
+    if name in rows:
+        return rows[name]
+    raise ConfigError(f"there is no row {name!r}{did_you_mean(name, rows)}")
+
+
+def filtered(rows: Iterable[Row], patterns: Sequence[str]) -> list[Row]:
+    """Rows that fit at least one of several patterns.
+
+    Args:
+        rows: The rows.
+        patterns: Parts of ids, or names of data sets; several parts joined by ``+`` must all fit. None: all rows.
+
+    Returns:
+        The rows, in order.
+    """
+
+    def fits(row: Row, pattern: str) -> bool:
+        parts = [part.strip().lower() for part in pattern.split("+")]
+        own = {*row.id.lower().split("/"), row.id.lower(), row.data.lower()}
+        return all(part in own or ("/" in part and part in row.id.lower()) for part in parts)
+
+    return [row for row in rows if not patterns or any(fits(row, pattern) for pattern in patterns)]
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_studies(file: Path) -> tuple[Study, ...]:
+    """Reads a file of studies.
+
+    Args:
+        file: The file.
+
+    Returns:
+        Its studies, in order.
+
+    Raises:
+        ConfigError: If it is no such file; the message says where and what.
+    """
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{file} holds no mapping; a file of studies has 'format: {FORMAT}' and 'methods' or 'studies'"
+        )
+    if content.get("format") != FORMAT:
+        raise ConfigError(f"{file} has format {content.get('format')!r}; this version reads 'format: {FORMAT}'")
+    paper = str(content.get("paper", ""))
+    if "studies" not in content:
+        own = {key: value for key, value in content.items() if key not in ("format", "paper")}
+        return (_Reader(file, file.stem, paper).study(own),)
+    unknown = set(content) - {"format", "paper", "studies"}
+    if unknown:
+        names = ", ".join(repr(name) for name in sorted(map(str, unknown)))
+        raise ConfigError(f"{file}: {names} stands beside 'studies', where only 'format' and 'paper' do")
+    studies = content["studies"]
+    if not isinstance(studies, dict) or not studies:
+        raise ConfigError(f"{file}: 'studies' must map names to studies")
+    found: dict[str, Study] = {}
+    for name, own in studies.items():
+        found[str(name)] = _Reader(file, f"{file.stem}/{name}", paper, found).study(own)
+    return tuple(found.values())
+
+
+class _Reader:
+    """Reads one study and knows where it is, for messages."""
+
+    def __init__(self, file: Path, study: str, paper: str, before: Mapping[str, Study] | None = None) -> None:
+        self.file, self.id, self.paper, self.before = file, study, paper, before or {}
+
+    def study(self, content: Any) -> Study:
+        self._keys(content, _STUDY_KEYS, "")
+        figures = {
+            str(name): self._figure(str(name), own)
+            for name, own in self._map(content, "figures", required=True).items()
+        }
+        columns = {str(key): own or {} for key, own in (self._map(content, "columns") or {"default": {}}).items()}
+        methods = {str(key): own or {} for key, own in self._map(content, "methods", required=True).items()}
+        for kind, parts in (("column", columns), ("method", methods)):
+            for name, part in parts.items():
+                self._keys(part, _ROW_KEYS | ({"columns"} if kind == "method" else set()), f"{kind} {name}: ")
+                if not name or any(sign in name for sign in "/:+ "):
+                    raise self._error(f"{kind} {name!r}: a name has no '/', ':', '+' or blank")
+        for name, part in methods.items():
+            for column, own in self._map(part, "columns").items():
+                if column not in columns:
+                    raise self._error(
+                        f"method {name}: there is no column {column!r}{did_you_mean(str(column), columns)}"
+                    )
+                self._keys(own, _CELL_KEYS, f"method {name}, column {column}: ")
+        baseline = content.get("baseline")
+        if baseline is not None and baseline not in methods:
+            raise self._error(f"baseline {baseline!r} is none of the methods{did_you_mean(str(baseline), methods)}")
+        for figure in figures.values():
+            if figure.over is not None and figure.over not in methods:
+                raise self._error(f"figure {figure.name}: over {figure.over!r} is none of the methods")
+        source, published = self._published(content.get("published"), figures, columns, methods)
+        rows = tuple(
+            self._row(content, column, columns[column], method, methods[method], published.get((column, method), {}))
+            for column in columns
+            for method in methods
+        )
+        rows = self._shared(content.get("trainings"), rows)
+        names = [str(own.get("data")) for own in columns.values() if own.get("data")]
+        return Study(
+            id=self.id,
+            title=str(content.get("title", self.id)),
+            paper=self.paper,
+            source=source,
+            data=str(content.get("data") or ", ".join(dict.fromkeys(names))),
+            figures=figures,
+            columns={name: str(own.get("title", name)) for name, own in columns.items()},
+            methods={name: str(own.get("title", name)) for name, own in methods.items()},
+            baseline=baseline,
+            rows=rows,
+            notes=tuple(str(note) for note in _as_list(content.get("notes"))),
+            file=self.file,
+        )
+
+    def _row(
+        self,
+        content: Mapping[str, Any],
+        column: str,
+        of_column: Mapping[str, Any],
+        method: str,
+        of_method: Mapping[str, Any],
+        published: Mapping[str, Published],
+    ) -> Row:
+        parts = [content, of_column, of_method, self._map(of_method, "columns").get(column, {})]
+        where = f"{column}/{method}: "
+        select: Any = None
+        retrain: Any = None
+        seeds: Any = [0]
+        for part in parts:  # the more particular says; false says none
+            select = part.get("select", select)
+            retrain = part.get("retrain", retrain)
+            seeds = part.get("seeds", seeds)
+        if isinstance(seeds, bool) or not isinstance(seeds, int | list) or seeds == []:
+            raise self._error(f"{where}seeds is {seeds!r}; it must be a list of integers, or how many from 0")
+        seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
+        if not seeds or any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in seeds):
+            raise self._error(f"{where}seeds is {seeds!r}; seeds are integers of at least 0")
+        if len(set(seeds)) != len(seeds):
+            raise self._error(f"{where}seeds is {seeds!r}, which names a seed twice")
+        if retrain:
+            self._keys(retrain, {"configs", "overrides"}, f"{where}retrain: ")
+        return Row(
+            study=self.id,
+            column=column,
+            method=method,
+            configs=tuple(path for part in parts for path in self._configs(part, where)),
+            overrides={str(key): value for part in parts for key, value in self._overrides(part, where).items()},
+            seeds=tuple(seeds),
+            select=self._selection(select, where) if select else None,
+            retrain=(
+                (tuple(self._configs(retrain, f"{where}retrain: ")), self._overrides(retrain, f"{where}retrain: "))
+                if retrain
+                else None
+            ),
+            published=published,
+            data=str(of_column.get("data") or content.get("data") or ""),
+            trained_as=f"{self.id}/{column}/{method}",
+            reference=self._reference(f"{column}/{method}"),
+        )
+
+    def _shared(self, other: Any, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        """Rows whose trainings are those of another study's rows."""
+        if other is None:
+            return rows
+        if other not in self.before:
+            raise self._error(f"trainings: no study {other!r} stands before{did_you_mean(str(other), self.before)}")
+
+        def trained(row: Row) -> tuple[Any, ...]:
+            return row.configs, row.overrides, row.seeds, row.select, row.retrain
+
+        shared = []
+        for row in rows:
+            theirs = self.before[other].row(row.column, row.method)
+            if theirs is None or trained(theirs) != trained(row):
+                raise self._error(
+                    f"trainings: {row.column}/{row.method} is not trained in {other}, or not in the same way"
+                )
+            shared.append(dataclasses.replace(row, trained_as=theirs.trained_as))
+        return tuple(shared)
+
+    def _reference(self, row: str) -> str:
+        if self.file.resolve().parent == (configs_library.folder() / ROWS).resolve():
+            return f"{self.id}/{row}"
+        return f"{self.file}:{self.id.partition('/')[2]}/{row}" if "/" in self.id else f"{self.file}:{row}"
+
+    def _configs(self, part: Any, where: str) -> list[Path]:
+        if not isinstance(part, dict):
+            raise self._error(f"{where}{part!r} is no mapping")
+        found = []
+        for name in _as_list(part.get("configs")):
+            beside = self.file.parent / str(name)
+            try:
+                found.append(beside if beside.is_file() else configs_library.find(str(name)))
+            except ConfigError as error:
+                raise self._error(f"{where}{error}") from error
+        return found
+
+    def _overrides(self, part: Any, where: str) -> dict[str, Any]:
+        overrides = part.get("overrides") or {}
+        if not isinstance(overrides, dict):
+            raise self._error(f"{where}overrides must map options of fit to values")
+        return overrides
+
+    def _selection(self, own: Any, where: str) -> Selection:
+        self._keys(own, {"option", "values", "metric", "better"}, f"{where}select: ")
+        values = own.get("values")
+        if not own.get("option") or not isinstance(values, list) or not values:
+            raise self._error(f"{where}select needs 'option', an option of fit, and 'values', a list")
+        better = own.get("better", "lower")
+        if better not in ("lower", "higher"):
+            raise self._error(f"{where}select: better is {better!r}; it must be 'lower' or 'higher'")
+        texts = tuple(as_word(value) for value in values)
+        return Selection(str(own["option"]), texts, str(own.get("metric", "val/error")), better)
+
+    def _figure(self, name: str, own: Any) -> Figure:
+        where = f"figure {name}: "
+        if isinstance(own, str):
+            own = {"metric": own}
+        self._keys(own, {"metric", "scale", "unit", "better", "digits", "over"}, where)
+        if not isinstance(own.get("metric"), str):
+            raise self._error(f"{where}'metric' must be a key of metrics.json, such as test/error")
+        better = own.get("better", "lower")
+        if better not in ("lower", "higher", None):
+            raise self._error(f"{where}better is {better!r}; it must be 'lower', 'higher' or null")
+        scale, digits = own.get("scale", 1.0), own.get("digits", 2)
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or scale == 0 or not math.isfinite(scale):
+            raise self._error(f"{where}scale is {scale!r}; it must be a number that is not 0")
+        if isinstance(digits, bool) or not isinstance(digits, int) or digits < 0:
+            raise self._error(f"{where}digits is {digits!r}; it must be an integer of at least 0")
+        return Figure(name, own["metric"], float(scale), str(own.get("unit", "")), better, digits, own.get("over"))
+
+    def _published(
+        self, own: Any, figures: Mapping[str, Figure], columns: Mapping[str, Any], methods: Mapping[str, Any]
+    ) -> tuple[str, dict[tuple[str, str], dict[str, Published]]]:
+        if own is None:
+            return "", {}
+        self._keys(own, {"source", "cells", "values"}, "published: ")
+        cells = []
+        for cell in _as_list(own.get("cells")):
+            column, slash, figure = str(cell).rpartition("/")
+            if not slash:
+                column, figure = (figure, "") if figure in columns else ("", figure)
+            column = column or (next(iter(columns)) if len(columns) == 1 else "")
+            figure = figure or (next(iter(figures)) if len(figures) == 1 else "")
+            if column not in columns or figure not in figures:
+                known = [f"{one}/{other}" for one in columns for other in figures]
+                raise self._error(f"published: cell {cell!r} is no column and figure{did_you_mean(str(cell), known)}")
+            cells.append((column, figure))
+        found: dict[tuple[str, str], dict[str, Published]] = {}
+        for method, values in (self._map(own, "values") or {}).items():
+            if method not in methods:
+                raise self._error(f"published: {method!r} is none of the methods{did_you_mean(str(method), methods)}")
+            values = values if isinstance(values, list) else [values]
+            if len(values) != len(cells):
+                raise self._error(f"published: {method} has {len(values)} values for {len(cells)} cells")
+            for (column, figure), value in zip(cells, values, strict=True):
+                if value is not None:
+                    found.setdefault((column, method), {})[figure] = self._value(value, f"published: {method}: ")
+        return str(own.get("source", "")), found
+
+    def _value(self, value: Any, where: str) -> Published:
+        def number(item: Any) -> bool:
+            return isinstance(item, int | float) and not isinstance(item, bool)
+
+        if number(value):
+            return Published(mean=float(value)) if math.isfinite(value) else Published(text="did not converge")
+        if isinstance(value, str):
+            return Published(text=value)
+        if isinstance(value, list) and len(value) == 2 and all(number(item) for item in value):
+            return Published(mean=float(value[0]), spread=float(value[1]))
+        bounds = _as_list(value["range"]) if isinstance(value, dict) and set(value) == {"range"} else []
+        if len(bounds) == 2 and all(number(item) for item in bounds):
+            return Published(range=(float(bounds[0]), float(bounds[1])))
+        raise self._error(f"{where}{value!r} is no number, [mean, deviation], {{range: [a, b]}} or text")
+
+    def _map(self, content: Any, key: str, required: bool = False) -> dict[Any, Any]:
+        value = content.get(key)
+        if value is None and not required:
+            return {}
+        if not isinstance(value, dict) or (required and not value):
+            raise self._error(f"{key!r} must be a mapping with at least one entry")
+        return value
+
+    def _keys(self, content: Any, known: set[str], where: str) -> None:
+        if not isinstance(content, dict):
+            raise self._error(f"{where}{content!r} is no mapping")
+        for key in content:
+            if key not in known:
+                raise self._error(f"{where}there is no key {key!r}{did_you_mean(str(key), sorted(known))}")
+
+    def _error(self, message: str) -> ConfigError:
+        place = self.id if "/" in self.id else ""
+        return ConfigError(f"{self.file}{f', {place}' if place else ''}: {message}")
+
+
+# -- the command line ------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """How much of a row is trained, and with what.
+
+    Args:
+        seed: The seed.
+        value: Of the row's selection; None for the config's own.
+        epochs: Fraction of the row's epochs or steps.
+        train_size: At most so many training images; None for all.
+        retrain: Whether the training follows the choice and takes the row's ``retrain``.
+
+    Raises:
+        ConfigError: If the fraction is not in (0, 1], or there would be no image.
+    """
+
+    seed: int = 0
+    value: str | None = None
+    epochs: float = 1.0
+    train_size: int | None = None
+    retrain: bool = False
+
+    def __post_init__(self) -> None:  # noqa: D105
+        if not 0 < self.epochs <= 1:
+            raise ConfigError(f"the budget is {self.epochs:g}; it must be a fraction of the epochs in (0, 1]")
+        if self.train_size is not None and self.train_size < 1:
+            raise ConfigError(f"the training set is cut to {self.train_size} images; at least one is needed")
+
+
+def as_word(value: Any) -> str:
+    """A value as the command line has it.
+
+    Args:
+        value: A value out of YAML.
+
+    Returns:
+        Text that YAML reads as the same value.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, bool | list | dict):
+        return json.dumps(value)
+    return format(value, "g") if isinstance(value, float) and float(format(value, "g")) == value else str(value)
+
+
+def row_words(row: Row, variant: Variant) -> list[str]:
+    """The words of ``fit`` that train a row.
+
+    Args:
+        row: The row.
+        variant: How much of it, and with what.
+
+    Returns:
+        Configs and options; neither a run folder nor where the data are.
+
+    Raises:
+        ConfigError: If the row has no such value, or a budget cannot be taken of it.
+    """
+    configs, overrides = list(row.configs), dict(row.overrides)
+    if variant.retrain and row.retrain is not None:
+        configs += row.retrain[0]
+        overrides |= row.retrain[1]
+    if variant.value is not None:
+        if row.select is None:
+            raise ConfigError(f"{row.id} chooses nothing by validation, so it takes no value ({variant.value})")
+        overrides[row.select.option] = yaml.safe_load(variant.value)
+    composed = _composed(configs, overrides)
+    if variant.epochs != 1:
+        overrides |= _scaled(row, composed, variant.epochs)
+    if variant.train_size is not None:
+        present = _at(composed, "data.init_args.train_size")
+        if not isinstance(present, int) or isinstance(present, bool) or present > variant.train_size:
+            overrides["data.init_args.train_size"] = variant.train_size
+    words = [word for path in configs for word in ("--config", str(path))]
+    words += [word for option, value in overrides.items() for word in (f"--{option}", as_word(value))]
+    return [*words, "--then_test", "true", "--seed_everything", str(variant.seed)]
+
+
+def _composed(configs: Iterable[Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The configs one upon the other, as far as budgets need to know them."""
+    content: dict[str, Any] = {}
+    for path in configs:
+        try:
+            loaded = _loaded(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        _merge(content, copy.deepcopy(loaded) if isinstance(loaded, dict) else {})
+    for option, value in overrides.items():
+        *folders, last = option.split(".")
+        own = content
+        for name in folders:
+            if not isinstance(own.get(name), dict):
+                own[name] = {}
+            own = own[name]
+        own[last] = value
+    return content
+
+
+@lru_cache(maxsize=256)
+def _loaded(text: str) -> Any:
+    """A config's content, not to be changed: the rows of a table share most of their configs, and YAML is slow."""
+    return yaml.safe_load(text)
+
+
+def _merge(base: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _at(content: Any, path: str) -> Any:
+    for name in path.split("."):
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
+
+
+# What counts epochs or steps in schedulers' options and in regularizers' schedules.
+_LENGTHS = ("milestones", "T_max", "step_size", "total_iters", "total_steps", "warmup_epochs")
+
+
+def _scaled(row: Row, composed: dict[str, Any], fraction: float) -> dict[str, Any]:
+    """Epochs, steps and all that is counted in them, times a fraction; each stays at least 1."""
+
+    def part(length: float) -> int:
+        return max(1, round(length * fraction))
+
+    scaled: dict[str, Any] = {}
+    for option in ("trainer.max_epochs", "trainer.max_steps"):
+        length = _at(composed, option)
+        if isinstance(length, int) and length > 0:
+            scaled[option] = part(length)
+    if not scaled:
+        raise ConfigError(f"{row.id} sets neither trainer.max_epochs nor trainer.max_steps, so it takes no budget")
+    every, epochs = _at(composed, "trainer.check_val_every_n_epoch"), scaled.get("trainer.max_epochs")
+    if isinstance(every, int) and epochs is not None and every > epochs:
+        scaled["trainer.check_val_every_n_epoch"] = epochs  # else there would be nothing to choose by
+    for option, length in _leaves(composed.get("model"), "model"):
+        name = option.rpartition(".")[2]
+        if name not in _LENGTHS:
+            continue
+        if isinstance(length, list) and all(isinstance(item, int) for item in length):
+            scaled[option] = [part(item) for item in length]
+        elif isinstance(length, int | float) and not isinstance(length, bool) and length > 0:
+            scaled[option] = part(length) if isinstance(length, int) else length * fraction
+    return scaled
+
+
+def _leaves(content: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from _leaves(value, f"{path}.{key}")
+    else:
+        yield path, content
+
+
+def import_beside(row: Row) -> None:
+    """Lets Python import what stands beside a user's study: data and networks of their own.
+
+    Args:
+        row: A row of the study.
+    """
+    file, colon, _ = row.reference.rpartition(":")
+    folder = str(Path(file).resolve().parent)
+    if colon and folder not in sys.path:
+        sys.path.append(folder)
+
+
+def take_row(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Replaces ``--row ID`` and the options on it by what they stand for.
+
+    The options are ``--row.value``, ``--row.budget`` (a fraction of the epochs), ``--row.train_size`` and
+    ``--row.retrain`` (true or false). Words that stand behind come later on the new command line, too.
+
+    Args:
+        words: The words of ``fit``.
+
+    Returns:
+        The words without them, and what the run's manifest says of them: empty where there is no ``--row``.
+
+    Raises:
+        ConfigError: If the row is unknown or an option is wrong.
+    """
+    given: dict[str, str] = {}
+    rest: list[str] = []
+    at: int | None = None
+    taking = ""
+    for word in words:
+        name, equals, value = word.partition("=")
+        if taking:
+            given[taking], taking = word, ""
+        elif name == "--row" or name.startswith("--row."):
+            if name not in _ROW_OPTIONS:
+                raise ConfigError(f"there is no option {name!r}{did_you_mean(name, _ROW_OPTIONS)}")
+            at = len(rest) if at is None else at
+            if equals:
+                given[name] = value
+            else:
+                taking = name
+        else:
+            rest.append(word)
+    if taking:
+        raise ConfigError(f"{taking} needs a value behind it")
+    if not given:
+        return list(words), {}
+    if "--row" not in given:
+        raise ConfigError(f"{next(iter(given))} is an option on a row: name the row with --row ID")
+    row = find_row(given["--row"])
+    import_beside(row)
+    seed = _seed_given(rest)
+    variant = Variant(
+        seed=row.seeds[0] if seed is None else seed,
+        value=given.get("--row.value"),
+        epochs=_number(given, "--row.budget", float, 1.0),
+        train_size=_number(given, "--row.train_size", int, None),
+        retrain=_truth(given, "--row.retrain"),
+    )
+    if row.select is not None and variant.value is not None and variant.value not in row.select.values:
+        raise ConfigError(
+            f"{row.id} has no value {variant.value!r} to choose from; there are: {', '.join(row.select.values)}"
+        )
+    own = row_words(row, variant)
+    return [*rest[:at], *own, *rest[at:]], {"row": row.trained_as, **dataclasses.asdict(variant)}
+
+
+_ROW_OPTIONS = ("--row", "--row.value", "--row.budget", "--row.train_size", "--row.retrain")
+
+
+def _seed_given(words: Sequence[str]) -> int | None:
+    for position, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--seed_everything":
+            text = value if equals else "".join(words[position + 1 : position + 2])
+            return int(text) if text.isdecimal() else None
+    return None
+
+
+def _number(given: Mapping[str, str], option: str, kind: type, default: Any) -> Any:
+    if option not in given:
+        return default
+    try:
+        return kind(given[option])
+    except ValueError:
+        raise ConfigError(f"{option} is {given[option]!r}, which is no {kind.__name__}") from None
+
+
+def _truth(given: Mapping[str, str], option: str) -> bool:
+    text = given.get(option, "false").lower()
+    if text not in ("true", "false"):
+        raise ConfigError(f"{option} is {given[option]!r}; it must be true or false")
+    return text == "true"
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]

@@ -1,0 +1,220 @@
+"""What is trained next: choices first, then the trainings of what was chosen; nothing twice, nothing lost."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from lightning_repshape.studies.executors import Ended, Executor, Task, is_claimed
+from lightning_repshape.studies.jobs import Cell, Job, Run, read_run
+
+_LOOK_SECONDS = 0.5
+_LOOK_AGAIN_SECONDS = 2.0  # at trainings that another runner is at
+Phase = Literal["waiting", "running", "elsewhere", "finished", "failed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a cell is.
+
+    Args:
+        cell: The cell.
+        phases: What its trainings are at, by the jobs' names; those that are known so far.
+        total: How many trainings it takes in all.
+        value: What was chosen; None where nothing is yet.
+        figures: Of the finished trainings after the choice, or of those it is made from until then.
+        seconds: How long its finished trainings took.
+        error: What went wrong last.
+    """
+
+    cell: Cell
+    phases: Mapping[str, Phase]
+    total: int
+    value: str | None
+    figures: Sequence[Mapping[str, float]]
+    seconds: Sequence[float]
+    error: str = ""
+
+    def count(self, phase: Phase) -> int:
+        """How many trainings are at something.
+
+        Args:
+            phase: What.
+
+        Returns:
+            Their number; those that are not known yet are waiting.
+        """
+        found = sum(own == phase for own in self.phases.values())
+        return found + (self.total - len(self.phases) if phase == "waiting" else 0)
+
+
+class Runner:
+    """Trains cells.
+
+    Args:
+        cells: What is to be trained, in order.
+        executor: Where.
+        given: Words of ``fit`` that say where and how, not what: the place of the data, devices, threads.
+        retry_failed: Whether trainings that failed before begin anew.
+        retries: How often a training that was interrupted from outside is handed over again.
+        watch: Called with all cells' progress about twice a second.
+        environment: Variables of the trainings' processes.
+        command: What ``fit`` is handed to, such as a container's start. Default: this package.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        executor: Executor,
+        given: Sequence[str] = (),
+        retry_failed: bool = False,
+        retries: int = 2,
+        watch: Callable[[Sequence[Progress]], None] = lambda progress: None,
+        environment: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        self.cells, self.executor, self.given = list(cells), executor, tuple(given)
+        self.retry_failed, self.retries, self.watch = retry_failed, retries, watch
+        self.environment = dict(environment or {})
+        self.command = tuple(command) if command else (sys.executable, "-P", "-m", "lightning_repshape.cli")
+        self._active: dict[str, Job] = {}
+        self._done: dict[str, Run] = {}  # runs whose state is final for this runner
+        self._busy: dict[str, float] = {}  # when to look again
+        self._attempts: dict[str, int] = {}
+
+    def run(self) -> list[Progress]:
+        """Trains until everything is finished or failed.
+
+        Returns:
+            How far each cell is.
+
+        Raises:
+            KeyboardInterrupt: If the user interrupts; what was running can go on later.
+        """
+        try:
+            while True:
+                waiting = self._submit()
+                self.watch(self.progress())
+                if not self._active and not waiting:
+                    return self.progress()
+                for name, ended in self.executor.ended(_LOOK_SECONDS if self._active else 0.0).items():
+                    self._take(self._active.pop(name), ended)
+                if not self._active and waiting:
+                    time.sleep(_LOOK_SECONDS)
+        except BaseException:
+            self.executor.stop()
+            raise
+
+    def _submit(self) -> int:
+        """Hands over what is ready; returns how many trainings another runner is at."""
+        elsewhere = 0
+        for cell in self.cells:
+            for job in self._ready(cell):
+                if job.name in self._active:
+                    continue
+                if self._busy.get(job.name, 0.0) > time.monotonic():
+                    elsewhere += 1
+                elif len(self._active) >= self.executor.slots:
+                    return elsewhere
+                elif is_claimed(job.lock):
+                    self._busy[job.name] = time.monotonic() + _LOOK_AGAIN_SECONDS
+                    elsewhere += 1
+                else:
+                    self._busy.pop(job.name, None)
+                    self._active[job.name] = job
+                    self.executor.submit(self._task(job))
+        return elsewhere
+
+    def _task(self, job: Job) -> Task:
+        return Task(job, self._words(job), self._retries(job), self.environment, self.command)
+
+    def _words(self, job: Job) -> tuple[str, ...]:
+        own = job.variant
+        words = ["--row", job.row.reference, "--seed_everything", str(own.seed)]
+        words += [] if own.value is None else ["--row.value", own.value]
+        words += [] if own.epochs == 1 else ["--row.budget", format(own.epochs, "g")]
+        words += [] if own.train_size is None else ["--row.train_size", str(own.train_size)]
+        words += ["--row.retrain", "true"] if own.retrain else []
+        quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+        return (*words, *quiet, *self.given)
+
+    def _retries(self, job: Job) -> bool:
+        return self.retry_failed and job.name not in self._attempts
+
+    def _take(self, job: Job, ended: Ended) -> None:
+        if ended.end == "busy":
+            self._busy[job.name] = time.monotonic() + _LOOK_AGAIN_SECONDS
+            return
+        self._attempts[job.name] = self._attempts.get(job.name, 0) + 1
+        run = read_run(job.folder)
+        if ended.end == "interrupted":
+            if self._attempts[job.name] <= self.retries:
+                return
+            run = dataclasses.replace(run, state="failed", error=f"interrupted too often: {ended.error}")
+        elif ended.end == "failed" and run.state not in ("failed", "corrupt"):
+            run = dataclasses.replace(run, state="failed", error=ended.error)
+        self._done[job.name] = run
+
+    def _run(self, job: Job) -> Run | None:
+        """A training's run where that is over; None where there is something to do."""
+        if job.name not in self._done:
+            run = read_run(job.folder)
+            # Whatever is claimed is not over: its process may be about to write more.
+            over = run.state in ("finished", "corrupt") or (run.state == "failed" and not self._retries(job))
+            if not over or job.name in self._active or is_claimed(job.lock):
+                return None
+            self._done[job.name] = run
+        return self._done[job.name]
+
+    def _ready(self, cell: Cell) -> list[Job]:
+        choices = cell.choices()
+        left = [job for job in choices if self._run(job) is None]
+        if left or (choices and self._chosen(cell)[0] is None):
+            return left
+        return [job for job in cell.repeats(self._chosen(cell)[0]) if self._run(job) is None]
+
+    def _chosen(self, cell: Cell) -> tuple[str | None, dict[str, float]]:
+        return cell.chosen({job.name: self._done[job.name] for job in cell.choices() if job.name in self._done})
+
+    def progress(self) -> list[Progress]:
+        """How far each cell is.
+
+        Returns:
+            The cells in order.
+        """
+        return [self._progress(cell) for cell in self.cells]
+
+    def _progress(self, cell: Cell) -> Progress:
+        choices = cell.choices()
+        chosen = not any(job.name not in self._done for job in choices)
+        value = self._chosen(cell)[0] if chosen else None
+        repeats = cell.repeats(value) if chosen and (value is not None or not choices) else []
+        jobs = {job.name: job for job in [*choices, *repeats]}
+        phases: dict[str, Phase] = {}
+        for name in jobs:
+            if name in self._done:
+                phases[name] = "finished" if self._done[name].state == "finished" else "failed"
+            elif name in self._active:
+                phases[name] = "running"
+            else:
+                phases[name] = "elsewhere" if name in self._busy else "waiting"
+        over = [self._done[name] for name in jobs if phases[name] == "finished"]
+        shown = {job.name for job in (repeats or choices)}
+        # A training with the first seed may be both: of the choice and of the trainings after it.
+        both = cell.row.retrain is None and cell.budget.select_epochs in (None, cell.budget.epochs)
+        after = len(cell.row.seeds[: cell.budget.seeds]) - (1 if choices and both else 0)
+        errors = [self._done[name].error for name in jobs if phases[name] == "failed"]
+        return Progress(
+            cell,
+            phases,
+            total=max(len(jobs), len(choices) + after) if not (chosen and choices and value is None) else len(jobs),
+            value=value,
+            figures=[
+                {key: own for key, own in self._done[name].figures.items() if isinstance(own, int | float)}
+                for name in jobs
+                if name in shown and phases[name] == "finished"
+            ],
+            seconds=[run.seconds for run in over],
+            error=errors[-1] if errors else "",
+        )

@@ -1,0 +1,324 @@
+"""The command ``study``: lists, shows, trains and reports the tables of papers and of users."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from lightning_repshape.errors import ConfigError, did_you_mean
+from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_run
+from lightning_repshape.studies.registry import Row, Study, filtered, find_studies, import_beside, row_words, shipped
+
+if TYPE_CHECKING:
+    from lightning_repshape.studies.executors import Executor
+
+# What may stand behind "--": where and how a study is trained. What is trained, its file says.
+_GIVEN = (
+    "data.root", "data.download", "data.num_workers", "threads", "trainer.accelerator", "trainer.devices",
+    "trainer.num_nodes", "trainer.strategy", "trainer.precision",
+)  # fmt: skip
+
+_HELP = """\
+A study is a table: columns, methods, what is chosen by validation, seeds. The papers' tables are shipped; a YAML file
+of your own is named in place of an id.
+
+  lightning-repshape study list aaai19
+  lightning-repshape study show aaai19/table-7
+  lightning-repshape study run aaai19/table-7 --budget 0.2 --jobs 2 -- --data.root data
+  lightning-repshape study report aaai19/table-7 --to docs/results/table-7
+  lightning-repshape study report aaai19/table-7 --to docs/results/table-7 --check
+"""
+
+
+def run(words: list[str]) -> int:
+    """Runs the command.
+
+    Args:
+        words: The words after ``study``.
+
+    Returns:
+        The exit status: 0, or 1 where a training failed or a report's numbers do not check.
+
+    Raises:
+        RepshapeError: If something is wrong that the user can mend.
+    """
+    cut = words.index("--") if "--" in words else len(words)
+    options = _parser().parse_args(words[:cut])
+    given = words[cut + 1 :]
+    if given and options.action != "run":
+        raise ConfigError(f"study {options.action} takes no options of fit, so nothing stands behind '--'")
+    actions = {"list": _list, "show": _show, "report": _report}
+    return _run(options, given) if options.action == "run" else actions[options.action](options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lightning-repshape study", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="list | show | run | report")
+
+    def action(name: str, text: str, named: str | None) -> argparse.ArgumentParser:
+        own = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if named:
+            own.add_argument(
+                "studies", nargs=named, metavar="STUDY", help="an id, the first part of ids, or a YAML file"
+            )
+        own.add_argument(
+            "--filter", action="append", default=[], metavar="WORDS",
+            help="only rows of this column, method, table or data; joined by '+', all must fit; may be repeated",
+        )  # fmt: skip
+        return own
+
+    listing = action("list", "name the studies that there are", "*")
+    listing.add_argument("--rows", action="store_true", help="name their rows, too")
+    show = action("show", "show a study's columns, methods and published values", "+")
+    show.add_argument("--commands", action="store_true", help="print the call of fit behind every row")
+    running = action("run", "train what is not trained yet, then report", "+")
+    _out(running)
+    running.add_argument(
+        "--budget", type=float, default=1.0, metavar="PART", help="fraction of the epochs (default: 1)"
+    )
+    running.add_argument("--select_budget", type=float, metavar="PART", help="the same where a value is chosen")
+    running.add_argument("--train_size", type=int, metavar="N", help="at most so many training images (default: all)")
+    running.add_argument(
+        "--seeds", type=int, metavar="N", help="at most so many trainings a row (default: the study's)"
+    )
+    running.add_argument("--jobs", type=int, metavar="N", help="trainings at once (default: 1; ray: what fits)")
+    running.add_argument("--executor", choices=("local", "ray", "slurm"), default="local", help="default: local")
+    running.add_argument("--address", metavar="HOST", help="of a Ray cluster (default: one is started here)")
+    running.add_argument("--partition", metavar="NAME", help="of SLURM")
+    running.add_argument("--hours", type=float, default=4.0, metavar="H", help="of a SLURM job (default: 4)")
+    running.add_argument("--cpus", type=int, default=1, metavar="N", help="of a training (ray, slurm; default: 1)")
+    running.add_argument("--gpus", type=float, default=0, metavar="N", help="of a training (ray, slurm; default: 0)")
+    running.add_argument("--retries", type=int, default=2, metavar="N", help="of what was interrupted (default: 2)")
+    running.add_argument("--retry_failed", action="store_true", help="train anew what failed before")
+    running.add_argument("--dry_run", action="store_true", help="say what would be trained")
+    report = action("report", "write tables, figures and one HTML page from run folders", "+")
+    _out(report)
+    report.add_argument("--to", type=Path, metavar="FOLDER", help="of the report (default: OUT/report)")
+    report.add_argument("--check", action="store_true", help="verify that every number comes from a run that is there")
+    return parser
+
+
+def _out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("studies"), metavar="FOLDER", help="of the results (default: studies)"
+    )
+
+
+def _named(options: argparse.Namespace) -> tuple[list[Study], list[Row]]:
+    """The studies that were named, and their rows that were asked for."""
+    studies = list({study.id: study for name in options.studies for study in find_studies(name)}.values())
+    rows = filtered([row for study in studies for row in study.rows], options.filter)
+    if not rows:
+        known = sorted({part for study in studies for row in study.rows for part in (row.column, row.method, row.data)})
+        raise ConfigError(f"no row fits {' '.join(options.filter)!r}{did_you_mean(options.filter[-1], known)}")
+    present = {row.study for row in rows}
+    return [study for study in studies if study.id in present], rows
+
+
+def _list(options: argparse.Namespace) -> int:
+    if not options.studies:
+        options.studies = list(dict.fromkeys(study.id.partition("/")[0] for study in shipped()))
+    studies, rows = _named(options)
+    if options.rows:
+        print("\n".join(row.id for row in rows))
+        return 0
+    table = Table(box=None, pad_edge=False)
+    for name in ("study", "rows", "data", "title"):
+        table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
+    for study in studies:
+        table.add_row(study.id, str(sum(row.study == study.id for row in rows)), study.data, study.title)
+    _console().print(table, highlight=False)
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    studies, rows = _named(options)
+    console = _console()
+    chosen = {row.id for row in rows}
+    for study in studies:
+        console.print(f"[bold]{study.id}[/bold]  {study.title}", highlight=False)
+        console.print(f"{study.paper}{', ' + study.source if study.source else ''}", style="dim", highlight=False)
+        columns = [name for name in study.columns if any(row.column == name for row in rows if row.study == study.id)]
+        for figure in study.figures.values():
+            unit = f" ({figure.unit})" if figure.unit else ""
+            table = Table(title=f"published: {figure.name}{unit}", title_justify="left")
+            table.add_column("method")
+            for column in columns:
+                table.add_column(column, justify="right")
+            for method in study.methods:
+                cells = [study.row(column, method) for column in columns]
+                if any(row is not None and row.id in chosen for row in cells):
+                    shown = [row.published.get(figure.name) if row is not None else None for row in cells]
+                    table.add_row(method, *(own.show(figure.digits) if own else "" for own in shown))
+            console.print(table)
+        for note in study.notes:
+            console.print(f"- {note}", highlight=False, markup=False)
+        for row in rows:
+            if row.study == study.id and options.commands:
+                words = ["lightning-repshape", "fit", "--row", row.reference]
+                console.print(" ".join(words), highlight=False, markup=False, soft_wrap=True)
+        trainings = sum(_trainings(Cell(row, Path(), Budget())) for row in rows if row.study == study.id)
+        console.print(f"{trainings} trainings in all\n", highlight=False)
+    return 0
+
+
+def _trainings(cell: Cell) -> int:
+    """How many trainings a cell takes."""
+    choices = cell.choices()
+    repeats = cell.repeats(choices[0].variant.value if choices else None)
+    return len({job.name for job in [*choices, *repeats]})
+
+
+def _run(options: argparse.Namespace, given: list[str]) -> int:
+    _check_given(given)
+    if options.retries < 0:
+        raise ConfigError(f"--retries is {options.retries}; it must be at least 0")
+    studies, rows = _named(options)
+    budget = Budget(options.budget, options.select_budget, options.train_size, options.seeds)
+    results = options.out if options.dry_run else open_results(options.out, create=True)
+    cells = [Cell(row, results, budget) for row in rows]
+    if options.dry_run:
+        return _dry_run(cells)
+    _check_rows(cells, given)
+    executor = _executor(options)
+    # Imported late, so that list and show need nothing of it.
+    from lightning_repshape.studies.live import LiveTable
+    from lightning_repshape.studies.runner import Runner
+
+    threads = max(1, (os.cpu_count() or 1) // executor.slots) if options.executor == "local" else options.cpus
+    environment = {"OMP_NUM_THREADS": str(threads)} if "OMP_NUM_THREADS" not in os.environ else {}
+    environment |= _imports_beside(studies)
+    with LiveTable(studies, executor.slots) as live:
+        runner = Runner(
+            cells,
+            executor,
+            given,
+            retry_failed=options.retry_failed,
+            retries=options.retries,
+            watch=live.show,
+            environment=environment,
+        )
+        try:
+            progress = runner.run()
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on", file=sys.stderr)
+            return 130
+    executor.stop()
+    failed = [(name, own.error) for own in progress for name, phase in own.phases.items() if phase == "failed"]
+    if any(own.count("finished") for own in progress):
+        _write(studies, rows, results, results / "report")
+    for name, error in failed:
+        print(f"failed: {name}: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _imports_beside(studies: Sequence[Study]) -> dict[str, str]:
+    """Lets trainings import classes that stand beside a user's study."""
+    own = [str(study.file.resolve().parent) for study in studies if study.rows[0].reference != study.rows[0].id]
+    given = os.environ.get("PYTHONPATH")
+    places = [*dict.fromkeys(own), *([given] if given else [])]
+    return {"PYTHONPATH": os.pathsep.join(places)} if own else {}
+
+
+def _check_given(given: Sequence[str]) -> None:
+    for word in given:
+        name = word.partition("=")[0].lstrip("-")
+        if word.startswith("--") and name not in _GIVEN:
+            raise ConfigError(
+                f"--{name} changes what is trained, so it stands in the study's file (overrides), not on the command "
+                f"line; behind '--' there can be: {', '.join(_GIVEN)}"
+            )
+
+
+def _check_rows(cells: Sequence[Cell], given: Sequence[str]) -> None:
+    """Parses one call of every row of a user's study before anything runs; those that are shipped are tested."""
+    calls = {
+        cell.row.id: [*row_words(cell.row, (cell.choices() or cell.repeats(None))[0].variant), *given]
+        for cell in cells
+        if cell.row.reference != cell.row.id
+    }
+    if calls:
+        from lightning_repshape.training_cli import check_fit
+
+        for cell in cells:
+            import_beside(cell.row)
+        check_fit(calls)
+
+
+def _executor(options: argparse.Namespace) -> "Executor":
+    from lightning_repshape.studies.executors import LocalExecutor, RayExecutor, SlurmExecutor
+
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"--jobs is {options.jobs}; at least one training must run at once")
+    if options.executor == "ray":
+        return RayExecutor(options.address, options.cpus, options.gpus, options.jobs)
+    if options.executor == "slurm":
+        return SlurmExecutor(
+            options.out / ".slurm",
+            options.jobs or 16,
+            options.cpus,
+            int(options.gpus),
+            options.hours,
+            options.partition,
+        )
+    return LocalExecutor(options.jobs or 1, _gpus())
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _dry_run(cells: Sequence[Cell]) -> int:
+    table = Table(box=None, pad_edge=False)
+    for name in ("row", "trainings", "finished"):
+        table.add_column(name, justify="left" if name == "row" else "right")
+    total = 0
+    for cell in cells:
+        choices = cell.choices()
+        runs = {job.name: read_run(job.folder) for job in choices}
+        jobs = {job.name: job for job in [*choices, *cell.repeats(cell.chosen(runs)[0])]}
+        count = _trainings(cell)
+        finished = sum(read_run(job.folder).state == "finished" for job in jobs.values())
+        total += count - finished
+        table.add_row(cell.row.id, str(count), str(finished or ""))
+    _console().print(table, highlight=False)
+    print(f"{total} trainings left")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    studies, rows = _named(options)
+    results = open_results(options.out)
+    folder = options.to or results / "report"
+    if options.check:
+        from lightning_repshape.studies.report import check_report
+
+        problems = check_report(folder, results)
+        for problem in problems:
+            print(f"wrong: {problem}", file=sys.stderr)
+        print(f"{folder}: {len(problems)} problems" if problems else f"{folder}: every number has its run")
+        return 1 if problems else 0
+    _write(studies, rows, results, folder)
+    return 0
+
+
+def _write(studies: Sequence[Study], rows: Sequence[Row], results: Path, folder: Path) -> None:
+    from lightning_repshape.studies.report import write_report
+    from lightning_repshape.studies.results import read_results
+
+    found = read_results(results, studies, [row.id for row in rows])
+    write_report(folder, found)
+    print(f"report: {folder / 'report.html'}")
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=160)

@@ -68,6 +68,7 @@ class LiveTable:
                     self._printed.add(name)
                     note = f": {own.error}" if phase == "failed" and own.error else ""
                     self.console.print(f"{phase} {name}{note}", soft_wrap=True, highlight=False, markup=False)
+        self.console.file.flush()  # a log that is watched
 
     def table(self, progress: Sequence[Progress], room: int | None = None) -> Table:
         """The table.

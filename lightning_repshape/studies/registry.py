@@ -293,18 +293,21 @@ def filtered(rows: Iterable[Row], patterns: Sequence[str]) -> list[Row]:
 
     Args:
         rows: The rows.
-        patterns: Parts of ids, or names of data sets; several parts joined by ``+`` must all fit. None: all rows.
+        patterns: Names of tables, columns, methods or data sets, or what stands between dashes in them, such as
+            ``resnet18`` in ``cifar10-resnet18``; several joined by ``+`` must all fit. None: all rows.
 
     Returns:
         The rows, in order.
     """
 
-    def fits(row: Row, pattern: str) -> bool:
-        parts = [part.strip().lower() for part in pattern.split("+")]
-        own = {*row.id.lower().split("/"), row.id.lower(), row.data.lower()}
-        return all(part in own or ("/" in part and part in row.id.lower()) for part in parts)
+    def fits(row: Row, word: str) -> bool:
+        names = (*row.id.lower().split("/"), row.data.lower())
+        return any(f"-{word}-" in f"-{name}-" for name in names) or ("/" in word and word in row.id.lower())
 
-    return [row for row in rows if not patterns or any(fits(row, pattern) for pattern in patterns)]
+    def all_fit(row: Row, pattern: str) -> bool:
+        return all(fits(row, word.strip()) for word in pattern.lower().split("+"))
+
+    return [row for row in rows if not patterns or any(all_fit(row, pattern) for pattern in patterns)]
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------

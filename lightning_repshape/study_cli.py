@@ -2,16 +2,19 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_run
+from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
 from lightning_repshape.studies.registry import Row, Study, filtered, find_studies, import_beside, row_words, shipped
 
 if TYPE_CHECKING:
@@ -56,8 +59,13 @@ def run(words: list[str]) -> int:
     return _run(options, given) if options.action == "run" else actions[options.action](options)
 
 
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog.removeprefix('lightning-repshape ')}: {message}")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _OneLineParser(
         prog="lightning-repshape study", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="list | show | run | report")
@@ -92,15 +100,15 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--executor", choices=("local", "ray", "slurm"), default="local", help="default: local")
     running.add_argument("--address", metavar="HOST", help="of a Ray cluster (default: one is started here)")
     running.add_argument("--partition", metavar="NAME", help="of SLURM")
-    running.add_argument("--hours", type=float, default=4.0, metavar="H", help="of a SLURM job (default: 4)")
-    running.add_argument("--cpus", type=int, default=1, metavar="N", help="of a training (ray, slurm; default: 1)")
-    running.add_argument("--gpus", type=float, default=0, metavar="N", help="of a training (ray, slurm; default: 0)")
+    running.add_argument("--hours", type=float, metavar="H", help="of a SLURM job (default: 4)")
+    running.add_argument("--cpus", type=int, metavar="N", help="of a training (ray, slurm; default: 1)")
+    running.add_argument("--gpus", type=float, metavar="N", help="of a training (ray, slurm; default: 0)")
     running.add_argument("--retries", type=int, default=2, metavar="N", help="of what was interrupted (default: 2)")
     running.add_argument("--retry_failed", action="store_true", help="train anew what failed before")
     running.add_argument("--dry_run", action="store_true", help="say what would be trained")
     report = action("report", "write tables, figures and one HTML page from run folders", "+")
     _out(report)
-    report.add_argument("--to", type=Path, metavar="FOLDER", help="of the report (default: OUT/report)")
+    report.add_argument("--to", type=Path, metavar="FOLDER", help="of the report (default: OUT/report/STUDY)")
     report.add_argument("--check", action="store_true", help="verify that every number comes from a run that is there")
     return parser
 
@@ -113,7 +121,13 @@ def _out(parser: argparse.ArgumentParser) -> None:
 
 def _named(options: argparse.Namespace) -> tuple[list[Study], list[Row]]:
     """The studies that were named, and their rows that were asked for."""
-    studies = list({study.id: study for name in options.studies for study in find_studies(name)}.values())
+    named = {study.file.resolve() / study.id: study for name in options.studies for study in find_studies(name)}
+    studies = list(named.values())
+    twice = [study.id for study in studies if sum(study.id == other.id for other in studies) > 1]
+    if twice:
+        raise ConfigError(
+            f"two files hold a study {twice[0]}: its runs would lie in one folder; rename one of the files"
+        )
     rows = filtered([row for study in studies for row in study.rows], options.filter)
     if not rows:
         known = sorted({part for study in studies for row in study.rows for part in (row.column, row.method, row.data)})
@@ -133,7 +147,8 @@ def _list(options: argparse.Namespace) -> int:
     for name in ("study", "rows", "data", "title"):
         table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
     for study in studies:
-        table.add_row(study.id, str(sum(row.study == study.id for row in rows)), study.data, study.title)
+        count = sum(row.study == study.id for row in rows)
+        table.add_row(study.id, str(count), escape(study.data), escape(study.title))
     _console().print(table, highlight=False)
     return 0
 
@@ -143,12 +158,13 @@ def _show(options: argparse.Namespace) -> int:
     console = _console()
     chosen = {row.id for row in rows}
     for study in studies:
-        console.print(f"[bold]{study.id}[/bold]  {study.title}", highlight=False)
-        console.print(f"{study.paper}{', ' + study.source if study.source else ''}", style="dim", highlight=False)
+        console.print(f"[bold]{study.id}[/bold]  {escape(study.title)}", highlight=False)
+        source = f"{study.paper}{', ' + study.source if study.source else ''}"
+        console.print(source, style="dim", highlight=False, markup=False)
         columns = [name for name in study.columns if any(row.column == name for row in rows if row.study == study.id)]
         for figure in study.figures.values():
             unit = f" ({figure.unit})" if figure.unit else ""
-            table = Table(title=f"published: {figure.name}{unit}", title_justify="left")
+            table = Table(title=escape(f"published: {figure.name}{unit}"), title_justify="left")
             table.add_column("method")
             for column in columns:
                 table.add_column(column, justify="right")
@@ -156,7 +172,7 @@ def _show(options: argparse.Namespace) -> int:
                 cells = [study.row(column, method) for column in columns]
                 if any(row is not None and row.id in chosen for row in cells):
                     shown = [row.published.get(figure.name) if row is not None else None for row in cells]
-                    table.add_row(method, *(own.show(figure.digits) if own else "" for own in shown))
+                    table.add_row(method, *(escape(own.show(figure.digits)) if own else "" for own in shown))
             console.print(table)
         for note in study.notes:
             console.print(f"- {note}", highlight=False, markup=False)
@@ -178,21 +194,21 @@ def _trainings(cell: Cell) -> int:
 
 def _run(options: argparse.Namespace, given: list[str]) -> int:
     _check_given(given)
-    if options.retries < 0:
-        raise ConfigError(f"--retries is {options.retries}; it must be at least 0")
+    _check_numbers(options)
     studies, rows = _named(options)
     budget = Budget(options.budget, options.select_budget, options.train_size, options.seeds)
-    results = options.out if options.dry_run else open_results(options.out, create=True)
+    fresh = options.dry_run and not options.out.exists()
+    results = options.out if fresh else open_results(options.out, create=not options.dry_run)
     cells = [Cell(row, results, budget) for row in rows]
     if options.dry_run:
-        return _dry_run(cells)
+        return _dry_run(cells, options)
     _check_rows(cells, given)
-    executor = _executor(options)
+    executor = _executor(options, given)
     # Imported late, so that list and show need nothing of it.
     from lightning_repshape.studies.live import LiveTable
     from lightning_repshape.studies.runner import Runner
 
-    threads = max(1, (os.cpu_count() or 1) // executor.slots) if options.executor == "local" else options.cpus
+    threads = max(1, (os.cpu_count() or 1) // executor.slots) if options.executor == "local" else options.cpus or 1
     environment = {"OMP_NUM_THREADS": str(threads)} if "OMP_NUM_THREADS" not in os.environ else {}
     environment |= _imports_beside(studies)
     with LiveTable(studies, executor.slots) as live:
@@ -205,15 +221,22 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             watch=live.show,
             environment=environment,
         )
+        for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: no training is left behind
+            signal.signal(number, _end)
         try:
             progress = runner.run()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, _Ended) as stop:
             print("interrupted; the same command goes on", file=sys.stderr)
-            return 130
+            return stop.status if isinstance(stop, _Ended) else 130
     executor.stop()
     failed = [(name, own.error) for own in progress for name, phase in own.phases.items() if phase == "failed"]
     if any(own.count("finished") for own in progress):
-        _write(studies, rows, results, results / "report")
+        for study in studies:
+            # Rows that were trained before belong to the table, too.
+            wanted = {row.id for row in rows} | {row.id for row in study.rows if (results / row.trained_as).is_dir()}
+            own = [row for row in study.rows if row.id in wanted]
+            if any((results / row.trained_as).is_dir() for row in own):
+                _write([study], own, results, _place(results, [study]))
     for name, error in failed:
         print(f"failed: {name}: {error}", file=sys.stderr)
     return 1 if failed else 0
@@ -227,23 +250,55 @@ def _imports_beside(studies: Sequence[Study]) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(places)} if own else {}
 
 
+class _Ended(Exception):
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by signal {number}")
+        self.status = 128 + number
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Ended(number)
+
+
 def _check_given(given: Sequence[str]) -> None:
     for word in given:
         name = word.partition("=")[0].lstrip("-")
-        if word.startswith("--") and name not in _GIVEN:
+        if word.startswith("-") and name not in _GIVEN:
             raise ConfigError(
-                f"--{name} changes what is trained, so it stands in the study's file (overrides), not on the command "
-                f"line; behind '--' there can be: {', '.join(_GIVEN)}"
+                f"{word.partition('=')[0]} changes what is trained, so it stands in the study's file (overrides), not "
+                f"on the command line; behind '--' there can be: {', '.join(_GIVEN)}"
             )
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    """Options that cannot work, and those that the executor has no use for."""
+    for name, least in (("retries", 0), ("jobs", 1), ("cpus", 1), ("gpus", 0), ("hours", 0)):
+        value = getattr(options, name)
+        if value is not None and (value < least or (name == "hours" and value == 0)):
+            raise ConfigError(f"--{name} is {value:g}; it must be {'above' if name == 'hours' else 'at least'} {least}")
+    of_executor = {
+        "local": (),
+        "ray": ("address", "cpus", "gpus"),
+        "slurm": ("partition", "hours", "cpus", "gpus"),
+    }[options.executor]
+    for name in ("address", "partition", "hours", "cpus", "gpus"):
+        if getattr(options, name) is not None and name not in of_executor:
+            raise ConfigError(f"--{name} has no meaning with --executor {options.executor}")
+    if options.executor == "slurm" and options.gpus and options.gpus != int(options.gpus):
+        raise ConfigError(f"--gpus is {options.gpus:g}; SLURM gives whole ones")
 
 
 def _check_rows(cells: Sequence[Cell], given: Sequence[str]) -> None:
     """Parses one call of every row of a user's study before anything runs; those that are shipped are tested."""
-    calls = {
-        cell.row.id: [*row_words(cell.row, (cell.choices() or cell.repeats(None))[0].variant), *given]
-        for cell in cells
-        if cell.row.reference != cell.row.id
-    }
+    calls = {}
+    for cell in cells:
+        if cell.row.reference != cell.row.id:
+            first = [*cell.choices(), *cell.repeats(cell.row.select.values[0] if cell.row.select else None)]
+            for job in (first[0], first[-1]):  # of a choice, and after it
+                calls[f"{cell.row.id}{' (retrain)' if job.variant.retrain else ''}"] = [
+                    *row_words(cell.row, job.variant),
+                    *given,
+                ]
     if calls:
         from lightning_repshape.training_cli import check_fit
 
@@ -252,53 +307,57 @@ def _check_rows(cells: Sequence[Cell], given: Sequence[str]) -> None:
         check_fit(calls)
 
 
-def _executor(options: argparse.Namespace) -> "Executor":
+def _executor(options: argparse.Namespace, given: Sequence[str]) -> "Executor":
     from lightning_repshape.studies.executors import LocalExecutor, RayExecutor, SlurmExecutor
 
-    if options.jobs is not None and options.jobs < 1:
-        raise ConfigError(f"--jobs is {options.jobs}; at least one training must run at once")
+    cpus, gpus = options.cpus or 1, options.gpus or 0
     if options.executor == "ray":
-        return RayExecutor(options.address, options.cpus, options.gpus, options.jobs)
+        return RayExecutor(options.address, cpus, gpus, options.jobs)
     if options.executor == "slurm":
-        return SlurmExecutor(
-            options.out / ".slurm",
-            options.jobs or 16,
-            options.cpus,
-            int(options.gpus),
-            options.hours,
-            options.partition,
-        )
-    return LocalExecutor(options.jobs or 1, _gpus())
+        folder = options.out.resolve() / ".slurm"
+        return SlurmExecutor(folder, options.jobs or 16, cpus, int(gpus), options.hours or 4.0, options.partition)
+    takes_devices = any(word.partition("=")[0] == "--trainer.devices" for word in given)
+    return LocalExecutor(options.jobs or 1, () if takes_devices else _gpus())
 
 
-def _gpus() -> int:
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
-    return torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip()]
+    return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _dry_run(cells: Sequence[Cell]) -> int:
+def _dry_run(cells: Sequence[Cell], options: argparse.Namespace) -> int:
     table = Table(box=None, pad_edge=False)
     for name in ("row", "trainings", "finished"):
         table.add_column(name, justify="left" if name == "row" else "right")
     total = 0
     for cell in cells:
         choices = cell.choices()
-        runs = {job.name: read_run(job.folder) for job in choices}
+        runs = {job.name: read_job(job) for job in choices}
         jobs = {job.name: job for job in [*choices, *cell.repeats(cell.chosen(runs)[0])]}
         count = _trainings(cell)
-        finished = sum(read_run(job.folder).state == "finished" for job in jobs.values())
-        total += count - finished
+        states = [read_job(job).state for job in jobs.values()]
+        finished = states.count("finished")
+        total += count - finished - (0 if options.retry_failed else states.count("failed"))
         table.add_row(cell.row.id, str(count), str(finished or ""))
     _console().print(table, highlight=False)
     print(f"{total} trainings left")
     return 0
 
 
+def _place(results: Path, studies: Sequence[Study]) -> Path:
+    """Where a report goes by itself: of one study, beside those of others."""
+    return results / "report" / (studies[0].id.replace("/", "-") if len(studies) == 1 else "all")
+
+
 def _report(options: argparse.Namespace) -> int:
     studies, rows = _named(options)
     results = open_results(options.out)
-    folder = options.to or results / "report"
+    folder = options.to or _place(results, studies)
     if options.check:
         from lightning_repshape.studies.report import check_report
 

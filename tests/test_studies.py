@@ -17,14 +17,17 @@ import pytest
 import yaml
 from rich.console import Console
 
+from lightning_repshape import study_cli
 from lightning_repshape.cli import main
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.runs import read_json
+from lightning_repshape.studies import executors
 from lightning_repshape.studies.executors import (
     Executor,
     LocalExecutor,
     RayExecutor,
     SlurmExecutor,
+    Task,
     claimed,
     is_claimed,
 )
@@ -146,6 +149,7 @@ def test_a_training_that_is_always_killed_is_given_up(tmp_path: Path, trace: Pat
     own = Runner(cells(tmp_path, Budget(seeds=1))[:1], LocalExecutor(1), command=command, retries=1)
     (progress,) = own.run()
     assert progress.count("failed") == 1 and "interrupted too often" in progress.error
+    assert read_run(own.cells[0].repeats(None)[0].folder).state == "failed", "others and the report see it, too"
     log = (tmp_path / "results/logs/my/default/baseline/seed-0.txt").read_text()
     assert log.count("$ lightning-repshape fit") == 2  # once, and one retry
 
@@ -211,6 +215,46 @@ def test_a_corrupt_run_folder_is_named_and_not_touched(tmp_path: Path, trace: Pa
     (progress,) = runner(own).run()
     assert progress.count("failed") == 1 and str(folder) in progress.error
     assert (folder / "manifest.json").read_text() == "{ half"
+
+
+def test_a_run_of_yesterdays_row_is_not_taken_for_todays(tmp_path: Path, trace: Path) -> None:
+    real = cells(tmp_path, Budget(seeds=1))[:1]
+    runner(real).run()
+    file = real[0].repeats(None)[0].folder / "manifest.json"
+    manifest = read_json(file)
+    file.write_text(json.dumps({**manifest, "study": real[0].repeats(None)[0].about()}))
+    assert runner(real).run()[0].count("finished") == 1
+    (progress,) = runner(cells(tmp_path, Budget(seeds=1), overrides={"trainer.max_epochs": 7})[:1]).run()
+    assert progress.count("failed") == 1 and "had other configs or overrides" in progress.error
+
+
+def test_different_values_have_different_folders(tmp_path: Path) -> None:
+    select = {**STUDY["select"], "values": [1, -1, [1], "a b", "a-b"]}
+    choices = cells(tmp_path, select=select)[1].choices()
+    assert len({job.leaf.lower() for job in choices}) == 5 and choices[0].leaf == "value-1_seed-0"
+    with pytest.raises(ConfigError, match="names one twice"):
+        cells(tmp_path, select={**select, "values": [1, 1.0]})
+
+
+def test_many_may_begin_a_folder_at_once(tmp_path: Path) -> None:
+    code = "import sys, pathlib; from lightning_repshape.studies import jobs; "
+    code += "jobs.open_results(pathlib.Path(sys.argv[1]), create=True)"
+    for number in range(3):
+        words = [sys.executable, "-c", code, str(tmp_path / str(number))]
+        begun = [subprocess.Popen(words, stderr=subprocess.PIPE) for _ in range(4)]
+        assert [process.wait() for process in begun] == [0] * 4
+
+
+def test_gpus_are_those_that_the_user_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 3")
+    assert study_cli._gpus() == ["2", "3"]
+    seen: list[str] = []
+    monkeypatch.setattr(executors, "train", lambda task, stopped: seen.append(task.environment["CUDA_VISIBLE_DEVICES"]))
+    executor = LocalExecutor(2, ["2", "3"])
+    for job in cells(tmp_path)[0].repeats(None)[:2]:
+        executor.submit(Task(job, (), (), False, {}, STANDIN, "."))
+    wait_for(lambda: len(seen) == 2)
+    assert sorted(seen) == ["2", "3"]
 
 
 def test_the_live_table(tmp_path: Path, trace: Path) -> None:
@@ -321,6 +365,9 @@ def test_slurm_jobs_through_submitit(tmp_path: Path, trace: Path) -> None:
         (["run", "aaai19/table-7", "--budget", "2"], "fraction of the epochs in (0, 1]"),
         (["run", "aaai19/table-7", "--jobs", "0"], "--jobs is 0"),
         (["run", "aaai19/table-7", "--", "--trainer.max_epochs", "1"], "stands in the study's file"),
+        (["run", "aaai19/table-7", "--", "-c", "other.yaml"], "-c changes what is trained"),
+        (["run", "aaai19/table-7", "--gpus", "1"], "--gpus has no meaning with --executor local"),
+        (["run", "aaai19/table-7", "--budget", "x"], "invalid float value"),
         (["list", "aaai19", "--", "--threads", "1"], "nothing stands behind '--'"),
         (["report", "aaai19/table-7", "--out", "nowhere"], "holds no results of studies"),
     ],

@@ -85,7 +85,7 @@ class Results:
             sessions[0] |= {"status": "failed", "error": "DivergenceError: loss <nan> | at step 3"}
         else:
             sessions[0] |= {"status": status}
-        machine = {"processor": "x86_64", "threads": 1, "accelerator": "cpu"}
+        machine = {"cpu": "some processor", "threads": 1, "accelerator": "cpu"}
         manifest = {"format": 1, "study": job.about(), "machine": machine, "sessions": sessions}
         (job.folder / "manifest.json").write_text(json.dumps(manifest))
         figures: dict[str, float] = {} if error is None else {"test/error": error, "step": 50}
@@ -187,7 +187,7 @@ def test_cost_is_a_median_over_seeds_of_all_their_sessions(results: Results) -> 
 def test_runs_of_another_kind_of_machine_give_no_ratio(results: Results) -> None:
     fill(results)
     for file in (results.folder / "small/all/plain").rglob("manifest.json"):
-        file.write_text(file.read_text().replace('"cpu"', '"Another GPU"'))
+        file.write_text(file.read_text().replace('"accelerator": "cpu"', '"accelerator": "Another GPU"'))
     cell = results.read().cell("all", "penalty")
     assert cell is not None and cell.cost.step_ratio is None and cell.cost.step_seconds is not None
 

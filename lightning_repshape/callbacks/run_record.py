@@ -102,6 +102,8 @@ class RunRecord(SkipsSteps, Callback):
         self.row = dict(row or {})
         self._session: dict[str, Any] | None = None
         self._started = 0.0
+        self._validated = 0.0  # seconds of validation within training
+        self._validation_began = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agrees on the folder across ranks and opens a session in the manifest.
@@ -137,6 +139,7 @@ class RunRecord(SkipsSteps, Callback):
                 "system": platform.platform(),
                 "processor": platform.machine(),
                 "threads": torch.get_num_threads(),
+                "cpu": _cpu_name(),
                 "accelerator": _accelerator_name(trainer),
             },
             "seed": global_seed(),
@@ -177,7 +180,7 @@ class RunRecord(SkipsSteps, Callback):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSVLogger):
                 logger.truncate(trainer.current_epoch)
-        self._started = time.perf_counter()
+        self._started, self._validated = time.perf_counter(), 0.0
         if trainer.is_global_zero:
             self._save(read_json(self.folder / MANIFEST))
 
@@ -190,10 +193,19 @@ class RunRecord(SkipsSteps, Callback):
         """
         if self._session is not None and "first_step" in self._session:
             steps = trainer.global_step - self._session["first_step"]
-            seconds = time.perf_counter() - self._started
+            seconds = time.perf_counter() - self._started - self._validated
             self._session.update(steps=steps, epochs=trainer.current_epoch - self._session["first_epoch"])
             self._session["steps_per_second"] = round(steps / seconds, 3) if seconds > 0 else 0.0
         self._write_metrics(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock of training.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+        """
+        self._validation_began = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the scalars of ``validate``.
@@ -202,6 +214,7 @@ class RunRecord(SkipsSteps, Callback):
             trainer: The trainer.
             pl_module: The module.
         """
+        self._validated += time.perf_counter() - self._validation_began
         if trainer.state.fn == "validate":
             self._write_metrics(trainer)
 
@@ -308,6 +321,16 @@ def _commit() -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return {"commit": head.stdout.strip(), "uncommitted_changes": bool(status.stdout.strip())}
+
+
+def _cpu_name() -> str:
+    """The processor's name; what kind it is where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _accelerator_name(trainer: Trainer) -> str:

@@ -16,13 +16,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.studies.jobs import Job, read_run, record_failure
+from lightning_repshape.studies.jobs import Job, read_job, read_run, record_failure
 
 _GRACE_SECONDS = 60.0  # a training that is interrupted writes what it has
 
@@ -36,16 +36,20 @@ class Task:
     Args:
         job: The training.
         words: Of ``fit``, for a training that begins.
+        given: Further words, that say where and how; for a training that goes on, too.
         retry_failed: Whether a training that failed before begins anew.
         environment: Variables that the process gets besides its own.
         command: What ``fit`` and its words are handed to.
+        folder: The working directory, which paths among the words are relative to.
     """
 
     job: Job
     words: tuple[str, ...]
+    given: tuple[str, ...]
     retry_failed: bool
     environment: Mapping[str, str]
     command: tuple[str, ...]
+    folder: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,25 +117,25 @@ def train(task: Task, stopped: Callable[[], bool] = lambda: False) -> Ended:
     with claimed(job.lock) as claim:
         if claim is None:
             return Ended("busy")
-        run = read_run(job.folder)
+        run = read_job(job)
         if run.state == "finished":
             return Ended("finished")
         if run.state == "corrupt" or (run.state == "failed" and not task.retry_failed):
             return Ended("failed", run.error)
         if run.resumable() and run.state != "failed":
-            words = ["--run_dir", str(job.folder), "--ckpt_path", "last"]
+            words = ["--run_dir", str(job.folder), "--ckpt_path", "last", *task.given]
         else:
             if job.folder.exists():
                 shutil.rmtree(job.folder)
-            words = [*task.words, "--run_dir", str(job.folder)]
+            words = [*task.words, *task.given, "--run_dir", str(job.folder)]
         status = _fit(words, task, claim, stopped)
-        run = read_run(job.folder)
+        run = read_job(job)
         if status == 0 and run.state == "finished":
             return Ended("finished")
         message = _last_line(job.log)
         if status in (0, 1, 2):
             record_failure(job, message if status else "the training ended without test figures")
-            return Ended("failed", read_run(job.folder).error)
+            return Ended("failed", read_run(job.folder).error or message)
         return Ended("interrupted", f"ended by signal {-status}" if status < 0 else message)
 
 
@@ -148,6 +152,7 @@ def _fit(words: list[str], task: Task, claim: int, stopped: Callable[[], bool]) 
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **task.environment},
+            cwd=task.folder if Path(task.folder).is_dir() else None,
             pass_fds=(claim,),
             start_new_session=True,  # Ctrl-C reaches the study, which hands it on
         )
@@ -163,8 +168,11 @@ def _fit(words: list[str], task: Task, claim: int, stopped: Callable[[], bool]) 
 
 
 def _interrupt(process: "subprocess.Popen[bytes]") -> None:
-    """Ctrl-C for a training, and an end by force where that does not help."""
-    for number, patience in ((signal.SIGINT, _GRACE_SECONDS), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+    """Ends a training in an orderly way, and by force where that does not help.
+
+    Not by SIGINT: processes in the background and those of Ray's workers do not receive it.
+    """
+    for number, patience in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, 5.0)):
         if process.poll() is None:
             try:
                 os.killpg(process.pid, number)
@@ -213,16 +221,17 @@ class LocalExecutor:
 
     Args:
         slots: How many at once.
-        gpus: How many GPUs there are; the trainings take turns on them. Default: as the trainings find them.
+        gpus: The GPUs' names as ``CUDA_VISIBLE_DEVICES`` has them; the trainings take turns on them, one each. Default:
+            each training sees what this process sees.
 
     Raises:
         ConfigError: If there would be none at once.
     """
 
-    def __init__(self, slots: int = 1, gpus: int = 0) -> None:
+    def __init__(self, slots: int = 1, gpus: Sequence[str] = ()) -> None:
         if slots < 1:
             raise ConfigError(f"--jobs is {slots}; at least one training must run at once")
-        self.slots, self.gpus = slots, gpus
+        self.slots, self.gpus = slots, tuple(gpus)
         self._stop = threading.Event()
         self._pool = concurrent.futures.ThreadPoolExecutor(slots)
         self._free = list(range(slots))
@@ -236,7 +245,7 @@ class LocalExecutor:
         """
         slot = self._free.pop(0)
         if self.gpus:
-            device = {"CUDA_VISIBLE_DEVICES": str(slot % self.gpus)}
+            device = {"CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]}
             task = dataclasses.replace(task, environment={**task.environment, **device})
         self._active[self._pool.submit(train, task, self._stop.is_set)] = (task.job.name, slot)
 
@@ -254,7 +263,10 @@ class LocalExecutor:
         for future in done:
             name, slot = self._active.pop(future)
             self._free.append(slot)
-            found[name] = future.result()
+            try:
+                found[name] = future.result()
+            except OSError as error:  # of one training's files; the others go on
+                found[name] = Ended("failed", str(error))
         return found
 
     def stop(self) -> None:
@@ -327,8 +339,8 @@ class RayExecutor:
             name = self._active.pop(reference)
             try:
                 found[name] = self._ray.get(reference)
-            except self._ray.exceptions.RayTaskError as error:
-                raise error.as_instanceof_cause() from error
+            except OSError as error:  # Ray raises what the task raised
+                found[name] = Ended("failed", str(error))
             except self._ray.exceptions.RayError as error:
                 found[name] = Ended("interrupted", f"its worker died ({type(error).__name__})")
         return found
@@ -338,7 +350,7 @@ class RayExecutor:
         for reference in self._active:
             self._ray.cancel(reference)
         if self._active:
-            self._ray.wait(list(self._active), num_returns=len(self._active), timeout=_GRACE_SECONDS)
+            self._ray.wait(list(self._active), num_returns=len(self._active), timeout=_GRACE_SECONDS + 15)
         if self._ours:
             self._ray.shutdown()
 

@@ -6,6 +6,7 @@ folder: a study is resumed, selected from and reported by looking at run folders
 """
 
 import dataclasses
+import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -18,11 +19,10 @@ from lightning_repshape.runs import (
     METRICS,
     checkpoint_folder,
     folder_name,
-    make_folder,
     read_json,
     write_json,
 )
-from lightning_repshape.studies.registry import Row, Selection, Variant
+from lightning_repshape.studies.registry import RESERVED, Row, Selection, Variant, about, digest
 
 FORMAT = 1
 INDEX = "studies.json"
@@ -38,22 +38,25 @@ def open_results(folder: Path, create: bool = False) -> Path:
         create: Whether to begin one where there is none.
 
     Returns:
-        The folder.
+        The folder, as an absolute path: workers elsewhere have another working directory.
 
     Raises:
         ConfigError: If it is absent, of another version, or something else.
     """
+    folder = folder.resolve()
     index = folder / INDEX
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; choose another folder with --out")
     if not index.is_file():
         if not create:
-            raise ConfigError(
-                f"{folder} holds no results of studies ({INDEX} is missing); name their folder with --out"
-            )
-        if folder.is_dir() and any(folder.iterdir()):
-            raise ConfigError(
-                f"{folder} holds something else than results of studies; choose another folder with --out"
-            )
-        write_json(make_folder(folder) / INDEX, {"format": FORMAT})
+            raise ConfigError(f"{folder} holds no results of studies (no {INDEX}); name their folder with --out")
+        # What begins with a dot is being written, maybe by another runner that begins here, too.
+        if folder.is_dir() and any(not path.name.startswith(".") and path.name != INDEX for path in folder.iterdir()):
+            raise ConfigError(f"{folder} holds something else than results; choose another folder with --out")
+        try:
+            write_json(index, {"format": FORMAT})
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be written ({error.strerror}); choose another with --out") from error
     found = read_json(index).get("format")
     if found != FORMAT:
         raise ConfigError(
@@ -81,7 +84,7 @@ class Job:
     def leaf(self) -> str:
         """The run folder's own name."""
         own = self.variant
-        parts = [f"value-{folder_name(own.value)}"] if own.value is not None else []
+        parts = [f"value-{_name_of(own.value)}"] if own.value is not None else []
         parts += ["retrained"] if own.retrain else []
         parts += [f"budget-{own.epochs:g}"] if own.epochs != 1 else []
         parts += [f"images-{own.train_size}"] if own.train_size is not None else []
@@ -109,7 +112,13 @@ class Job:
 
     def about(self) -> dict[str, Any]:
         """What the run's manifest says of the row."""
-        return {"row": self.row.trained_as, **dataclasses.asdict(self.variant)}
+        return about(self.row, self.variant)
+
+
+def _name_of(value: str) -> str:
+    """A value as a part of a folder's name; of two values, two names."""
+    name = folder_name(value)
+    return name if name == value else f"{name}-{hashlib.blake2b(value.encode(), digest_size=3).hexdigest()}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,13 +142,17 @@ class Run:
     @property
     def sessions(self) -> list[Mapping[str, Any]]:
         """The manifest's sessions, oldest first."""
-        found = self.manifest.get("sessions", [])
-        return [own for own in found if isinstance(own, dict)] if isinstance(found, list) else []
+        return list(self.manifest.get("sessions", []))
 
     @property
     def seconds(self) -> float:
         """How long all its sessions took."""
         return float(sum(own.get("wall_seconds") or 0 for own in self.sessions))
+
+    def progress(self) -> float:
+        """When its last checkpoint was written, in seconds since 1970; 0 where there is none."""
+        last = checkpoint_folder(self.folder) / "last.ckpt"
+        return last.stat().st_mtime if last.is_file() else 0.0
 
     def resumable(self) -> bool:
         """Whether there is a checkpoint to go on from."""
@@ -162,9 +175,7 @@ def read_run(folder: Path) -> Run:
     except (RepshapeError, OSError) as error:
         return Run(folder, "corrupt", error=str(error))
     run = Run(folder, "interrupted", figures, manifest)
-    if not isinstance(manifest.get("sessions", []), list) or any(
-        not isinstance(value, int | float | str) for value in figures.values()
-    ):
+    if not _is_record(manifest) or any(not isinstance(value, int | float | str) for value in figures.values()):
         return Run(folder, "corrupt", error=f"{folder / MANIFEST} or {METRICS} beside it is no record of a run")
     sessions = run.sessions
     if not sessions:
@@ -177,6 +188,52 @@ def read_run(folder: Path) -> Run:
     if last.get("status") == "finished" and "test" in stages:
         return dataclasses.replace(run, state="finished")
     return run
+
+
+def _is_record(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest's sessions are what a run writes."""
+    sessions = manifest.get("sessions", [])
+    return isinstance(sessions, list) and all(
+        isinstance(own, dict)
+        and isinstance(own.get("stage", ""), str)
+        and isinstance(own.get("status", ""), str)
+        and isinstance(own.get("wall_seconds") or 0.0, int | float)
+        for own in sessions
+    )
+
+
+def read_job(job: Job) -> Run:
+    """Reads a training's run folder, and looks whether it is the training that the row asks for today.
+
+    Args:
+        job: The training.
+
+    Returns:
+        What the folder holds: ``corrupt`` where the row, or a config that it names, was another one at the time.
+    """
+    run = read_run(job.folder)
+    problem = outdated(run, job.row, job.variant) if run.state not in ("missing", "corrupt") else ""
+    return dataclasses.replace(run, state="corrupt", error=f"{run.folder}: {problem}") if problem else run
+
+
+def outdated(run: Run, row: Row, variant: Variant) -> str:
+    """What is wrong with a run that was trained from another row than today's of the same name.
+
+    Args:
+        run: The run.
+        row: The row as it is today.
+        variant: What of it the run trains.
+
+    Returns:
+        A sentence; empty where nothing is wrong.
+    """
+    own = run.manifest.get(STUDY)
+    theirs = own.get("digest") if isinstance(own, dict) else None
+    if theirs is None or theirs == digest(row, variant):
+        return ""
+    return (
+        f"it was trained when {row.id} had other configs or overrides; move it away, or choose other results by --out"
+    )
 
 
 def record_failure(job: Job, error: str) -> None:
@@ -329,6 +386,7 @@ def runs_under(results: Path, row_id: str = "") -> Iterator[Run]:
         if MANIFEST in files:
             found.append(Path(place))
             folders.clear()
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "logs")
+        hidden = RESERVED if Path(place) == results else ()
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in hidden)
     for folder in sorted(found):
         yield read_run(folder)

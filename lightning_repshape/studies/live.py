@@ -82,13 +82,17 @@ class LiveTable:
         """
         table = Table(caption=self._summary(progress), caption_justify="left")
         for name in ("row", "done", "running", "failed", "value", "best so far", "time left"):
-            table.add_column(name, justify="left" if name in ("row", "value") else "right", no_wrap=True)
+            left = name in ("row", "value")
+            # In a narrow terminal the row's id gives way; the end of it says most.
+            table.add_column(
+                name, justify="left" if left else "right", no_wrap=True, min_width=0 if name == "row" else 5
+            )
         kept = self._that_fit(progress, room)
         for own in kept:
             failed = own.count("failed")
             running = own.count("running") + own.count("elsewhere")
             table.add_row(
-                own.cell.row.id,
+                self._shortened(own.cell.row.id),
                 f"{own.count('finished')}/{own.total}",
                 str(running or ""),
                 f"[red]{failed}[/red]" if failed else "",
@@ -100,6 +104,10 @@ class LiveTable:
         if len(kept) < len(progress):
             table.add_row(f"... and {len(progress) - len(kept)} rows that are over or wait", style="dim")
         return table
+
+    def _shortened(self, row: str) -> str:
+        room = max(12, self.console.width - 66)
+        return row if len(row) <= room else f"…{row[1 - room :]}"
 
     def _that_fit(self, progress: Sequence[Progress], room: int | None) -> list[Progress]:
         if room is None or len(progress) <= room:

@@ -41,8 +41,10 @@ the file.
 
 import copy
 import dataclasses
+import hashlib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
@@ -55,6 +57,7 @@ from lightning_repshape import configs_library
 from lightning_repshape.errors import ConfigError, did_you_mean
 
 FORMAT = 1
+RESERVED = ("logs", "report")  # folders of results that hold no runs
 ROWS = "rows"  # the folder of the shipped studies within the configs
 
 _STUDY_KEYS = {
@@ -301,8 +304,9 @@ def filtered(rows: Iterable[Row], patterns: Sequence[str]) -> list[Row]:
     """
 
     def fits(row: Row, word: str) -> bool:
-        names = (*row.id.lower().split("/"), row.data.lower())
-        return any(f"-{word}-" in f"-{name}-" for name in names) or ("/" in word and word in row.id.lower())
+        if "/" in word:
+            return f"/{word}/" in f"/{row.id.lower()}/"
+        return word == row.data.lower() or any(f"-{word}-" in f"-{name}-" for name in row.id.lower().split("/"))
 
     def all_fit(row: Row, pattern: str) -> bool:
         return all(fits(row, word.strip()) for word in pattern.lower().split("+"))
@@ -333,7 +337,7 @@ def read_studies(file: Path) -> tuple[Study, ...]:
         raise ConfigError(
             f"{file} holds no mapping; a file of studies has 'format: {FORMAT}' and 'methods' or 'studies'"
         )
-    if content.get("format") != FORMAT:
+    if content.get("format") is True or content.get("format") != FORMAT:
         raise ConfigError(f"{file} has format {content.get('format')!r}; this version reads 'format: {FORMAT}'")
     paper = str(content.get("paper", ""))
     if "studies" not in content:
@@ -360,6 +364,8 @@ class _Reader:
 
     def study(self, content: Any) -> Study:
         self._keys(content, _STUDY_KEYS, "")
+        for name in self.id.split("/"):
+            self._name(name, "file" if name == self.file.stem else "study")
         figures = {
             str(name): self._figure(str(name), own)
             for name, own in self._map(content, "figures", required=True).items()
@@ -369,8 +375,7 @@ class _Reader:
         for kind, parts in (("column", columns), ("method", methods)):
             for name, part in parts.items():
                 self._keys(part, _ROW_KEYS | ({"columns"} if kind == "method" else set()), f"{kind} {name}: ")
-                if not name or any(sign in name for sign in "/:+ "):
-                    raise self._error(f"{kind} {name!r}: a name has no '/', ':', '+' or blank")
+                self._name(name, kind)
         for name, part in methods.items():
             for column, own in self._map(part, "columns").items():
                 if column not in columns:
@@ -379,10 +384,10 @@ class _Reader:
                     )
                 self._keys(own, _CELL_KEYS, f"method {name}, column {column}: ")
         baseline = content.get("baseline")
-        if baseline is not None and baseline not in methods:
+        if baseline is not None and (not isinstance(baseline, str) or baseline not in methods):
             raise self._error(f"baseline {baseline!r} is none of the methods{did_you_mean(str(baseline), methods)}")
         for figure in figures.values():
-            if figure.over is not None and figure.over not in methods:
+            if figure.over is not None and (not isinstance(figure.over, str) or figure.over not in methods):
                 raise self._error(f"figure {figure.name}: over {figure.over!r} is none of the methods")
         source, published = self._published(content.get("published"), figures, columns, methods)
         rows = tuple(
@@ -427,6 +432,8 @@ class _Reader:
             seeds = part.get("seeds", seeds)
         if isinstance(seeds, bool) or not isinstance(seeds, int | list) or seeds == []:
             raise self._error(f"{where}seeds is {seeds!r}; it must be a list of integers, or how many from 0")
+        if seeds == 0:
+            raise self._error(f"{where}seeds is 0; at least one training is needed")
         seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
         if not seeds or any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in seeds):
             raise self._error(f"{where}seeds is {seeds!r}; seeds are integers of at least 0")
@@ -457,7 +464,7 @@ class _Reader:
         """Rows whose trainings are those of another study's rows."""
         if other is None:
             return rows
-        if other not in self.before:
+        if not isinstance(other, str) or other not in self.before:
             raise self._error(f"trainings: no study {other!r} stands before{did_you_mean(str(other), self.before)}")
 
         def trained(row: Row) -> tuple[Any, ...]:
@@ -491,10 +498,20 @@ class _Reader:
         return found
 
     def _overrides(self, part: Any, where: str) -> dict[str, Any]:
-        overrides = part.get("overrides") or {}
+        overrides = part.get("overrides")
+        if overrides is None:
+            return {}
         if not isinstance(overrides, dict):
             raise self._error(f"{where}overrides must map options of fit to values")
+        for option in overrides:
+            self._option(option, f"{where}overrides: ")
         return overrides
+
+    def _option(self, option: Any, where: str) -> None:
+        if not isinstance(option, str) or not re.fullmatch(r"[A-Za-z][\w.]*\+?", option):
+            raise self._error(f"{where}{option!r} is no option of fit, such as trainer.max_epochs")
+        if option in ("seed_everything", "run_dir", "then_test", "ckpt_path", "config"):
+            raise self._error(f"{where}{option} is the study's own affair; seeds stand under 'seeds'")
 
     def _selection(self, own: Any, where: str) -> Selection:
         self._keys(own, {"option", "values", "metric", "better"}, f"{where}select: ")
@@ -504,7 +521,10 @@ class _Reader:
         better = own.get("better", "lower")
         if better not in ("lower", "higher"):
             raise self._error(f"{where}select: better is {better!r}; it must be 'lower' or 'higher'")
+        self._option(own["option"], f"{where}select: ")
         texts = tuple(as_word(value) for value in values)
+        if len({repr(float(value)) if _is_number(value) else repr(value) for value in values}) != len(values):
+            raise self._error(f"{where}select: values names one twice: {values}")
         return Selection(str(own["option"]), texts, str(own.get("metric", "val/error")), better)
 
     def _figure(self, name: str, own: Any) -> Figure:
@@ -554,9 +574,7 @@ class _Reader:
         return str(own.get("source", "")), found
 
     def _value(self, value: Any, where: str) -> Published:
-        def number(item: Any) -> bool:
-            return isinstance(item, int | float) and not isinstance(item, bool)
-
+        number = _is_number
         if number(value):
             return Published(mean=float(value)) if math.isfinite(value) else Published(text="did not converge")
         if isinstance(value, str):
@@ -575,6 +593,13 @@ class _Reader:
         if not isinstance(value, dict) or (required and not value):
             raise self._error(f"{key!r} must be a mapping with at least one entry")
         return value
+
+    def _name(self, name: str, kind: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or (kind == "file" and name in RESERVED):
+            raise self._error(
+                f"{kind} {name!r} names folders: letters, digits, '_', '.' and '-' alone"
+                f"{', and none of ' + ', '.join(RESERVED) if kind == 'file' else ''}"
+            )
 
     def _keys(self, content: Any, known: set[str], where: str) -> None:
         if not isinstance(content, dict):
@@ -648,6 +673,32 @@ def row_words(row: Row, variant: Variant) -> list[str]:
     Raises:
         ConfigError: If the row has no such value, or a budget cannot be taken of it.
     """
+    configs, overrides = _call(row, variant)
+    words = [word for path in configs for word in ("--config", str(path))]
+    words += [word for option, value in overrides.items() for word in (f"--{option}", as_word(value))]
+    return [*words, "--then_test", "true", "--seed_everything", str(variant.seed)]
+
+
+def digest(row: Row, variant: Variant) -> str:
+    """What a training consists of, in short: equal for equal contents of configs and equal overrides.
+
+    Args:
+        row: The row.
+        variant: How much of it, and with what; the seed plays no part.
+
+    Returns:
+        Sixteen hexadecimal digits.
+
+    Raises:
+        ConfigError: As :func:`row_words`.
+    """
+    configs, overrides = _call(row, variant)
+    content = json.dumps([[_read(path) for path in configs], overrides], sort_keys=True, default=str)
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+def _call(row: Row, variant: Variant) -> tuple[list[Path], dict[str, Any]]:
+    """The configs and the overrides of a training."""
     configs, overrides = list(row.configs), dict(row.overrides)
     if variant.retrain and row.retrain is not None:
         configs += row.retrain[0]
@@ -663,19 +714,14 @@ def row_words(row: Row, variant: Variant) -> list[str]:
         present = _at(composed, "data.init_args.train_size")
         if not isinstance(present, int) or isinstance(present, bool) or present > variant.train_size:
             overrides["data.init_args.train_size"] = variant.train_size
-    words = [word for path in configs for word in ("--config", str(path))]
-    words += [word for option, value in overrides.items() for word in (f"--{option}", as_word(value))]
-    return [*words, "--then_test", "true", "--seed_everything", str(variant.seed)]
+    return configs, overrides
 
 
 def _composed(configs: Iterable[Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The configs one upon the other, as far as budgets need to know them."""
     content: dict[str, Any] = {}
     for path in configs:
-        try:
-            loaded = _loaded(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        loaded = _read(path)
         _merge(content, copy.deepcopy(loaded) if isinstance(loaded, dict) else {})
     for option, value in overrides.items():
         *folders, last = option.split(".")
@@ -686,6 +732,13 @@ def _composed(configs: Iterable[Path], overrides: Mapping[str, Any]) -> dict[str
             own = own[name]
         own[last] = value
     return content
+
+
+def _read(path: Path) -> Any:
+    try:
+        return _loaded(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
 
 
 @lru_cache(maxsize=256)
@@ -759,6 +812,19 @@ def import_beside(row: Row) -> None:
         sys.path.append(folder)
 
 
+def about(row: Row, variant: Variant) -> dict[str, Any]:
+    """What a run's manifest says of the row that it trains.
+
+    Args:
+        row: The row.
+        variant: How much of it, and with what.
+
+    Returns:
+        Plain data.
+    """
+    return {"row": row.trained_as, **dataclasses.asdict(variant), "digest": digest(row, variant)}
+
+
 def take_row(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Replaces ``--row ID`` and the options on it by what they stand for.
 
@@ -813,7 +879,7 @@ def take_row(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
             f"{row.id} has no value {variant.value!r} to choose from; there are: {', '.join(row.select.values)}"
         )
     own = row_words(row, variant)
-    return [*rest[:at], *own, *rest[at:]], {"row": row.trained_as, **dataclasses.asdict(variant)}
+    return [*rest[:at], *own, *rest[at:]], about(row, variant)
 
 
 _ROW_OPTIONS = ("--row", "--row.value", "--row.budget", "--row.train_size", "--row.retrain")
@@ -846,3 +912,7 @@ def _truth(given: Mapping[str, str], option: str) -> bool:
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

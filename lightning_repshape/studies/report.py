@@ -49,8 +49,8 @@ _ACROSS = 6  # columns of values in one table at most
 _NONE = "–"
 _FIELDS = (
     "study", "column", "method", "figure", "unit", "n", "mean", "std", "ci_low", "ci_high", "published",
-    "published_std", "difference", "p_paired", "value", "epochs", "train_size", "seeds", "failed_seeds", "best_ours",
-    "best_published", "step_time_ratio", "memory_ratio",
+    "published_std", "difference", "p_paired", "value", "select_epochs", "epochs", "train_size", "seeds",
+    "failed_seeds", "best_ours", "best_published", "step_time_ratio", "memory_ratio",
 )  # fmt: skip
 _CHECKED = ("mean", "std", "n", "ci_low", "ci_high", "p_paired", "difference", "step_time_ratio", "memory_ratio")
 
@@ -281,6 +281,9 @@ def _bests(result: StudyResult) -> Iterator[_Part]:
             # The paper may have fewer methods: what is best of those is to be compared with it.
             common = [cell for cell in cells if cell.figures[name].best_published is not None]
             among = [titles[method] for method in best_of(common, figure)] if papers else []
+            trained = sum(cell.figures[name].statistics.mean is not None for cell in cells)
+            if ours and trained < len(cells):
+                ours.append(f"of the {trained} methods trained")
             if ours or papers:
                 texts = [", ".join(own) or _NONE for own in (ours, among, papers)]
                 rows.append([result.study.columns[column], _figure_name(result, figure), *texts])
@@ -302,7 +305,7 @@ def _differences(result: StudyResult) -> Iterator[_Part]:
             if own.statistics.mean is None:
                 continue
             digits, interval = figure.digits, own.statistics.interval
-            row = [column, method, _figure_name(result, figure), _mean(own)]
+            row = [column, method, _figure_name(result, figure), _mean(own), _budget(cell)]
             row.append(_NONE if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}")
             if published:
                 row += [_published(own) or _NONE, _signed(own.difference, digits)]
@@ -312,7 +315,7 @@ def _differences(result: StudyResult) -> Iterator[_Part]:
         against = result.study.methods[baseline] if baseline is not None else "the baseline"
         papers = ["paper", "ours − paper"] if published else []
         yield _Heading("Differences", 3)
-        headers = ["ours", "95 % interval of the mean", *papers, f"p against {against}"]
+        headers = ["ours", "budget", "95 % interval of the mean", *papers, f"p against {against}"]
         yield _Table(["column", "method", "figure", *headers], rows, 3)
         yield _Paragraph("p: paired t-test over the seeds that both have at the same budget.")
 
@@ -523,6 +526,7 @@ def _record(study: StudyResult, cell: CellResult, name: str, own: FigureResult) 
         else published.mean,
         "published_std": published.spread,
         "value": cell.value,
+        "select_epochs": None if cell.choice is None else cell.choice.epochs,
         "epochs": cell.epochs if cell.count("finished") else None,
         "train_size": cell.train_size,
         "seeds": _seeds(own.statistics, own.own),

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from lightning_repshape.errors import DataError, RepshapeError
-from lightning_repshape.studies.jobs import STUDY, Budget, Cell, Job, Run, State, runs_under, validation_figure
+from lightning_repshape.studies.jobs import (
+    STUDY,
+    Budget,
+    Cell,
+    Job,
+    Run,
+    State,
+    outdated,
+    runs_under,
+    validation_figure,
+)
 from lightning_repshape.studies.registry import Figure, Published, Row, Study, Variant, shipped
 
 _CONFIDENCE = 0.95
@@ -177,7 +187,7 @@ def cost(own: Sequence[Run], baseline: Sequence[Run]) -> Cost:
         found = [value for value in (_costs(run)[key] for run in runs) if value is not None]
         return plain.median(found) if found else None
 
-    common = {_machine(run) for run in own} & {_machine(run) for run in baseline}
+    common = ({_machine(run) for run in own} & {_machine(run) for run in baseline}) - {""}
     mine = [run for run in own if _machine(run) in common]
     theirs = [run for run in baseline if _machine(run) in common]
     ratios = {key: _ratio(median(mine, key), median(theirs, key)) for key in ("step", "memory", "gpu")}
@@ -191,9 +201,11 @@ def cost(own: Sequence[Run], baseline: Sequence[Run]) -> Cost:
 
 
 def _machine(run: Run) -> str:
+    """What trained, such that costs can be compared; empty where the manifest does not say."""
     machine = run.manifest.get("machine")
-    known = machine if isinstance(machine, dict) else {}
-    return ", ".join(str(known.get(key)) for key in ("processor", "threads", "accelerator"))
+    if not isinstance(machine, dict) or not machine.get("cpu"):
+        return ""
+    return ", ".join(str(machine.get(key)) for key in ("cpu", "threads", "accelerator"))
 
 
 def _costs(run: Run) -> dict[str, float | None]:
@@ -434,11 +446,12 @@ class _Reader:
         for run in runs_under(folder):
             name = run.folder.relative_to(folder).as_posix()
             row_id, variant, error = _told(run, rows)
-            if not error and variant is not None and variant in self.runs.get(row_id, {}):
-                kept = self.runs[row_id][variant]
-                if Job(rows[row_id], variant, folder).folder == run.folder:
-                    self.runs[row_id][variant], run = run, kept
-                name, error = run.folder.relative_to(folder).as_posix(), "the same training lies in another folder, too"
+            if not error and variant is not None and Job(rows[row_id], variant, folder).folder != run.folder:
+                error = (
+                    "it is not where a study puts this training, so it may be another one; move it there if it is not"
+                )
+            if not error and variant is not None:
+                error = outdated(run, rows[row_id], variant)
             states["corrupt" if error else run.state] += 1
             if error:
                 corrupt[name] = error

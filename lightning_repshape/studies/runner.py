@@ -1,13 +1,14 @@
 """What is trained next: choices first, then the trainings of what was chosen; nothing twice, nothing lost."""
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from lightning_repshape.studies.executors import Ended, Executor, Task, is_claimed
-from lightning_repshape.studies.jobs import Cell, Job, Run, read_run
+from lightning_repshape.studies.jobs import Cell, Job, Run, read_job, record_failure
 
 _LOOK_SECONDS = 0.5
 _LOOK_AGAIN_SECONDS = 2.0  # at trainings that another runner is at
@@ -74,7 +75,8 @@ class Runner:
         environment: Mapping[str, str] | None = None,
         command: Sequence[str] | None = None,
     ) -> None:
-        self.cells, self.executor, self.given = list(cells), executor, tuple(given)
+        self.cells, self.executor = list(cells), executor
+        self.given = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false", *given)
         self.retry_failed, self.retries, self.watch = retry_failed, retries, watch
         self.environment = dict(environment or {})
         self.command = tuple(command) if command else (sys.executable, "-P", "-m", "lightning_repshape.cli")
@@ -82,6 +84,9 @@ class Runner:
         self._done: dict[str, Run] = {}  # runs whose state is final for this runner
         self._busy: dict[str, float] = {}  # when to look again
         self._attempts: dict[str, int] = {}
+        self._reached: dict[str, float] = {}  # when the checkpoint was written that an interrupted training had
+        self._submitted: set[str] = set()
+        self._choices: dict[int, str | None] = {}  # by the cell's number
 
     def run(self) -> list[Progress]:
         """Trains until everything is finished or failed.
@@ -93,6 +98,8 @@ class Runner:
             KeyboardInterrupt: If the user interrupts; what was running can go on later.
         """
         try:
+            for number in range(len(self.cells)):  # what is over already, of all of them
+                self._ready(number)
             while True:
                 waiting = self._submit()
                 self.watch(self.progress())
@@ -103,14 +110,16 @@ class Runner:
                 if not self._active and waiting:
                     time.sleep(_LOOK_SECONDS)
         except BaseException:
+            if self._active:
+                print(f"interrupting {len(self._active)} trainings ...", file=sys.stderr, flush=True)
             self.executor.stop()
             raise
 
     def _submit(self) -> int:
         """Hands over what is ready; returns how many trainings another runner is at."""
         elsewhere = 0
-        for cell in self.cells:
-            for job in self._ready(cell):
+        for number in range(len(self.cells)):
+            for job in self._ready(number):
                 if job.name in self._active:
                     continue
                 if self._busy.get(job.name, 0.0) > time.monotonic():
@@ -124,10 +133,12 @@ class Runner:
                     self._busy.pop(job.name, None)
                     self._active[job.name] = job
                     self.executor.submit(self._task(job))
+                    self._submitted.add(job.name)
         return elsewhere
 
     def _task(self, job: Job) -> Task:
-        return Task(job, self._words(job), self._retries(job), self.environment, self.command)
+        again = self._retries(job)
+        return Task(job, self._words(job), self.given, again, self.environment, self.command, os.getcwd())
 
     def _words(self, job: Job) -> tuple[str, ...]:
         own = job.variant
@@ -136,30 +147,34 @@ class Runner:
         words += [] if own.epochs == 1 else ["--row.budget", format(own.epochs, "g")]
         words += [] if own.train_size is None else ["--row.train_size", str(own.train_size)]
         words += ["--row.retrain", "true"] if own.retrain else []
-        quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-        return (*words, *quiet, *self.given)
+        return tuple(words)
 
     def _retries(self, job: Job) -> bool:
-        return self.retry_failed and job.name not in self._attempts
+        return self.retry_failed and job.name not in self._submitted
 
     def _take(self, job: Job, ended: Ended) -> None:
         if ended.end == "busy":
             self._busy[job.name] = time.monotonic() + _LOOK_AGAIN_SECONDS
             return
-        self._attempts[job.name] = self._attempts.get(job.name, 0) + 1
-        run = read_run(job.folder)
+        run = read_job(job)
         if ended.end == "interrupted":
+            reached = run.progress()
+            moved_on = reached > self._reached.get(job.name, 0.0)
+            self._reached[job.name] = reached
+            # One that gets further each time, as on a cluster with short jobs, is never given up.
+            self._attempts[job.name] = 1 if moved_on else self._attempts.get(job.name, 0) + 1
             if self._attempts[job.name] <= self.retries:
                 return
-            run = dataclasses.replace(run, state="failed", error=f"interrupted too often: {ended.error}")
-        elif ended.end == "failed" and run.state not in ("failed", "corrupt"):
-            run = dataclasses.replace(run, state="failed", error=ended.error)
+            record_failure(job, f"interrupted too often: {ended.error}")
+            run = read_job(job)
+        elif run.state not in ("finished", "failed", "corrupt"):
+            run = dataclasses.replace(run, state="failed", error=ended.error or f"{job.folder} is not there any more")
         self._done[job.name] = run
 
     def _run(self, job: Job) -> Run | None:
         """A training's run where that is over; None where there is something to do."""
         if job.name not in self._done:
-            run = read_run(job.folder)
+            run = read_job(job)
             # Whatever is claimed is not over: its process may be about to write more.
             over = run.state in ("finished", "corrupt") or (run.state == "failed" and not self._retries(job))
             if not over or job.name in self._active or is_claimed(job.lock):
@@ -167,15 +182,21 @@ class Runner:
             self._done[job.name] = run
         return self._done[job.name]
 
-    def _ready(self, cell: Cell) -> list[Job]:
+    def _ready(self, number: int) -> list[Job]:
+        cell = self.cells[number]
         choices = cell.choices()
         left = [job for job in choices if self._run(job) is None]
-        if left or (choices and self._chosen(cell)[0] is None):
+        if left:
             return left
-        return [job for job in cell.repeats(self._chosen(cell)[0]) if self._run(job) is None]
+        value = self._chosen(number)
+        return [] if choices and value is None else [job for job in cell.repeats(value) if self._run(job) is None]
 
-    def _chosen(self, cell: Cell) -> tuple[str | None, dict[str, float]]:
-        return cell.chosen({job.name: self._done[job.name] for job in cell.choices() if job.name in self._done})
+    def _chosen(self, number: int) -> str | None:
+        """What was chosen, to be asked for once all that it is chosen from is over."""
+        if number not in self._choices:
+            cell = self.cells[number]
+            self._choices[number] = cell.chosen({job.name: self._done[job.name] for job in cell.choices()})[0]
+        return self._choices[number]
 
     def progress(self) -> list[Progress]:
         """How far each cell is.
@@ -183,12 +204,13 @@ class Runner:
         Returns:
             The cells in order.
         """
-        return [self._progress(cell) for cell in self.cells]
+        return [self._progress(number) for number in range(len(self.cells))]
 
-    def _progress(self, cell: Cell) -> Progress:
+    def _progress(self, number: int) -> Progress:
+        cell = self.cells[number]
         choices = cell.choices()
         chosen = not any(job.name not in self._done for job in choices)
-        value = self._chosen(cell)[0] if chosen else None
+        value = self._chosen(number) if chosen else None
         repeats = cell.repeats(value) if chosen and (value is not None or not choices) else []
         jobs = {job.name: job for job in [*choices, *repeats]}
         phases: dict[str, Phase] = {}

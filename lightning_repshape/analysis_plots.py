@@ -457,7 +457,13 @@ def cosines_figure(cosines: Array, class_names: Sequence[str], title: str) -> "F
     """
     side = float(np.clip(1.8 + 0.42 * len(cosines), 3.8, 12))
     figure = new_figure(side + 1.0, side)
-    _cosines(figure, figure.subplots(), cosines, class_names, title)
+    axes = figure.subplots()
+    _cosines(figure, axes, cosines, class_names, title)
+    if 40 < len(cosines) <= 130:  # a hundred names can still be read where each has a line of 5 points or more
+        ticks, size = np.arange(len(cosines)), float(np.clip(560 / len(cosines), 4, 8))
+        axes.set_xticks(ticks, class_names, rotation=90, fontsize=size)
+        axes.set_yticks(ticks, class_names, fontsize=size)
+        axes.tick_params(length=1.5, pad=1)
     return figure
 
 
@@ -601,6 +607,7 @@ def confusion_cosine_figure(
             ha="right" if left else "left",
             va="center",
             fontsize="x-small",
+            bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.6},  # over the dots of other pairs
         )
     axes.set_ylim(bottom=-0.03 * max(float(counts.max()), 1.0))
     correlation = "" if np.isnan(rho) else f"; Spearman's rank correlation {rho:.2f}"

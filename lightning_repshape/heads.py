@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
@@ -225,7 +226,13 @@ class ClassVectorHead(Head):
         check_positive("num_features", num_features)
         check_positive("num_classes", num_classes)
         check_choice("similarity", similarity, ("dot", "cosine"))
-        if not (scale > 0.0 and math.isfinite(scale)):
+        # null in a config would pass for 'not fixed', and for a seed of its own
+        for name, value in (("fixed", fixed), ("learn_scale", learn_scale)):
+            if not isinstance(value, bool):
+                raise ConfigError(f"{name}={value!r} must be true or false")
+        if isinstance(seed, bool) or not isinstance(seed, Integral):
+            raise ConfigError(f"seed={seed!r} must be a whole number")
+        if isinstance(scale, bool) or not isinstance(scale, Real) or not (scale > 0.0 and math.isfinite(scale)):
             raise ConfigError(f"scale={scale!r} must be a finite number above 0: logits are multiplied by it")
         steps: dict[str, nn.Module] = {}
         width = num_features
@@ -233,7 +240,7 @@ class ClassVectorHead(Head):
             check_positive("embedding", embedding)
             steps["embed"] = nn.Linear(num_features, embedding)
             width = embedding
-        steps["output"] = _ClassVectors(width, num_classes, similarity, fixed, scale, learn_scale, seed)
+        steps["output"] = _ClassVectors(width, num_classes, similarity, fixed, scale, learn_scale, int(seed))
         super().__init__(num_features, num_classes, steps)
         self.similarity = similarity
         self.fixed = fixed

@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_repshape.analysis_plots import cosines_figure
 from lightning_repshape.callbacks import TSNE, ClassVectorSimilarity, FeatureInputs, ModelInputs, NeuralCollapse
 from lightning_repshape.callbacks.analysis import find_class_vectors
 from lightning_repshape.callbacks.checkpoints import load_weights
@@ -168,6 +169,29 @@ def test_symmetric_cosines_tie_in_the_ranks() -> None:
     assert len(torch.unique(near)) == 30 * 29 / 2
 
 
+def test_where_the_loss_of_one_sample_is_least() -> None:
+    # With orthonormal w, S = 1: p - q is largest at q = -p / (K - 1), so p^2 (1 + 1 / (K - 1)) = 1: the paper's 0.95.
+    f, w, y = draw(10, 10, dtype=torch.float64).requires_grad_(), torch.eye(10, dtype=torch.float64), torch.arange(10)
+    optimizer = torch.optim.LBFGS([f], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(cosine_logits(f, w), y)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    assert sample_cosines(f, w, y).tolist() == pytest.approx([math.sqrt(0.9)] * 10, abs=1e-4)
+
+
+def test_the_heat_map_names_a_hundred_classes() -> None:
+    for classes, named in ((10, True), (100, True), (200, False)):
+        names = [f"class {number}" for number in range(classes)]
+        axes = cosines_figure(np.eye(classes), names, "cosines").axes[0]
+        for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+            assert ([label.get_text() for label in labels] == names) is named
+
+
 # -- heads -----------------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +201,7 @@ def test_fixed_vectors_depend_on_seed_and_size_alone() -> None:
     torch.manual_seed(2)
     second = ClassVectorHead(16, 4)
     assert torch.equal(first.output.weight, second.output.weight)
+    assert torch.equal(first.output.weight, ClassVectorHead(16, 4, seed=np.int64(0)).output.weight)  # type: ignore[arg-type]
     assert not torch.equal(first.output.weight, ClassVectorHead(16, 4, seed=1).output.weight)
     torch.testing.assert_close(first.output.weight.norm(dim=1), torch.ones(4))
     drawn = torch.randn(4, 16, generator=generator("class vectors", 0), dtype=torch.float64)
@@ -253,6 +278,10 @@ def test_fx_compile_copies_and_names(options: Any, fixed: bool) -> None:
         ({"scale": 0.0}, "scale=0.0 must be a finite number above 0"),
         ({"scale": -1.0}, "above 0"),
         ({"scale": math.inf}, "finite"),
+        ({"scale": math.nan}, "finite"),
+        ({"scale": None}, "scale=None must be a finite number"),
+        ({"fixed": None}, "fixed=None must be true or false"),
+        ({"seed": None}, "seed=None must be a whole number"),
         ({"similarity": "cosin"}, "did you mean 'cosine'"),
         ({"embedding": 0}, "embedding must be"),
         ({"num_features": 0}, "num_features must be"),

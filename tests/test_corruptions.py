@@ -457,6 +457,9 @@ def test_a_folder_as_a_test_set(tmp_path: Path) -> None:
     read = ImageFolderSet(str(tmp_path / "set"), fit="crop", name="mine").open(names, (1, 8, 8))
     assert read.images is not None and read.images.shape == (30, 8, 8, 1)
     assert read.labels.tolist() == [label for label in reversed(range(10)) for _ in range(3)]
+    (tmp_path / "test").mkdir()
+    with pytest.raises(ConfigError, match=r"the name 'test' cannot be used; set name to one without"):
+        ImageFolderSet(str(tmp_path / "test"))
     for path in (tmp_path / "set" / "4").iterdir():
         path.unlink()
     with pytest.raises(DataError, match=r"no images in the class folder .*4; fill or remove it"):

@@ -21,7 +21,15 @@ def main() -> None:
     panels: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
     clean: dict[str, dict[str, float]] = {}
     for run in options.runs:
-        found = json.loads((run / "analysis" / "corruptions.json").read_text())["sets"][options.set]
+        path = run / "analysis" / "corruptions.json"
+        if not path.is_file():
+            parser.error(
+                f"there is no {path}: lightning-repshape test --run_dir {run} --trainer.callbacks+=Corruptions"
+            )
+        sets = json.loads(path.read_text()).get("sets", {})
+        if options.set not in sets:
+            parser.error(f"{path} has no set {options.set!r}, but {', '.join(map(repr, sets)) or 'none'}")
+        found = sets[options.set]
         for corruption, errors in found["errors"].items():
             panels.setdefault(corruption, {})[run.name] = ([int(severity) for severity in errors], [*errors.values()])
             if found["clean_error"] is not None:

@@ -48,8 +48,8 @@ class GeneralizationSet(ABC):
     def __init__(self, name: str) -> None:
         if not name or "/" in name or name == "test":
             raise ConfigError(
-                f"{type(self).__name__}: the name {name!r} cannot be used; give one without '/', other than 'test', "
-                "which is the model's own test set"
+                f"{type(self).__name__}: the name {name!r} cannot be used; set name to one without '/' and other than "
+                "'test', which is the model's own test set"
             )
         self.name = name
 

@@ -21,6 +21,7 @@ from lightning_repshape.studies.registry import (
     Study,
     Variant,
     as_word,
+    digest,
     filtered,
     find_row,
     find_studies,
@@ -359,7 +360,16 @@ def test_a_file_with_several_studies(tmp_path: Path) -> None:
         ({"method": {}}, "there is no key 'method'.*methods"),
         ({"methods": {}}, "'methods' must be a mapping with at least one entry"),
         ({"methods": {"baseline": {"config": []}}}, "method baseline: there is no key 'config'.*configs"),
-        ({"methods": {"baseline": None, "a/b": None}}, "method 'a/b': a name has no"),
+        ({"methods": {"baseline": None, "a/b": None}}, "method 'a/b' names folders: letters"),
+        ({"methods": {"..": None}}, "method '..' names folders"),
+        ({"baseline": ["vr"]}, r"baseline \['vr'\] is none of the methods"),
+        ({"trainings": {}}, r"no study {} stands before"),
+        ({"overrides": []}, "overrides must map options"),
+        ({"overrides": {"--trainer.max_epochs": 1}}, "'--trainer.max_epochs' is no option of fit"),
+        ({"overrides": {"then_test": False}}, "then_test is the study's own affair"),
+        ({"seeds": 0}, "seeds is 0; at least one"),
+        ({"format": True}, "has format True"),
+        ({"select": {"option": "a", "values": [1, 1.0]}}, "names one twice"),
         ({"columns": {"default": {"train_size": 5}}}, "column default: there is no key 'train_size'"),
         ({"figures": {"error": {"scale": 100}}}, "figure error: 'metric' must be a key"),
         ({"figures": {"error": {"metric": "test/error", "scale": 0}}}, "scale is 0"),
@@ -506,7 +516,10 @@ def test_taking_a_row_from_the_command_line(words: list[str]) -> None:
     given = [word.format(name) for word in words]
     taken, about = take_row([*given, "--row.value", "0.1", "--row.budget=0.5", "--row.retrain", "true"])
     assert taken == row_words(row, Variant(0, "0.1", 0.5, None, True))
-    assert about == {"row": name, "seed": 0, "value": "0.1", "epochs": 0.5, "train_size": None, "retrain": True}
+    variant = {"seed": 0, "value": "0.1", "epochs": 0.5, "train_size": None, "retrain": True}
+    assert about == {"row": name, **variant, "digest": digest(row, Variant(0, "0.1", 0.5, None, True))}
+    others = [digest(row, Variant(0, "1", 0.5, None, True)), digest(row, Variant(0, "0.1", 0.5))]
+    assert about["digest"] not in others and digest(row, Variant(1, "0.1", 0.5)) == others[1], "the seed plays no part"
 
 
 def test_words_before_and_behind_a_row_stay_there() -> None:

@@ -99,7 +99,7 @@ def patterns_figure(
         style(axes, "unit" if row == rows - 1 else "", "value", heading)
     figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize="small")
+    figure.legend(handles, labels, loc="outside lower right", ncols=2, frameon=False, fontsize="small")
     return figure
 
 
@@ -114,15 +114,15 @@ def weight_space_figure(panels: Mapping[str, SpacePanel], class_names: Sequence[
         The figure.
     """
     count = len(panels)
-    figure = new_figure(1.2 + 3.7 * count, 7.4)
+    figure = new_figure(1.2 + 3.3 * count, 7.0)
     used: dict[int, Any] = {}
     for column, (heading, panel) in enumerate(panels.items(), start=1):
         above = figure.add_subplot(2, count, column, projection="3d")
         below = figure.add_subplot(2, count, count + column, projection="3d")
-        size = float(np.clip(3000 / max(len(panel.points), 1), 2, 24))
+        size = float(np.clip(9000 / max(len(panel.points), 1), 3, 24))
         for label in (int(value) for value in np.unique(panel.labels)):
             own = panel.points[panel.labels == label]
-            dots = above.scatter(*own.T, s=size, linewidths=0, alpha=0.7, rasterized=True, **_look(label))
+            dots = above.scatter(*own.T, s=size, linewidths=0, alpha=0.75, rasterized=True, **_look(label))
             used.setdefault(label, dots)
         reach = float(np.abs(panel.vectors).max()) or 1.0
         for label, vector in enumerate(panel.vectors):
@@ -137,7 +137,7 @@ def weight_space_figure(panels: Mapping[str, SpacePanel], class_names: Sequence[
             for setter, k in ((axes.set_xlabel, 0), (axes.set_ylabel, 1), (axes.set_zlabel, 2)):
                 text = f"component {k + 1}" + (f" ({100 * panel.shares[k]:.0f} %)" if names else "")
                 setter(text, fontsize="x-small", labelpad=-6)
-            axes.set_box_aspect(None, zoom=0.92)
+            axes.set_box_aspect(None, zoom=1.02)
         for limit in (below.set_xlim, below.set_ylim, below.set_zlim):
             limit(-reach, reach)
         above.set_title(f"{heading}\n{panel.figures}".strip(), fontsize="small", loc="left")

@@ -15,6 +15,7 @@ p.about, p.files { color: #777; margin-top: .2rem; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .8rem .2rem 0; text-align: left; border-bottom: 1px solid #8884; }
 td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
 img { max-width: 100%; height: auto; background: white; margin: .8rem 0; display: block; }
 .failure { border-left: 4px solid #D55E00; padding: .3rem .8rem; }
 ul.notes { color: #777; }

@@ -437,10 +437,28 @@ def test_missing_images_are_counted_and_listed(tmp_path: Path) -> None:
             picture.unlink()
     for person in range(3):
         (folder / f"Person_{'ABC'[person]}" / f"Person_{'ABC'[person]}_0001.jpg").unlink(missing_ok=True)
-    with pytest.raises(DataError, match="and 1 more"):
+    with pytest.raises(DataError, match="11 of 12 images") as caught:
         LFWPairs(str(tmp_path)).open((1, 8, 8))
+    assert str(caught.value).count("\n  ") == 11  # all are listed
     with pytest.raises(DataError, match="torchvision"):
         LFWPairs(str(tmp_path / "nowhere")).read()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (("s1/1.png s1/2.png 1 4", "s1/1.png s2/1.png 0 4"), "all 2 pairs are in fold 4"),
+        (("s1/1.png s1/2.png 1", "s2/1.png s2/2.png 1"), "all 2 pairs are of one person"),
+        (("s1/1.png s2/2.png 0", "s2/1.png s1/2.png 0"), "all 2 pairs are of two people"),
+    ],
+)
+def test_pairs_without_a_threshold_are_refused_before_training(
+    tmp_path: Path, lines: Sequence[str], message: str
+) -> None:
+    write_people(tmp_path, people=2, images=2)
+    (tmp_path / "pairs.txt").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=message):
+        PairsFile(str(tmp_path)).open((1, 8, 8))
 
 
 def write_ytf(root: Path) -> Path:
@@ -470,6 +488,9 @@ def test_videos_are_items_of_several_frames(tmp_path: Path) -> None:
     assert torch.bincount(few.item_of_image).unique().tolist() == [2]
     (tmp_path / "splits.txt").write_text("head\n1, P0/0, P0/1, 1\n1, P0/0, P1, 0\n")
     with pytest.raises(DataError, match="line 3: expected 'fold, name/video"):
+        YTFPairs(str(tmp_path)).read()
+    (tmp_path / "splits.txt").write_text(LFW_LIST)
+    with pytest.raises(DataError, match="line 2: expected 'fold, name/video"):
         YTFPairs(str(tmp_path)).read()
     (tmp_path / "splits.txt").write_text("1, P0/0, P0/7, 1\n")
     with pytest.raises(DataError, match=r"1 of 2 .*\n.*P0/7"):

@@ -11,6 +11,9 @@ import pytest
 import torch
 from ddp_pool import GlooPool
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from test_ddp import ONE, TWO
+from test_ddp import run as run_process
+from test_resume import checkpoint, rows, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -41,6 +44,7 @@ from lightning_repshape.modules import FeedBackwardModule, SupervisedModule
 from lightning_repshape.networks import MLP
 from lightning_repshape.regularizers import ClasswiseVariance, L2Weight
 
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SHAPE = (1, 2, 3)
 BACKBONE = partial(MLP, widths=(8, 5))
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
@@ -227,6 +231,21 @@ def test_checkpoints_hold_centers_and_load_with_weights_only(tmp_path: Path) -> 
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert torch.equal(content["state_dict"]["criterion.centers"], module.criterion.centers)
     assert module.criterion.centers.any()
+
+
+def test_few_features_are_said_once_and_still_measured(tmp_path: Path) -> None:
+    module = FeedBackwardModule(3, SHAPE, partial(MLP, widths=(2,)), optimizer=SGD)
+    with pytest.warns(UserWarning, match=r"2 features for 3 classes.* below 0\.333 \(of unit length: 0\.5\)") as caught:
+        module.separability_figures()
+        found = module.separability_figures()
+    assert len(caught) == 1
+    assert found["weight_separability_unit"] >= 0.5
+    with pytest.warns(UserWarning, match="SeparabilityCurve: .* 8 features for 8 classes"):
+        foreign = Foreign()
+        foreign.classifier = nn.Linear(8, 8)
+        train(foreign, [SeparabilityCurve()], default_root_dir=tmp_path)
+    part, weight = features(3)
+    assert "3 features for 3 classes" in WeightSpace().compute(FeatureInputs({"test": part}, weight=weight)).notes[-1]
 
 
 def test_bad_options_of_the_module() -> None:
@@ -436,18 +455,88 @@ def test_analyses_say_what_is_missing() -> None:
 def test_losses_terms_and_analyses_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--config", "quickstart", "--config", "method/center-loss", "--config", "method/feed-backward"]
-    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
     analyses = ["--trainer.callbacks+=SeparabilityCurve", "--trainer.callbacks.every_n_steps", "5"]
-    assert main(["fit", *words, *quiet, *analyses, "--trainer.max_epochs", "2", "--run_dir", "run"]) == 0
+    assert main(["fit", *words, *QUIET, *analyses, "--trainer.max_epochs", "2", "--run_dir", "run"]) == 0
     figures = json.loads(Path("run/metrics.json").read_text())
     assert figures["test/weight_separability"] > 0
     state = torch.load("run/checkpoints/best.ckpt", weights_only=True)["state_dict"]
     assert state["criterion.centers"].any()
     assert len(json.loads(Path("run/analysis/separability_curve.json").read_text())["step"]) > 2
-    assert main(["analyze", "--run_dir", "run", *quiet, "--analyses", "weight_space,activation_patterns"]) == 0
+    assert main(["analyze", "--run_dir", "run", *QUIET, "--analyses", "weight_space,activation_patterns"]) == 0
     for name in ("weight_space", "activation_patterns"):
         assert Path(f"run/analysis/{name}.png").is_file()
     assert "accuracy" in json.loads(Path("run/analysis/weight_space.json").read_text())["scalars"]
+
+
+LOSSES = {
+    "centers": "{class_path: CenterLoss, init_args: {weight: 0.003}}",
+    "batches": "{class_path: LargeMarginSoftmax, init_args: {margin: 2, annealing: 10, gamma: 0.1, power: 1}}",
+}
+TRAINED = """
+model:
+  class_path: FeedBackwardModule
+  init_args:
+    backbone: {class_path: MLP, init_args: {widths: [32]}}
+    head: {class_path: LinearHead, init_args: {bias: false}}
+    classification_loss: LOSS
+    reconstruction_weight: 0.01
+    optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1, momentum: 0.9}}
+data: {class_path: DigitsDataModule, init_args: {batch_size: 100, augment: shift}}
+trainer:
+  max_epochs: 3
+  log_every_n_steps: 5
+  callbacks: [{class_path: SeparabilityCurve, init_args: {every_n_steps: 4}}]
+then_test: true
+"""
+
+
+@pytest.mark.parametrize("kept", LOSSES)
+def test_interrupted_and_resumed_losses_equal_an_uninterrupted_run(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(TRAINED.replace("LOSS", LOSSES[kept]))
+    assert main(["fit", "--config", "config.yaml", *QUIET, "--run_dir", "whole"]) == 0
+
+    step = FeedBackwardModule.training_step
+
+    def interrupt(self: FeedBackwardModule, batch: Any, batch_idx: int) -> Any:
+        if self.current_epoch == 1 and batch_idx == 5:
+            raise RuntimeError("the power failed")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeedBackwardModule, "training_step", interrupt)
+        assert main(["fit", "--config", "config.yaml", *QUIET, "--run_dir", "parts"]) == 1
+    before = checkpoint("parts")
+    assert main(["fit", "--run_dir", "parts", "--ckpt_path", "last", *QUIET]) == 0
+    whole, parts = checkpoint("whole"), checkpoint("parts")
+    assert before["epoch"] == 0 and whole["epoch"] == 2
+    for key in ("state_dict", "optimizer_states", "global_step"):
+        assert same(whole[key], parts[key]), key
+    state = whole["state_dict"][f"criterion.{kept}"]
+    assert bool(state.any()) and not torch.equal(state, before["state_dict"][f"criterion.{kept}"])
+    if kept == "batches":
+        assert int(state) == whole["global_step"]
+    assert rows("whole") == rows("parts")
+    curves = [json.loads(Path(run, "analysis/separability_curve.json").read_text()) for run in ("whole", "parts")]
+    assert curves[0] == curves[1] and curves[0]["step"][-1] == whole["global_step"] // 4 * 4
+
+
+def test_two_processes_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(TRAINED.replace("LOSS", LOSSES["centers"]))
+    done = run_process("fit", "--config", "config.yaml", *TWO, "--run_dir", "two")
+    assert done.returncode == 0, done.stdout + done.stderr
+    two = json.loads(Path("two/metrics.json").read_text())
+    assert torch.load("two/checkpoints/best.ckpt", weights_only=True)["state_dict"]["criterion.centers"].any()
+    curve = json.loads(Path("two/analysis/separability_curve.json").read_text())
+    assert all(0 <= value <= 1 for value in curve["accuracy"][1:])
+    assert main(["test", "--run_dir", "two", *QUIET, *ONE]) == 0
+    one = json.loads(Path("two/metrics.json").read_text())
+    assert one["test/error"] == two["test/error"] < 0.7
+    for name in ("test/loss", "test/weight_separability", "test/weight_separability_unit"):
+        assert one[name] == pytest.approx(two[name], rel=1e-6)
 
 
 def test_penalties_and_terms_on_fixed_vectors_are_refused() -> None:

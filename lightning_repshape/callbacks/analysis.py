@@ -683,7 +683,8 @@ class Analysis(SkipsSteps, Callback, ABC):
             return
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in scalars.items()})
         for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=trainer.global_step)
+            # By its epoch, a resumed run knows the rows that come anew.
+            logger.log_metrics({**scalars, "epoch": float(trainer.current_epoch)}, step=trainer.global_step)
 
 
 def run_analyses(

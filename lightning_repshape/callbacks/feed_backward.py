@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_repshape import feed_backward_plots
@@ -14,7 +15,9 @@ from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.features import Unpack, unpack_batch
 from lightning_repshape.functional.reconstruction import weight_separability
 from lightning_repshape.losses import FeedBackwardReconstruction
+from lightning_repshape.metrics.separability import too_few_features
 from lightning_repshape.modules.base import ClassifierModule
+from lightning_repshape.modules.feed_backward import FeedBackwardModule
 from lightning_repshape.plots import save_figure
 from lightning_repshape.runs import plain_number, write_json
 
@@ -186,7 +189,10 @@ class SeparabilityCurve(HoldsHook):
             known = [path for path in modules if path]
             raise ConfigError(f"{type(pl_module).__name__} has no layer {name!r}{did_you_mean(name, known)}")
         self._layer, self._layer_name = modules[name], name
-        _weight_of(self._layer, name, pl_module)
+        warning = too_few_features(_weight_of(self._layer, name, pl_module))
+        # FeedBackwardModule says it itself, with the e(W) that it logs
+        if warning and not isinstance(pl_module, FeedBackwardModule):
+            rank_zero_warn(f"SeparabilityCurve: {warning}")
         if not isinstance(pl_module, ClassifierModule):
 
             def catch(module: nn.Module, args: Any, output: Any) -> None:
@@ -255,7 +261,8 @@ class SeparabilityCurve(HoldsHook):
             self.points[key].append(value)
         for logger in trainer.loggers:
             figures = {"train/weight_separability": raw, "train/weight_separability_unit": unit}
-            logger.log_metrics(figures, step=trainer.global_step)
+            # by its epoch, a resumed run knows the rows that come anew
+            logger.log_metrics({**figures, "epoch": float(trainer.current_epoch)}, step=trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the curve.

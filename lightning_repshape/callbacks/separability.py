@@ -13,6 +13,7 @@ from lightning_repshape.feed_backward_plots import SpacePanel
 from lightning_repshape.functional.class_statistics import class_moments
 from lightning_repshape.functional.projection import pca
 from lightning_repshape.functional.reconstruction import weight_separability
+from lightning_repshape.metrics.separability import too_few_features
 
 
 class ActivationPatterns(Analysis):
@@ -196,13 +197,15 @@ class WeightSpace(Analysis):
         points = found.apply(part.features[chosen]).cpu().numpy()
         seen = vectors @ components.T
         raw, unit = (float(weight_separability(vectors, normalize=normalize)) for normalize in (False, True))
+        if warning := too_few_features(vectors):
+            notes.append(warning)
         scalars = {
             "separability": raw,
             "separability_unit": unit,
             "explained": float(shares.sum()),
             "vectors_explained": float(seen.square().sum() / vectors.square().sum().clamp(min=1e-300)),
         }
-        text = f"e(W) {raw:.3g}, of unit length {unit:.3g}"
+        text = f"e(W) {raw:#.3g}, of unit length {unit:#.3g}"
         if part.logits is not None:
             scalars["accuracy"] = float((part.logits.argmax(dim=1) == part.labels).double().mean())
             text = f"accuracy {100 * scalars['accuracy']:.2f} %, {text}"

@@ -30,8 +30,6 @@ from lightning_repshape.data.record_io import FaceFiles
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.seeding import generator
 
-SHOWN = 10  # missing images that a message lists
-
 
 class PairTable(NamedTuple):
     """Pairs as a set publishes them.
@@ -137,20 +135,19 @@ class VerificationPairs(ABC):
             Pairs and image files.
 
         Raises:
-            DataError: The list is missing or of another format, or images are missing: all are counted, the first ones
-                listed.
+            DataError: The list is missing or of another format, cannot be verified on (one fold, or pairs of one kind
+                alone), or images are missing: all are listed.
         """
         table = self.read()
         absent = [path for paths in table.paths for path in paths if not Path(path).is_file()]
         empty = [name for name, paths in zip(table.items, table.paths, strict=True) if not paths]
         if absent or empty:
-            shown = "".join(f"\n  {entry}" for entry in [*absent, *empty][:SHOWN])
-            more = len(absent) + len(empty) - SHOWN
+            listed = "".join(f"\n  {entry}" for entry in [*absent, *empty])
             raise DataError(
                 f"{self.name}: {len(absent) + len(empty):,} of {len(table.items):,} images or videos named by the "
-                "pairs "
-                f"are not there:{shown}" + (f"\n  ... and {more:,} more" if more > 0 else "")
+                f"pairs are not there; get them, or take their pairs out of the list:{listed}"
             )
+        _check_usable(self.name, table)
         channels, height, width = input_shape
         images = FaceFiles(
             paths=tuple(path for paths in table.paths for path in paths),
@@ -301,9 +298,9 @@ class YTFPairs(VerificationPairs):
         if not folder.is_dir():
             raise DataError(f"the frames of YouTube Faces are not there: no folder {folder}")
         entries: list[tuple[str, str, bool, int]] = []
-        for number, line in _lines(listed):
+        for place, (number, line) in enumerate(_lines(listed)):
             parts = [part.strip() for part in line.split(",")]
-            if not entries and not parts[0].isdigit():
+            if place == 0 and not parts[0].isdigit():
                 continue  # the heading
             videos = parts[1:3]
             if (
@@ -562,6 +559,19 @@ def read_lfw_list(path: Path) -> list[tuple[tuple[tuple[str, int], tuple[str, in
             f"{path}, line {lines[position][0]}: more pairs than the {2 * folds * count:,} that line 1 promises"
         )
     return entries
+
+
+def _check_usable(name: str, table: PairTable) -> None:
+    """Refuses, before anything is trained, pairs that no threshold can be chosen on."""
+    same, folds = table.same, table.folds
+    if bool(same.all()) or not bool(same.any()):
+        kind = "one person" if bool(same.any()) else "two people"
+        raise DataError(f"{name}: all {len(same):,} pairs are of {kind}; verification needs both kinds")
+    if int(folds.min()) == int(folds.max()):
+        raise DataError(
+            f"{name}: all {len(folds):,} pairs are in fold {int(folds[0])}; a fold's threshold comes from the others, "
+            "so give at least two folds, or none at all to have the pairs dealt out"
+        )
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

@@ -9,6 +9,25 @@ from torchmetrics import Metric
 from lightning_repshape.functional.reconstruction import weight_separability
 
 
+def too_few_features(weight: Tensor) -> str:
+    """What is to be said about e(W) of a weight without more features than classes.
+
+    Args:
+        weight: K x D.
+
+    Returns:
+        A sentence, with the least e(W) that is possible; empty where D > K.
+    """
+    classes, width = weight.shape
+    if width > classes:
+        return ""
+    return (
+        f"e(W) is defined for more features than classes, and this weight has {width} features for {classes} classes; "
+        f"it is computed all the same, and cannot be below {1 - width / classes:.3g}"
+        + (f" (of unit length: {classes / width - 1:.3g})" if classes > width else "")
+    )
+
+
 class WeightSeparabilityMetric(Metric):
     r"""e(W) = 1/K \|W^T W - I\|_F^2 of a last layer's weight, averaged over updates (feed-backward paper, Eq. 6).
 
@@ -60,12 +79,7 @@ class WeightSeparabilityMetric(Metric):
         raw, unit = weight_separability(wide), weight_separability(wide, normalize=True)
         if weight.shape[0] >= weight.shape[1] and not self._said:
             self._said = True
-            warnings.warn(
-                f"e(W) is defined for more features than classes, and this weight has {weight.shape[1]} features for "
-                f"{weight.shape[0]} classes; it is computed all the same, and cannot be below "
-                f"{max(0.0, 1 - weight.shape[1] / weight.shape[0]):.3g}",
-                stacklevel=2,
-            )
+            warnings.warn(too_few_features(weight), stacklevel=2)
         self.raw += raw
         self.unit += unit
         self.updates += 1

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError
@@ -17,6 +18,7 @@ from lightning_repshape.heads import LinearHead
 from lightning_repshape.layers import NamedActivations
 from lightning_repshape.losses import ClassificationLoss, FeedBackwardReconstruction, LossCallable
 from lightning_repshape.metrics.classification import ClassificationSums
+from lightning_repshape.metrics.separability import too_few_features
 from lightning_repshape.modules.base import BackboneCallable, HeadCallable, ModelOutput
 from lightning_repshape.modules.regularized import Penalties, RegularizedModule
 from lightning_repshape.regularizers import Regularizer
@@ -31,8 +33,9 @@ class FeedBackwardModule(RegularizedModule):
 
     Logged every ``log_every_n_steps`` steps, as ``train/...``: ``classification_loss``, the further part of a loss such
     as ``CenterLoss``, ``feed_backward`` (weighted) and ``feed_backward_raw``; at validation and test
-    ``weight_separability``, e(W), and ``weight_separability_unit``, that of class vectors of unit length. ``val/loss``
-    is the cross entropy of the logits that predict, without margins and further terms.
+    ``weight_separability``, e(W), and ``weight_separability_unit``, that of class vectors of unit length; a warning
+    says where there are no more features than classes. ``val/loss`` is the cross entropy of the logits that predict,
+    without margins and further terms.
 
     Args:
         num_classes: Number of classes K. Linked to ``data.num_classes`` on the command line.
@@ -106,6 +109,7 @@ class FeedBackwardModule(RegularizedModule):
         self.alpha_name, layer = _last_layer(self.head)
         self.reconstruction = FeedBackwardReconstruction(reconstruction_weight, temperature, stop_gradient)
         self.criterion: ClassificationLoss | None = None
+        self._warned = False
         if not isinstance(classification_loss, str):
             self.criterion = classification_loss(layer.weight.shape[1], num_classes)
             self.criterion.check(layer.weight, layer.bias)
@@ -192,12 +196,25 @@ class FeedBackwardModule(RegularizedModule):
             sums: The stage's sums.
             further: Further scalars by name, equal on all ranks.
         """
+        super().end_evaluation(stage, sums, {**self.separability_figures(), **(further or {})})
+
+    def separability_figures(self) -> dict[str, Tensor]:
+        """e(W) of the last layer, as defined and with class vectors of unit length.
+
+        Where there are no more features than classes, a warning says so at the first call.
+
+        Returns:
+            ``weight_separability`` and ``weight_separability_unit``.
+        """
         weight = self.class_vectors.detach()
-        own = {
+        warning = "" if self._warned else too_few_features(weight)
+        if warning:
+            self._warned = True
+            rank_zero_warn(warning)
+        return {
             "weight_separability": weight_separability(weight),
             "weight_separability_unit": weight_separability(weight, normalize=True),
         }
-        super().end_evaluation(stage, sums, {**own, **(further or {})})
 
 
 def _last_layer(head: nn.Module) -> tuple[str, nn.Linear]:

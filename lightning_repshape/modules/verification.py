@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from lightning_repshape.data.pairs import FaceVerificationDataModule, PairBatch, PairSet
 from lightning_repshape.errors import DivergenceError
-from lightning_repshape.functional.reconstruction import weight_separability
 from lightning_repshape.functional.verification import VerificationResult, fold_verification
 from lightning_repshape.heads import LinearHead
 from lightning_repshape.losses import LossCallable
@@ -224,11 +223,7 @@ class VerificationModule(VerifiesPairs, FeedBackwardModule):
 
     def further_figures(self) -> dict[str, Tensor]:
         """The head's e(W), as defined and with class vectors of unit length."""
-        weight = self.class_vectors.detach()
-        return {
-            "weight_separability": weight_separability(weight),
-            "weight_separability_unit": weight_separability(weight, normalize=True),
-        }
+        return self.separability_figures()
 
 
 def verify_pairs(

@@ -19,6 +19,7 @@ from lightning_repshape.studies.registry import Row, Study, filtered, find_studi
 
 if TYPE_CHECKING:
     from lightning_repshape.studies.executors import Executor
+    from lightning_repshape.studies.results import StudyResult
 
 # What may stand behind "--": where and how a study is trained. What is trained, its file says.
 _GIVEN = (
@@ -376,7 +377,40 @@ def _write(studies: Sequence[Study], rows: Sequence[Row], results: Path, folder:
 
     found = read_results(results, studies, [row.id for row in rows])
     write_report(folder, found)
+    for result in found:
+        _print(result)
     print(f"report: {folder / 'report.html'}")
+
+
+def _print(result: "StudyResult") -> None:
+    """Prints a study's figures, the paper's beside them where there are some."""
+    for name, figure in result.study.figures.items():
+        unit = f" ({figure.unit})" if figure.unit else ""
+        table = Table(title=escape(f"{result.study.id}: {name}{unit}"), title_justify="left")
+        table.add_column("method")
+        papers = any(name in cell.row.published for cell in result.cells)
+        for column in result.columns:
+            table.add_column(escape(column), justify="right")
+            if papers:
+                table.add_column("paper", justify="right", style="dim")
+        for method in result.methods:
+            shown = []
+            for column in result.columns:
+                cell = result.cell(column, method)
+                own = None if cell is None else cell.figures[name]
+                if cell is None or own is None or own.statistics.mean is None:
+                    shown.append("" if cell is None else escape(cell.remark or "-"))
+                else:
+                    spread = "" if own.statistics.std is None else f" ± {own.statistics.std:.{figure.digits}f}"
+                    mark = "*" if cell.marks else ""
+                    shown.append(f"{own.statistics.mean:.{figure.digits}f}{spread} ({own.statistics.n}){mark}")
+                if papers:
+                    published = None if cell is None else cell.row.published.get(name)
+                    shown.append(escape(published.show(figure.digits)) if published else "")
+            table.add_row(escape(result.study.methods[method]), *shown)
+        if any(cell.marks for cell in result.cells):
+            table.caption = "* less than the whole budget"
+        _console().print(table, highlight=False)
 
 
 def _console() -> Console:

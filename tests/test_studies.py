@@ -428,6 +428,7 @@ def test_a_study_from_the_command_line(
     assert main(["study", "run", *words, "--budget", "0.5", "--jobs", "2", "--seeds", "1"]) == 0
     printed = capsys.readouterr().out
     assert "finished wine/clean/cw_vr/value-1_budget-0.5_seed-0" in printed and "report.html" in printed
+    assert "wine: error (%)" in printed and "less than the whole budget" in printed
     manifest = read_json(Path("studies/wine/clean/cw_vr/value-1_budget-0.5_seed-0/manifest.json"))
     assert manifest["study"]["row"] == "wine/clean/cw_vr" and manifest["sessions"][0]["epochs"] == 10
     assert "--row own/wine.yaml:clean/cw_vr" in manifest["sessions"][0]["command"]

@@ -408,9 +408,9 @@ def _print(result: "StudyResult") -> None:
                     published = None if cell is None else cell.row.published.get(name)
                     shown.append(escape(published.show(figure.digits)) if published else "")
             table.add_row(escape(result.study.methods[method]), *shown)
-        if any(cell.marks for cell in result.cells):
-            table.caption = "* less than the whole budget"
         _console().print(table, highlight=False)
+        if any(cell.marks for cell in result.cells):
+            _console().print("* less than the whole budget", style="dim")
 
 
 def _console() -> Console:

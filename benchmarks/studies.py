@@ -74,7 +74,7 @@ def main() -> None:
         cells = [Cell(row, results) for row in studies[0].rows]
         count = 0
         for number, cell in enumerate(cells):
-            for job in {job.name: job for job in [*cell.choices(), *cell.repeats("1")]}.values():
+            for job in cell.jobs("1").values():
                 if number < len(cells) - 1:  # the last row is what there is left to do
                     write(job, 0.05 + 0.001 * job.variant.seed + (0.01 if job.variant.value == "0.1" else 0.0))
                     count += 1

@@ -181,16 +181,9 @@ def _show(options: argparse.Namespace) -> int:
             if row.study == study.id and options.commands:
                 words = ["lightning-repshape", "fit", "--row", row.reference]
                 console.print(" ".join(words), highlight=False, markup=False, soft_wrap=True)
-        trainings = sum(_trainings(Cell(row, Path(), Budget())) for row in rows if row.study == study.id)
+        trainings = sum(Cell(row, Path()).total() for row in rows if row.study == study.id)
         console.print(f"{trainings} trainings in all\n", highlight=False)
     return 0
-
-
-def _trainings(cell: Cell) -> int:
-    """How many trainings a cell takes."""
-    choices = cell.choices()
-    repeats = cell.repeats(choices[0].variant.value if choices else None)
-    return len({job.name for job in [*choices, *repeats]})
 
 
 def _run(options: argparse.Namespace, given: list[str]) -> int:
@@ -245,10 +238,9 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
 
 def _imports_beside(studies: Sequence[Study]) -> dict[str, str]:
     """Lets trainings import classes that stand beside a user's study."""
-    own = [str(study.file.resolve().parent) for study in studies if study.rows[0].reference != study.rows[0].id]
+    own = dict.fromkeys(str(study.rows[0].beside) for study in studies if study.rows[0].beside is not None)
     given = os.environ.get("PYTHONPATH")
-    places = [*dict.fromkeys(own), *([given] if given else [])]
-    return {"PYTHONPATH": os.pathsep.join(places)} if own else {}
+    return {"PYTHONPATH": os.pathsep.join([*own, *([given] if given else [])])} if own else {}
 
 
 class _Ended(Exception):
@@ -293,9 +285,9 @@ def _check_rows(cells: Sequence[Cell], given: Sequence[str]) -> None:
     """Parses one call of every row of a user's study before anything runs; those that are shipped are tested."""
     calls = {}
     for cell in cells:
-        if cell.row.reference != cell.row.id:
-            first = [*cell.choices(), *cell.repeats(cell.row.select.values[0] if cell.row.select else None)]
-            for job in (first[0], first[-1]):  # of a choice, and after it
+        if cell.row.beside is not None:
+            jobs = list(cell.jobs(cell.row.select.values[0] if cell.row.select is not None else None).values())
+            for job in (jobs[0], jobs[-1]):  # of a choice, and after it
                 calls[f"{cell.row.id}{' (retrain)' if job.variant.retrain else ''}"] = [
                     *row_words(cell.row, job.variant),
                     *given,
@@ -337,11 +329,10 @@ def _dry_run(cells: Sequence[Cell], options: argparse.Namespace) -> int:
         table.add_column(name, justify="left" if name == "row" else "right")
     total = 0
     for cell in cells:
-        choices = cell.choices()
-        runs = {job.name: read_job(job) for job in choices}
-        jobs = {job.name: job for job in [*choices, *cell.repeats(cell.chosen(runs)[0])]}
-        count = _trainings(cell)
-        states = [read_job(job).state for job in jobs.values()]
+        runs = {job.name: read_job(job) for job in cell.choices()}
+        jobs = cell.jobs(cell.chosen(runs)[0])
+        states = [(runs.get(name) or read_job(job)).state for name, job in jobs.items()]
+        count = cell.total()
         finished = states.count("finished")
         total += count - finished - (0 if options.retry_failed else states.count("failed"))
         table.add_row(cell.row.id, str(count), str(finished or ""))
@@ -398,15 +389,12 @@ def _print(result: "StudyResult") -> None:
             for column in result.columns:
                 cell = result.cell(column, method)
                 own = None if cell is None else cell.figures[name]
-                if cell is None or own is None or own.statistics.mean is None:
+                if cell is None or own is None or not own.show():
                     shown.append("" if cell is None else escape(cell.remark or "-"))
                 else:
-                    spread = "" if own.statistics.std is None else f" ± {own.statistics.std:.{figure.digits}f}"
-                    mark = "*" if cell.marks else ""
-                    shown.append(f"{own.statistics.mean:.{figure.digits}f}{spread} ({own.statistics.n}){mark}")
+                    shown.append(f"{own.show()} ({own.statistics.n}){'*' if cell.marks else ''}")
                 if papers:
-                    published = None if cell is None else cell.row.published.get(name)
-                    shown.append(escape(published.show(figure.digits)) if published else "")
+                    shown.append("" if own is None else escape(own.show_published()))
             table.add_row(escape(result.study.methods[method]), *shown)
         _console().print(table, highlight=False)
         if any(cell.marks for cell in result.cells):

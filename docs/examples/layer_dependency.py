@@ -23,6 +23,8 @@ from lightning_repshape.callbacks.checkpoints import read_checkpoint
 from lightning_repshape.cli import main as lightning_repshape
 from lightning_repshape.plots import MARKERS, PALETTE, new_figure, save_figure, style
 from lightning_repshape.runs import folder_name, is_run_folder, read_json, write_json
+from lightning_repshape.studies.jobs import Run, validation_figure
+from lightning_repshape.studies.registry import Selection
 
 CLASSES = {
     "vr": "Variance",
@@ -98,12 +100,8 @@ def best_validation(run: Path, figure: str) -> float | None:
     Returns:
         The figure; None where the run has none.
     """
-    curve = run / "metrics.csv"
-    if curve.is_file():
-        names, *lines = [line.split(",") for line in curve.read_text(encoding="utf-8").splitlines()]
-        at = names.index(figure) if figure in names else None
-        values = [] if at is None else [float(line[at]) for line in lines if line[at]]
-        return min((value for value in values if not math.isnan(value)), default=None)
+    if (run / "metrics.csv").is_file():
+        return validation_figure(Run(run, "finished"), Selection(option="", values=(), metric=figure))
     # without a logger, the checkpoint alone knows
     best = run / "checkpoints" / "best.ckpt"
     states = read_checkpoint(best)["callbacks"].values() if best.is_file() else ()

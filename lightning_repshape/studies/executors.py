@@ -122,7 +122,7 @@ def train(task: Task, stopped: Callable[[], bool] = lambda: False) -> Ended:
             return Ended("finished")
         if run.state == "corrupt" or (run.state == "failed" and not task.retry_failed):
             return Ended("failed", run.error)
-        if run.resumable() and run.state != "failed":
+        if run.state == "interrupted" and run.reached():
             words = ["--run_dir", str(job.folder), "--ckpt_path", "last", *task.given]
         else:
             if job.folder.exists():

@@ -27,7 +27,7 @@ from lightning_repshape.studies.registry import RESERVED, Row, Selection, Varian
 FORMAT = 1
 INDEX = "studies.json"
 STUDY = "study"  # the manifest's entry on the row
-State = Literal["missing", "running", "interrupted", "failed", "finished", "corrupt"]
+State = Literal["missing", "interrupted", "failed", "finished", "corrupt"]
 
 
 def open_results(folder: Path, create: bool = False) -> Path:
@@ -149,14 +149,10 @@ class Run:
         """How long all its sessions took."""
         return float(sum(own.get("wall_seconds") or 0 for own in self.sessions))
 
-    def progress(self) -> float:
-        """When its last checkpoint was written, in seconds since 1970; 0 where there is none."""
+    def reached(self) -> float:
+        """When its last checkpoint was written, in seconds since 1970; 0 where there is none to go on from."""
         last = checkpoint_folder(self.folder) / "last.ckpt"
         return last.stat().st_mtime if last.is_file() else 0.0
-
-    def resumable(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
-        return (checkpoint_folder(self.folder) / "last.ckpt").is_file() and (self.folder / MANIFEST).is_file()
 
 
 def read_run(folder: Path) -> Run:
@@ -344,6 +340,21 @@ class Cell:
             for seed in seeds
         ]
 
+    def jobs(self, value: str | None) -> dict[str, Job]:
+        """All its trainings; one with the first seed may be both of the choice and after it.
+
+        Args:
+            value: The value that was chosen.
+
+        Returns:
+            The trainings by name, those that the value is chosen from first.
+        """
+        return {job.name: job for job in [*self.choices(), *self.repeats(value)]}
+
+    def total(self) -> int:
+        """How many trainings it takes; as many whatever is chosen."""
+        return len(self.jobs(self.row.select.values[0] if self.row.select is not None else None))
+
     def chosen(self, runs: Mapping[str, Run]) -> tuple[str | None, dict[str, float]]:
         """The value with the best validation figure.
 
@@ -370,19 +381,17 @@ class Cell:
         return min(known, key=lambda value: sign * known[value]), known
 
 
-def runs_under(results: Path, row_id: str = "") -> Iterator[Run]:
+def runs_under(results: Path) -> Iterator[Run]:
     """All run folders of a folder of results.
 
     Args:
         results: The folder of results.
-        row_id: A row's id, or the beginning of ids. Default: all.
 
     Yields:
         The runs, in the order of their folders' names.
     """
-    start = results / row_id
     found: list[Path] = []
-    for place, folders, files in os.walk(start):
+    for place, folders, files in os.walk(results):
         if MANIFEST in files:
             found.append(Path(place))
             folders.clear()

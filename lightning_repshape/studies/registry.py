@@ -178,6 +178,12 @@ class Row:
         """Such as ``aaai19/table-7/default/cw_vr``."""
         return f"{self.study}/{self.column}/{self.method}"
 
+    @property
+    def beside(self) -> Path | None:
+        """Where a user's study stands, with data and networks of theirs; None for studies that are shipped."""
+        file, colon, _ = self.reference.rpartition(":")
+        return Path(file).resolve().parent if colon else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Study:
@@ -538,7 +544,7 @@ class _Reader:
         if better not in ("lower", "higher", None):
             raise self._error(f"{where}better is {better!r}; it must be 'lower', 'higher' or null")
         scale, digits = own.get("scale", 1.0), own.get("digits", 2)
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or scale == 0 or not math.isfinite(scale):
+        if not _is_number(scale) or scale == 0 or not math.isfinite(scale):
             raise self._error(f"{where}scale is {scale!r}; it must be a number that is not 0")
         if isinstance(digits, bool) or not isinstance(digits, int) or digits < 0:
             raise self._error(f"{where}digits is {digits!r}; it must be an integer of at least 0")
@@ -574,15 +580,14 @@ class _Reader:
         return str(own.get("source", "")), found
 
     def _value(self, value: Any, where: str) -> Published:
-        number = _is_number
-        if number(value):
+        if _is_number(value):
             return Published(mean=float(value)) if math.isfinite(value) else Published(text="did not converge")
         if isinstance(value, str):
             return Published(text=value)
-        if isinstance(value, list) and len(value) == 2 and all(number(item) for item in value):
+        if isinstance(value, list) and len(value) == 2 and all(_is_number(item) for item in value):
             return Published(mean=float(value[0]), spread=float(value[1]))
         bounds = _as_list(value["range"]) if isinstance(value, dict) and set(value) == {"range"} else []
-        if len(bounds) == 2 and all(number(item) for item in bounds):
+        if len(bounds) == 2 and all(_is_number(item) for item in bounds):
             return Published(range=(float(bounds[0]), float(bounds[1])))
         raise self._error(f"{where}{value!r} is no number, [mean, deviation], {{range: [a, b]}} or text")
 
@@ -787,7 +792,7 @@ def _scaled(row: Row, composed: dict[str, Any], fraction: float) -> dict[str, An
             continue
         if isinstance(length, list) and all(isinstance(item, int) for item in length):
             scaled[option] = [part(item) for item in length]
-        elif isinstance(length, int | float) and not isinstance(length, bool) and length > 0:
+        elif _is_number(length) and length > 0:
             scaled[option] = part(length) if isinstance(length, int) else length * fraction
     return scaled
 
@@ -806,10 +811,8 @@ def import_beside(row: Row) -> None:
     Args:
         row: A row of the study.
     """
-    file, colon, _ = row.reference.rpartition(":")
-    folder = str(Path(file).resolve().parent)
-    if colon and folder not in sys.path:
-        sys.path.append(folder)
+    if row.beside is not None and str(row.beside) not in sys.path:
+        sys.path.append(str(row.beside))
 
 
 def about(row: Row, variant: Variant) -> dict[str, Any]:

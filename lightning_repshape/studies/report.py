@@ -244,7 +244,7 @@ def _grid(
 
 def _ours(cell: CellResult, figure: Figure, marks: _Marks) -> str:
     own = cell.figures[figure.name]
-    shown = _mean(own)
+    shown = own.show()
     if not shown:
         return cell.remark or _NONE
     total = len(cell.repeats)
@@ -254,20 +254,9 @@ def _ours(cell: CellResult, figure: Figure, marks: _Marks) -> str:
     return Strong(shown) if own.best else shown
 
 
-def _mean(own: FigureResult) -> str:
-    found, digits = own.statistics, own.figure.digits
-    if found.mean is None:
-        return ""
-    return f"{found.mean:.{digits}f}" + ("" if found.std is None else f" ± {found.std:.{digits}f}")
-
-
 def _papers(own: FigureResult) -> str:
-    shown = _published(own)
+    shown = own.show_published()
     return Strong(shown) if own.best_published else shown
-
-
-def _published(own: FigureResult) -> str:
-    return own.published.show(own.figure.digits) if own.published is not None else ""
 
 
 def _bests(result: StudyResult) -> Iterator[_Part]:
@@ -305,10 +294,10 @@ def _differences(result: StudyResult) -> Iterator[_Part]:
             if own.statistics.mean is None:
                 continue
             digits, interval = figure.digits, own.statistics.interval
-            row = [column, method, _figure_name(result, figure), _mean(own), _budget(cell)]
+            row = [column, method, _figure_name(result, figure), own.show(), _budget(cell)]
             row.append(_NONE if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}")
             if published:
-                row += [_published(own) or _NONE, _signed(own.difference, digits)]
+                row += [own.show_published() or _NONE, _signed(own.difference, digits)]
             rows.append([*row, _p(own.statistics.p)])
     if rows:
         baseline = result.study.baseline
@@ -521,9 +510,7 @@ def _record(study: StudyResult, cell: CellResult, name: str, own: FigureResult) 
         **_key(study, cell, name),
         "unit": "" if own.figure.over is not None else own.figure.unit,
         **_derived(own.statistics, published.mean, cell.cost),
-        "published": own.published.show(own.figure.digits)
-        if published.mean is None and own.published
-        else published.mean,
+        "published": own.show_published() or None if published.mean is None else published.mean,
         "published_std": published.spread,
         "value": cell.value,
         "select_epochs": None if cell.choice is None else cell.choice.epochs,

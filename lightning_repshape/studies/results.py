@@ -145,6 +145,17 @@ class FigureResult:
     best: bool | None = None
     best_published: bool | None = None
 
+    def show(self) -> str:
+        """Mean and spread as a table has them; empty where there is no value."""
+        found, digits = self.statistics, self.figure.digits
+        if found.mean is None:
+            return ""
+        return f"{found.mean:.{digits}f}" + ("" if found.std is None else f" ± {found.std:.{digits}f}")
+
+    def show_published(self) -> str:
+        """The paper's value as a table has it; empty where it has none."""
+        return self.published.show(self.figure.digits) if self.published is not None else ""
+
     @property
     def difference(self) -> float | None:
         """Our mean less the paper's; None where one is missing."""
@@ -335,13 +346,11 @@ class Folder:
 
     Args:
         path: Where it is.
-        states: How many runs there are at what.
         corrupt: Run folders that cannot be read, relative to it, and why.
         unknown: Run folders of rows that nobody knows, relative to it, and what they say they are.
     """
 
     path: Path
-    states: Mapping[State, int]
     corrupt: Mapping[str, str]
     unknown: Mapping[str, str]
 
@@ -441,7 +450,6 @@ class _Reader:
         self._corrupt: dict[Path, Run] = {}
         corrupt: dict[str, str] = {}
         unknown: dict[str, str] = {}
-        states: Counter[State] = Counter()
         others: set[str] | None = None
         for run in runs_under(folder):
             name = run.folder.relative_to(folder).as_posix()
@@ -452,7 +460,6 @@ class _Reader:
                 )
             if not error and variant is not None:
                 error = outdated(run, rows[row_id], variant)
-            states["corrupt" if error else run.state] += 1
             if error:
                 corrupt[name] = error
                 self._corrupt[run.folder] = dataclasses.replace(run, state="corrupt", error=error)
@@ -462,7 +469,7 @@ class _Reader:
                 others = {row.trained_as for study in shipped() for row in study.rows} if others is None else others
                 if row_id not in others:
                     unknown[name] = row_id
-        self.about = Folder(folder, states, corrupt, unknown)
+        self.about = Folder(folder, corrupt, unknown)
 
     def cell(self, study: Study, row: Row) -> CellResult:
         shown = self._shown(row)

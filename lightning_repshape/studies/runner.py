@@ -102,9 +102,10 @@ class Runner:
                 self._ready(number)
             while True:
                 waiting = self._submit()
-                self.watch(self.progress())
+                progress = self.progress()
+                self.watch(progress)
                 if not self._active and not waiting:
-                    return self.progress()
+                    return progress
                 for name, ended in self.executor.ended(_LOOK_SECONDS if self._active else 0.0).items():
                     self._take(self._active.pop(name), ended)
                 if not self._active and waiting:
@@ -158,7 +159,7 @@ class Runner:
             return
         run = read_job(job)
         if ended.end == "interrupted":
-            reached = run.progress()
+            reached = run.reached()
             moved_on = reached > self._reached.get(job.name, 0.0)
             self._reached[job.name] = reached
             # One that gets further each time, as on a cluster with short jobs, is never given up.
@@ -209,10 +210,10 @@ class Runner:
     def _progress(self, number: int) -> Progress:
         cell = self.cells[number]
         choices = cell.choices()
-        chosen = not any(job.name not in self._done for job in choices)
+        chosen = all(job.name in self._done for job in choices)
         value = self._chosen(number) if chosen else None
         repeats = cell.repeats(value) if chosen and (value is not None or not choices) else []
-        jobs = {job.name: job for job in [*choices, *repeats]}
+        jobs = [job.name for job in choices] if not repeats else list(cell.jobs(value))
         phases: dict[str, Phase] = {}
         for name in jobs:
             if name in self._done:
@@ -223,14 +224,11 @@ class Runner:
                 phases[name] = "elsewhere" if name in self._busy else "waiting"
         over = [self._done[name] for name in jobs if phases[name] == "finished"]
         shown = {job.name for job in (repeats or choices)}
-        # A training with the first seed may be both: of the choice and of the trainings after it.
-        both = cell.row.retrain is None and cell.budget.select_epochs in (None, cell.budget.epochs)
-        after = len(cell.row.seeds[: cell.budget.seeds]) - (1 if choices and both else 0)
         errors = [self._done[name].error for name in jobs if phases[name] == "failed"]
         return Progress(
             cell,
             phases,
-            total=max(len(jobs), len(choices) + after) if not (chosen and choices and value is None) else len(jobs),
+            total=len(jobs) if chosen else cell.total(),
             value=value,
             figures=[
                 {key: own for key, own in self._done[name].figures.items() if isinstance(own, int | float)}

@@ -59,7 +59,12 @@ def unpack_batch(batch: Any, unpack: Unpack = (0, 1)) -> tuple[Any, Tensor]:
             f"unpack={tuple(unpack)} does not fit the batches, which are {kind}; say where inputs and labels lie, "
             "such as unpack=(0, 1) or unpack=('image', 'label')"
         ) from error
-    labels = torch.as_tensor(y)
+    try:
+        labels = torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"labels must be one integer a sample, got {type(y).__name__} at {unpack[1]!r} that is no tensor"
+        ) from error
     if labels.is_floating_point() or labels.is_complex() or labels.dim() != 1:
         raise DataError(
             f"labels must be one integer a sample, got {labels.dtype} of shape {tuple(labels.shape)} at {unpack[1]!r}"

@@ -17,6 +17,10 @@ _NO_MODULE = re.compile(r"(No module named '[\w.]+'|module '[\w.]+' has no attri
 _REQUIRED = re.compile(r"the following arguments are required: ([\w., ]+)")
 _EXPECTED = re.compile(r"Expected (?:a|one of) (.+?)(?:\. Got|$)", re.MULTILINE)
 _VALUE = re.compile(r"(?:Given|Got) value: (.+)")
+# An optional class path: what is wrong with it, then that it is not nothing either.
+_OPTIONAL = re.compile(r"Union subtypes\s+Subtypes:.*?\sErrors:\s+- (.+?)\s+- Expected a <class 'NoneType'>", re.DOTALL)
+_AS_OPTION = re.compile(r"; give it in a config or as --\S+ \.\.\.")
+_NO_SUBCLASS = re.compile(r"Import path (\S+) does not correspond to a subclass of (\w+)")
 _PLAIN_TYPE = re.compile(r"<class '([\w.]+)'>")
 
 
@@ -31,6 +35,12 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         What was wrong, where, and the nearest valid names.
     """
     place = _place(message)
+    if found := _OPTIONAL.search(message):
+        place = _place(message[: found.start()])
+        inner = " ".join(found.group(1).split())
+        # this package's sentence of a parser within, whose options are none of the command line's
+        inner = _AS_OPTION.sub("; give it in the config", explain(inner) if _KEY.search(inner) else inner)
+        return f"{place}: {inner}"
     if found := _OPTION.search(message):
         return _unknown_option(found.group(1), message[: found.end()], message[found.end() :], place, options)
     if found := _NO_OPTION.search(message):
@@ -41,6 +51,8 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     if found := _NO_CLASS.search(message):
         name = found.group(1)
         return f"there is no class {name!r} for {place}{did_you_mean(name, class_names(place))}"
+    if found := _NO_SUBCLASS.search(message):
+        return f"{found.group(1)} at {place} is no {found.group(2)}; there are {', '.join(class_names(place))}"
     if found := _NO_MODULE.search(message):
         value = _VALUE.search(message)
         return f"{place or 'a class path'} cannot be imported: {found.group(1)}" + (

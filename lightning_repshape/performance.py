@@ -1,11 +1,14 @@
 """Settings of the process that make small networks fast."""
 
+import ctypes
 import os
+import platform
 
 import torch
 from torch import nn
 
 _NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
 def quiet_cuda_checks() -> None:
@@ -47,11 +50,15 @@ def choose_threads(module: nn.Module) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Makes the C library keep up to 64 MB of freed memory for the next step.
+    """Makes the C library keep freed memory for the next step.
 
-    glibc hands large blocks back to the system, and takes them again page by page, until it has seen a larger one
-    freed. Activations of small convolutional nets come and go in blocks of a few MB: their forward and backward pass
-    takes a fifth longer without this. The block below is never touched, so it takes no memory; other C libraries and
-    GPUs have nothing to gain and lose nothing.
+    glibc hands the end of its heap, and blocks above a size, back to the system as soon as they are freed, and takes
+    them again page by page. Activations of small convolutional nets, blocks of a few MB, go that way at every step,
+    which makes the CPU's step of ``ConvNet`` an eighth longer (``benchmarks/freed_memory.py``). Afterwards up to 1 GB
+    that is free stays with the process. Other C libraries and GPUs have nothing to gain and lose nothing.
     """
-    torch.empty(31 * 2**20, dtype=torch.uint8)  # just below the 32 MB from which on nothing is kept
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # as much as glibc allows; larger blocks still go at once
+    mallopt(_M_TRIM_THRESHOLD, 2**30)

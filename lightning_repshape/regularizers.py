@@ -7,6 +7,7 @@ they are computed stand in :mod:`lightning_repshape.functional.regularizers`.
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any, ClassVar, Literal, cast
 
 import torch.distributed as dist
@@ -43,11 +44,11 @@ class Regularizer(nn.Module, ABC):
         """
         super().__init__()
         name = type(self).__name__
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= float(weight) < float("inf"):
             raise ConfigError(f"{name}: weight must be a finite number of at least 0, got {weight!r}")
         if not isinstance(layer, str) or not layer:
             raise ConfigError(f"{name}: layer must be the name of a layer, got {layer!r}")
-        if not isinstance(warmup_epochs, int | float) or not 0 <= warmup_epochs < float("inf"):
+        if not isinstance(warmup_epochs, Real) or not 0 <= float(warmup_epochs) < float("inf"):
             raise ConfigError(f"{name}: warmup_epochs must be a number of at least 0, got {warmup_epochs!r}")
         self.weight = float(weight)
         self.layer = layer
@@ -341,14 +342,15 @@ class _OfWeights(Regularizer):
             module: A layer, or a whole network for ``scope="all"``.
 
         Returns:
-            The parameters that are trained, each once.
+            The parameters, each once; those that are frozen too, since they may be trained later.
 
         Raises:
-            ConfigError: If there are none.
+            ConfigError: If there are none, or none is trained.
         """
-        weights: list[Tensor] = [p for p in module.parameters() if p.ndim >= 2 and p.requires_grad]
-        if not weights:
-            raise ConfigError(f"{type(module).__name__} has no trained weights that L1W or L2W could apply to")
+        weights: list[Tensor] = [p for p in module.parameters() if p.ndim >= 2]
+        if not any(weight.requires_grad for weight in weights):
+            state = "only frozen weights" if weights else "no weights"
+            raise ConfigError(f"{type(module).__name__} has {state}, so L1Weight or L2Weight cannot apply to it")
         return weights
 
     def forward(self, weights: Tensor | Iterable[Tensor], epoch: float | None = None) -> Tensor:

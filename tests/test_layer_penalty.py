@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -282,7 +283,7 @@ class Rows(DummyLogger):
 
 @pytest.mark.parametrize("manual", [False, True], ids=["automatic", "manual"])
 def test_terms_are_logged_at_the_logging_steps(manual: bool) -> None:
-    """Three batches an epoch and a row every five steps: the count runs on from epoch to epoch."""
+    """Three batches an epoch and a row every five steps, counted on from epoch to epoch, and one at the epochs' ends."""
     rows = Rows()
     callbacks = [
         penalty(),
@@ -292,7 +293,7 @@ def test_terms_are_logged_at_the_logging_steps(manual: bool) -> None:
     ]
     train(Foreign(manual=manual), callbacks, logger=rows, log_every_n_steps=5, max_epochs=4)
     known = {step: row for step, row in rows.rows.items() if "train/ClasswiseVariance/encoder" in row}
-    assert list(known) == [4, 9]
+    assert sorted(known) == [2, 4, 5, 8, 9, 11]
     for row in known.values():
         raw = row["train/ClasswiseVariance/encoder_raw"]
         assert raw > 0
@@ -355,6 +356,147 @@ def test_the_number_of_classes_is_the_first_that_is_known() -> None:
     module = Foreign()
     module.num_classes = None  # unknown: the data module is asked
     assert equal(by_hand, train(module, [LayerPenalty("encoder", ClasswiseVariance(0.7, sync=False))], Data()))
+
+
+class Twice(Foreign):
+    """Two views a step; ``extra`` adds the squared weights by hand, once, or the variance of both views."""
+
+    def __init__(self, extra: str = "") -> None:
+        super().__init__()
+        self.by_hand = extra
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        one, other = self.encoder(x), self.encoder(x + 1)
+        loss = F.cross_entropy(self.classifier(one), y) + F.cross_entropy(self.classifier(other), y)
+        if self.by_hand == "weights":
+            loss = loss + 0.05 * self.encoder[0].weight.square().sum()
+        if self.by_hand == "variance":
+            loss = loss + Variance(0.3, sync=False)(one) + Variance(0.3, sync=False)(other)
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "callback"),
+    [
+        ("weights", LayerPenalty("encoder.0", L2Weight(0.05))),
+        ("variance", LayerPenalty("encoder", Variance(0.3, sync=False))),
+    ],
+    ids=["weights once", "every output"],
+)
+def test_a_layer_that_is_called_twice(by_hand: str, callback: LayerPenalty) -> None:
+    rows = Rows()
+    found = train(Twice(), [callback], logger=rows, log_every_n_steps=1)
+    for one, other in zip(train(Twice(by_hand), []).parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    if by_hand == "variance":  # what is logged is what is added: both views'
+        module, (x, y) = Twice(), samples()
+        with torch.no_grad():
+            views = [Variance(0.3, sync=False)(module.encoder(view)) for view in (x[:12], x[:12] + 1)]
+        assert rows.rows[0]["train/Variance/encoder"] == pytest.approx(float(sum(views)))
+
+
+class Steps(Foreign):
+    """Manual optimization that goes backward in several ways."""
+
+    def __init__(self, way: str, extra: float = 0.0) -> None:
+        super().__init__(extra, manual=True)
+        self.way = way
+        self.seen: list[Tensor] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        x, y = batch
+        x = x.clone().requires_grad_()
+        z = self.encoder(x)
+        loss = F.cross_entropy(self.classifier(z), y)
+        term = cw_vr(z, y, 3, scale=self.extra) if self.extra else 0.0
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        if self.way == "two losses of one pass":
+            self.manual_backward(loss + term, retain_graph=True)
+            self.manual_backward(z.square().mean())
+        elif self.way == "gradient by the input":
+            (gradient,) = torch.autograd.grad(loss, x, retain_graph=True)
+            self.seen.append(gradient)
+            self.manual_backward(loss + term)
+        elif self.way == "gradient penalty":
+            (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+            self.manual_backward(loss + term + gradient.square().sum())
+        else:
+            (loss + term).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("way", ["two losses of one pass", "gradient by the input", "gradient penalty"])
+def test_one_backward_pass_starts_the_penalty(way: str) -> None:
+    by_hand, found = train(Steps(way, extra=0.7), []), train(Steps(way), [penalty()])
+    for one, other in zip(by_hand.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    for one, other in zip(by_hand.seen, found.seen, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    assert not equal(found, train(Steps(way), []))
+
+
+class Frozen(Foreign):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        with torch.no_grad():
+            z = self.encoder(x)
+        return F.cross_entropy(self.classifier(z), y)
+
+
+class CutOff(Foreign):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        return F.cross_entropy(self.classifier(self.encoder(x).detach()), y)
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [(Frozen, "took no part"), (CutOff, r"cut off by detach\(\)"), (lambda: Steps("plain"), "without manual_backward")],
+    ids=["no gradient", "detached", "bare backward"],
+)
+def test_a_penalty_without_effect_is_said_once(module: Any, reason: str) -> None:
+    with pytest.warns(UserWarning, match=reason) as caught:
+        train(module(), [penalty()], accumulate_grad_batches=1 if reason.startswith("without") else 2)
+    assert sum("nothing was penalised" in str(one.message) for one in caught) == 1
+
+
+def test_weights_that_are_unfrozen_later() -> None:
+    class Thaw(Foreign):
+        def on_train_epoch_start(self) -> None:
+            self.encoder[0].requires_grad_(self.current_epoch > 0)
+
+    class ByHand(Thaw):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return super().training_step(batch, batch_idx) + 0.05 * sum(
+                weight.square().sum() for weight in self.parameters() if weight.ndim == 2
+            )
+
+    found = train(Thaw(), [LayerPenalty("encoder.2", L2Weight(0.05, scope="all"))])
+    for one, other in zip(train(ByHand(), []).parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_training_with_a_scaled_loss() -> None:
+    """The loss scale of 16-bit precision reaches the penalty: with this one, single precision would be no other."""
+
+    def scaled() -> MixedPrecision:
+        return MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=512.0))
+
+    for manual in (False, True):
+        by_hand = train(Foreign(extra=0.7, manual=manual), [], plugins=[scaled()])
+        assert equal(by_hand, train(Foreign(manual=manual), [penalty()], plugins=[scaled()]))
+
+
+def test_what_is_no_regularizer() -> None:
+    with pytest.raises(ConfigError, match="needs a regularizer, such as"):
+        LayerPenalty("encoder", nn.ReLU())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"layer 'encoder\.1': ReLU has no weights"):
+        train(Foreign(), [LayerPenalty("encoder.1", L2Weight(0.1))])
+    strings = DataLoader([(samples()[0][:12], ["a"] * 12)], batch_size=None)  # type: ignore[arg-type, var-annotated]
+    with pytest.raises(DataError, match="one integer a sample, got list"):
+        train(Foreign(), [penalty()], strings)
 
 
 def test_messages_name_the_hooked_layer() -> None:

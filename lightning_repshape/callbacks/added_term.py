@@ -7,7 +7,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.features import Unpack, unpack_batch
@@ -48,7 +47,11 @@ class AddedTerm(HoldsHook, ABC):
 
     A forward hook hands a layer's output on unchanged, and its backward pass starts the term's own: it receives
     what the loss's gradient is multiplied by (the loss scale of 16-bit mixed precision, one over the accumulated
-    batches). The result equals adding the term to the loss, to the last bits. Compiled modules run no hooks.
+    batches). The result equals adding the term to the loss, to the last bits.
+
+    Every call of the layer has a term, and one backward pass starts it: the first that Lightning runs
+    (``manual_backward`` under manual optimization) and that reaches the call. ``torch.autograd.grad`` and a second pass
+    over the same graph add nothing. Code that was compiled and has run before the fit has no hooks.
 
     Args:
         layer: Name of a submodule, as in ``named_modules``; None: :meth:`find_layer` looks for it.
@@ -70,6 +73,14 @@ class AddedTerm(HoldsHook, ABC):
         self._labels: Tensor | None = None
         self._epochs_done = 0.0
         self._last: dict[str, Tensor] = {}
+        self._pass = _Pass()
+        self._start: _Start | None = None
+        self._warned = False
+
+    @property
+    def once(self) -> bool:
+        """Whether a term does not depend on the call, so that of several calls before a backward pass one has it."""
+        return False
 
     @property
     def needs_labels(self) -> bool:
@@ -147,10 +158,19 @@ class AddedTerm(HoldsHook, ABC):
                     "tensor; name a layer inside it or behind it"
                 )
             term, figures = self.term(pl_module, module, args, output, self._labels)
-            self._last = {key: value.detach() for key, value in figures.items()}
-            return _Attach.apply(output, term, self._scale(trainer, pl_module))
+            if self._start is None or not self.once:
+                self._start = _Start(self._pass)
+                self._keep(figures)
+            return _Attach.apply(output, term, self._scale(trainer, pl_module), self._start)
 
         self._handle = modules[name].register_forward_hook(attach)
+
+    def _keep(self, figures: dict[str, Tensor]) -> None:
+        """Keeps what is logged: the sum over a batch's calls of the layer, since all of their terms count."""
+        if self._pass.running and self._last:
+            return  # a checkpointed layer that runs a second time
+        for key, value in figures.items():
+            self._last[key] = self._last[key] + value.detach() if key in self._last else value.detach()
 
     def _scale(self, trainer: Trainer, pl_module: LightningModule) -> Tensor:
         """What the loss is multiplied by before its backward pass."""
@@ -173,14 +193,33 @@ class AddedTerm(HoldsHook, ABC):
             DataError: If they are neither N integers nor N x K memberships.
         """
         self._labels = _labels_of(batch, self.unpack).to(pl_module.device) if self.needs_labels else None
-        self._active = True
+        self._active, self._start, self._pass.started, self._last = True, None, False, {}
         # the number of batches is infinite where the data have no length
         self._epochs_done = trainer.current_epoch + batch_idx / max(1, trainer.num_training_batches)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """From here on, backward passes start terms.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+            loss: The loss.
+        """
+        self._pass.running = True
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on, they do not.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+        """
+        self._pass.running, self._start = False, None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Logs the term now and then; says once if the layer took no part.
+        """Logs the term now and then; says once if a batch went by without it.
 
         Args:
             trainer: The trainer.
@@ -190,19 +229,42 @@ class AddedTerm(HoldsHook, ABC):
             batch_idx: Its number within the epoch.
         """
         self._active, self._labels = False, None
-        if not self._last:
-            if trainer.global_step <= 1:
-                rank_zero_warn(
-                    f"{self.state_key}: the layer took no part in the training step, so nothing is penalised"
-                )
-            return
-        if trainer._logger_connector.should_update_logs:
+        if not self._pass.started and not self._warned:
+            self._warned = True
+            reason = (
+                "no backward pass of the trainer reached the layer (it is frozen, cut off by detach(), or the loss "
+                "went backward without manual_backward)"
+                if self._last
+                else "the layer took no part in the training step"
+            )
+            rank_zero_warn(f"{self.state_key}: {reason}, so nothing was penalised in batch {batch_idx}")
+        if self._last and self._is_logged(trainer, pl_module):
             for key, value in self._last.items():
                 pl_module.log(f"train/{key}", value)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the last batch's term where the epoch is shorter than ``log_every_n_steps``.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module.
+        """
+        if trainer.num_training_batches / trainer.accumulate_grad_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            for key, value in self._last.items():
+                pl_module.log(f"train/{key}", value)
+
+    @staticmethod
+    def _is_logged(trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Whether loggers take this batch's values: every ``log_every_n_steps`` batches that stepped."""
+        # under manual optimization, several optimizers may step in one batch, and Lightning counts batches
+        automatic = pl_module.automatic_optimization
+        done = trainer.global_step if automatic else trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        return done % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+
     def _detach(self) -> None:
         super()._detach()
-        self._active, self._labels = False, None
+        self._active, self._labels, self._start = False, None, None
+        self._pass.running, self._warned = False, False
         self._last = {}
 
 
@@ -233,16 +295,41 @@ def _labels_of(batch: Any, unpack: Unpack) -> Tensor:
         raise
 
 
+class _Pass:
+    """What a callback and its terms know of backward passes."""
+
+    running = False  # one that Lightning runs
+    started = False  # a term, in this batch
+
+
+class _Start:
+    """Starts terms once, in the first backward pass that Lightning runs.
+
+    Args:
+        backward: What is known of backward passes.
+    """
+
+    def __init__(self, backward: _Pass) -> None:
+        self.backward = backward
+        self.done = False
+
+    def __call__(self) -> bool:
+        """Whether the term is started now."""
+        now = self.backward.running and not self.done
+        if now:
+            self.done = self.backward.started = True
+        return now
+
+
 class _Attach(torch.autograd.Function):
     """The identity on an output; its backward pass also starts that of a term."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, term: Tensor, scale: Tensor) -> Tensor:
-        ctx.scale = scale.to(device=term.device, dtype=term.dtype)
+    def forward(ctx: Any, output: Tensor, term: Tensor, scale: Tensor, start: _Start) -> Tensor:
+        ctx.scale, ctx.start = scale.to(device=term.device, dtype=term.dtype), start
         # no view: behind it may stand a layer that works in place
         return output.clone()
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        return gradient, ctx.scale, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        return gradient, ctx.scale if ctx.needs_input_grad[1] and ctx.start() else None, None, None

@@ -26,7 +26,8 @@ class FeedBackwardPenalty(AddedTerm):
     """Adds the feed-backward reconstruction loss to the training of any module, without a change to its code.
 
     A forward hook on the last linear layer sees its input alpha and its weight W; the term's gradient reaches both, as
-    if it were added to the loss, to the last bits, whatever that loss is. Compiled modules run no hooks.
+    if it were added to the loss, to the last bits, whatever that loss is. Code that was compiled
+    and has run before the fit has no hooks.
 
     Logged every ``log_every_n_steps`` steps: ``train/feed_backward``, with its weight, and ``train/feed_backward_raw``.
 

@@ -15,11 +15,17 @@ class LayerPenalty(AddedTerm):
 
     A forward hook hands the layer's output on unchanged, and its backward pass starts the penalty's own: it receives
     what the loss's gradient is multiplied by (the loss scale of 16-bit mixed precision, one over the accumulated
-    batches). The result equals adding the term to the loss, to the last bits. Compiled modules run no hooks: use
-    :class:`lightning_repshape.modules.RegularizedModule`, or compile other parts.
+    batches). The result equals adding the term to the loss, to the last bits.
 
-    The penalty is logged every ``log_every_n_steps`` steps: weighted as ``train/<regularizer>/<layer>``, and raw, with
-    ``_raw`` behind. The second penalty of one class on one layer has ``_2`` behind the layer, and so on.
+    A layer that is called several times in a step has a penalty on each call's output; a penalty on weights counts
+    once. One backward pass starts a penalty: the first that Lightning runs (``manual_backward`` under manual
+    optimization) and that reaches the call. ``torch.autograd.grad`` and a second pass over the same graph add nothing.
+    Code that was compiled and has run before the fit has no hooks: compile it in the fit, or use
+    :class:`lightning_repshape.modules.RegularizedModule`.
+
+    The penalty is logged every ``log_every_n_steps`` steps, in shorter epochs at their end: weighted as
+    ``train/<regularizer>/<layer>``, and raw, with ``_raw`` behind. The second penalty of one class on one layer has
+    ``_2`` behind the layer, and so on.
 
     Args:
         layer: Name of a submodule, as in ``named_modules``.
@@ -33,7 +39,7 @@ class LayerPenalty(AddedTerm):
             optimization tells by itself.
 
     Raises:
-        ConfigError: At the start of training, if there is no such layer.
+        ConfigError: If ``regularizer`` is none; at the start of training, if there is no such layer.
 
     Example:
         >>> from lightning_repshape import ClasswiseVariance
@@ -49,8 +55,12 @@ class LayerPenalty(AddedTerm):
         accumulate: int = 1,
     ) -> None:
         super().__init__(layer, unpack, accumulate)
+        if not isinstance(regularizer, Regularizer):
+            kind = type(regularizer).__name__
+            raise ConfigError(f"LayerPenalty needs a regularizer, such as ClasswiseVariance(weight=0.1); got {kind}")
         self.regularizer = regularizer
         self.num_classes = num_classes
+        self._name = layer
         self._classes: int | None = None
         self._weights: list[Tensor] | None = None
         self._key = ""
@@ -59,6 +69,11 @@ class LayerPenalty(AddedTerm):
     def state_key(self) -> str:
         """One name a layer and regularizer."""
         return f"LayerPenalty[{type(self.regularizer).__name__}, {self.layer}]"
+
+    @property
+    def once(self) -> bool:
+        """Whether the penalty is on weights, which several calls of the layer share."""
+        return self.regularizer.of_weights
 
     @property
     def needs_labels(self) -> bool:
@@ -85,10 +100,12 @@ class LayerPenalty(AddedTerm):
                 "regularizer nor the module nor the data module has num_classes; give it to the callback"
             )
         self.regularizer.to(pl_module.device)
-        self.regularizer.layer = name  # what its messages speak of
-        self._weights = None
+        self._weights, self._name = None, name
         if isinstance(self.regularizer, L1Weight | L2Weight):
-            self._weights = L1Weight.weights_of(pl_module if self.regularizer.scope == "all" else layer)
+            try:
+                self._weights = L1Weight.weights_of(pl_module if self.regularizer.scope == "all" else layer)
+            except ConfigError as error:
+                raise ConfigError(f"LayerPenalty on layer {name!r}: {error}") from error
         self._key = f"{type(self.regularizer).__name__}/{name}"
         number = 1
         for other in trainer.callbacks:  # type: ignore[attr-defined]
@@ -113,6 +130,7 @@ class LayerPenalty(AddedTerm):
         Returns:
             The penalty, and it to log, weighted and raw.
         """
+        self.regularizer.layer = self._name  # what its messages speak of
         if self._weights is not None:
             penalty, raw = self.regularizer.weighted_and_raw(self._weights, epoch=self._epochs_done)
         else:

@@ -30,7 +30,7 @@ their K I^2 numbers are no more than the joined batch's N I activations) or the 
 gathered. All processes of the group must call the function equally often; their batch sizes and classes may differ.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -55,10 +55,11 @@ _Kernel = Callable[[Tensor], _Result]
 
 # Rough costs in nanoseconds on one CPU core, from which a form of cw-CR is chosen; only their ratios matter.
 _NS_PER_MAC = 0.03  # one multiply-add of a big product
+_NS_PER_PAIR = 0.5  # comparing the labels of two samples, and masking their product
 _NS_PER_ELEMENT = 3.0  # gathering, centring, squaring and scattering one activation
 _NS_PER_CLASS = 60_000.0  # the operations of one round of a loop over classes
-_NS_BINS = 150_000.0  # packing classes into bins
-_BIN = 32  # samples in a bin at least
+_NS_BINS = 100_000.0  # packing classes into bins
+_BIN = 16  # samples in a bin at least
 _DOT = 2**16  # longest dot product
 _MAX_MASK = 2**26  # entries of a masked N x N Gram matrix
 _MAX_MACS_WITHOUT_SYNC = 2e10  # accelerators: below this, waiting for class counts costs more than it saves
@@ -398,6 +399,7 @@ class _FirstDerivative(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, rows: Tensor, kernel: _Kernel, scale: float) -> Tensor:
+        ctx.set_materialize_grads(False)
         if torch.is_autocast_enabled(rows.device.type):
             with torch.autocast(rows.device.type, enabled=False):
                 value, direction, factor, degree = kernel(rows)
@@ -408,7 +410,9 @@ class _FirstDerivative(torch.autograd.Function):
         return value.mul_(factor * scale)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: FunctionCtx, grad_output: Tensor | None) -> tuple[Tensor | None, None, None]:
+        if grad_output is None:  # of a graph that something else goes backward through
+            return None, None, None
         (direction,) = ctx.saved_tensors  # type: ignore[attr-defined]
         gradient = direction * (grad_output * ctx.factor)  # type: ignore[attr-defined]
         if torch.is_grad_enabled():  # only under create_graph=True
@@ -457,7 +461,8 @@ def _variance(rows: Tensor) -> _Result:
 
 
 def _class_variance(rows: Tensor, *, labels: Tensor, num_classes: int) -> _Result:
-    centered, scaled, *_ = _center_by_class(rows, labels, num_classes)
+    centered, counts, *_ = _center_by_class(rows, labels, num_classes)
+    scaled = centered / counts
     size = num_classes * rows.shape[1]
     return _inner(centered, scaled), scaled, 1 / size, 2
 
@@ -466,7 +471,6 @@ class _Centered(NamedTuple):
     """Rows less their class means, and what was needed on the way."""
 
     rows: Tensor  # (N, I)
-    scaled: Tensor  # (N, I) the same divided by n_k
     counts: Tensor  # (N, 1) n_k of every sample's class
     labels: Tensor  # (N,), renumbered where there are more classes than samples
     num_classes: int
@@ -481,8 +485,7 @@ def _center_by_class(rows: Tensor, labels: Tensor, num_classes: int) -> _Centere
     counts = counts.unsqueeze(1)
     means = sums.div_(counts).index_select(0, labels)  # nobody selects the 0/0 of an absent class
     centered = torch.sub(rows, means, out=means)
-    counts = counts.index_select(0, labels)
-    return _Centered(centered, centered / counts, counts, labels, num_classes)
+    return _Centered(centered, counts.index_select(0, labels), labels, num_classes)
 
 
 def _soft_class_variance(rows: Tensor, *, labels: Tensor, num_classes: int) -> _Result:
@@ -530,86 +533,88 @@ def _covariance(rows: Tensor) -> _Result:
 def _choose_class_covariance(rows: Tensor, labels: Tensor, num_classes: int) -> Callable[..., _Result]:
     """The form of cw-CR that is estimated to cost least."""
     samples, units = rows.shape
-    masked = 2 * samples * samples * units
+    macs = 2 * samples * samples * units
+    masked = macs * _NS_PER_MAC + samples * samples * _NS_PER_PAIR
     if rows.device.type != "cpu":
-        if masked <= _MAX_MACS_WITHOUT_SYNC and samples * samples <= _MAX_MASK:
+        if macs <= _MAX_MACS_WITHOUT_SYNC and samples * samples <= _MAX_MASK:
             return _class_covariance_masked
-    elif masked * _NS_PER_MAC <= _NS_BINS:
+    elif masked <= _NS_BINS:
         return _class_covariance_masked
-    present = _present(labels, num_classes)
-    width = max(_BIN, *present)
-    costs = {
-        _class_covariance_masked: masked * _NS_PER_MAC,
-        _class_covariance_bins: 2.5 * samples * width * units * _NS_PER_MAC
-        + samples * units * _NS_PER_ELEMENT
-        + _NS_BINS,
-        _class_covariance_loop: sum(2 * n * min(n, units) * units for n in present) * _NS_PER_MAC
-        + samples * units * _NS_PER_ELEMENT
-        + len(present) * _NS_PER_CLASS,
-    }
-    if samples * samples > _MAX_MASK:
-        del costs[_class_covariance_masked]
-    if 1.25 * samples * width > _MAX_MASK:
-        del costs[_class_covariance_bins]
-    return min(costs, key=lambda form: costs[form])
-
-
-def _present(labels: Tensor, num_classes: int) -> list[int]:
-    """Samples of the classes that have any, in the classes' order; reads labels back from the device."""
     check_label_range(labels, num_classes)
-    return [count for count in torch.bincount(labels, minlength=num_classes).tolist() if count]
+    counts = torch.bincount(labels, minlength=num_classes).tolist()  # waits for an accelerator
+    present = [count for count in counts if count]
+    width = max(_BIN, *present)
+    elements = samples * units * _NS_PER_ELEMENT
+    costs: dict[Callable[..., _Result], float] = {}
+    if samples * samples <= _MAX_MASK:
+        costs[_class_covariance_masked] = masked
+    if 1.25 * samples * width <= _MAX_MASK:
+        bins = partial(_class_covariance_bins, class_counts=counts)
+        costs[bins] = 3.75 * samples * width * units * _NS_PER_MAC + elements + _NS_BINS
+    loop = elements + len(present) * _NS_PER_CLASS
+    if not costs or loop < min(costs.values()):
+        costs[_class_covariance_loop] = loop + sum(2 * n * min(n, units) * units for n in present) * _NS_PER_MAC
+    return min(costs, key=lambda form: costs[form])
 
 
 def _class_covariance_masked(rows: Tensor, *, labels: Tensor, num_classes: int) -> _Result:
     """One Gram product of all samples, pairs of different classes masked."""
     pairs = num_classes * rows.shape[1] * (rows.shape[1] - 1)
-    centered, scaled, _, labels, num_classes = _center_by_class(rows, labels, num_classes)
-    gram = (scaled @ centered.t()).mul_(labels.unsqueeze(1) == labels)
-    direction = _less_diagonal(gram @ scaled, centered, scaled, labels, num_classes)
+    centered, counts, labels, num_classes = _center_by_class(rows, labels, num_classes)
+    scaled = centered / counts
+    gram = (scaled @ centered.t()).mul_(_same_class(labels.to(rows.dtype)))
+    direction = gram @ scaled
+    # The diagonal's part, with the variances v^k_i, is taken away again.
+    squares = centered * scaled
+    variances = squares.new_zeros(num_classes, squares.shape[1]).index_add_(0, labels, squares)
+    direction.addcmul_(variances.index_select(0, labels), scaled, value=-1)
     return _inner(direction, centered), direction, 1 / pairs, 4
 
 
-def _class_covariance_bins(rows: Tensor, *, labels: Tensor, num_classes: int) -> _Result:
+def _class_covariance_bins(rows: Tensor, *, labels: Tensor, num_classes: int, class_counts: Sequence[int]) -> _Result:
     """Small Gram products: samples are sorted by class and whole classes packed into bins of one width."""
     units = rows.shape[1]
     pairs = num_classes * units * (units - 1)
-    samples, slots, classes = _pack(labels, num_classes, rows.dtype)
-    centered, scaled, counts, labels, num_classes = _center_by_class(rows, labels, num_classes)
-    bins = scaled.index_select(0, samples).view(*classes.shape, units)
-    # A mask of numbers is cheaper than one of booleans, which would have to be converted.
-    same = torch.eq(classes.unsqueeze(2), classes.unsqueeze(1), out=bins.new_empty(*classes.shape, classes.shape[1]))
-    gram = torch.bmm(bins, bins.transpose(1, 2)).mul_(same)
-    direction = torch.bmm(gram, bins).view(-1, units).index_select(0, slots)
-    # All three factors carry 1 / n_k: one too many.
-    direction.mul_(counts)
-    direction = _less_diagonal(direction, centered, scaled, labels, num_classes)
-    return _inner(direction, centered), direction, 1 / pairs, 4
+    samples, slots, classes = _pack(labels, class_counts, rows.dtype)
+    bins = _center_by_class(rows, labels, num_classes).rows.index_select(0, samples).view(*classes.shape, units)
+    # A pair of one class counts with 1 / n_k^2, every other one, and whatever stands in an empty place, with 0.
+    weights = _same_class(classes)
+    weights.mul_(weights.sum(2, keepdim=True).square_().reciprocal_().mul_((classes >= 0).unsqueeze(2)))
+    gram = torch.bmm(bins, bins.transpose(1, 2)).mul_(weights)
+    # The diagonal's part, with the variances v^k_i, is taken away again.
+    squares = bins.square()
+    spread = torch.bmm(weights, squares)
+    direction = torch.bmm(gram, bins, out=squares).addcmul_(spread, bins, value=-1)
+    value = _inner(direction, bins)
+    return value, direction.view(-1, units).index_select(0, slots), 1 / pairs, 4
 
 
-def _less_diagonal(direction: Tensor, centered: Tensor, scaled: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Takes the variances' part from sum_j c^k_ij z_j / n_k, in place."""
-    products = centered * scaled
-    variances = products.new_zeros(num_classes, products.shape[1]).index_add_(0, labels, products)
-    return direction.addcmul_(variances.index_select(0, labels), scaled, value=-1)
+def _same_class(classes: Tensor) -> Tensor:
+    """(..., N, N) ones where two of N classes are equal, zeros elsewhere.
+
+    Classes come as floating-point numbers, and so does the mask: comparing integers, and multiplying by booleans, takes
+    a CPU several times as long.
+    """
+    one, other = classes.unsqueeze(-1), classes.unsqueeze(-2)
+    return torch.eq(one, other, out=classes.new_empty(*classes.shape, classes.shape[-1]))
 
 
-def _pack(labels: Tensor, num_classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def _pack(labels: Tensor, class_counts: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Packs whole classes into bins of one width.
 
     Args:
         labels: (N,) integers in 0..K-1.
-        num_classes: K.
+        class_counts: (K,) samples of each class.
         dtype: Of the classes, numbers that are only compared.
 
     Returns:
         (B * width,) sample in each place of the bins (any sample where the place is empty), (N,) place of each sample,
         (B, width) class in each place (where it is empty, a negative number that no other place of the bin has).
     """
-    counts = torch.bincount(labels, minlength=num_classes).tolist()  # the form's choice has checked the labels
-    width = max(_BIN, *counts)
+    width = max(_BIN, *class_counts)
     moves: list[int] = []  # of a class: from its place among the sorted samples to its place in the bins
     start, end, bins = 0, 0, 1  # the samples before, the first free place, the bins so far
-    for count in counts:
+    for count in class_counts:
         if end + count > bins * width:
             end, bins = bins * width, bins + 1
         moves.append(end - start)

@@ -19,7 +19,7 @@ from lightning_repshape.layers import (
     linear_layer,
 )
 from lightning_repshape.modules.base import ClassifierModule
-from lightning_repshape.modules.regularized import Penalties, epochs_done, layer_of
+from lightning_repshape.modules.regularized import Penalties, epochs_done, layer_of, listed
 from lightning_repshape.networks.mlp import MLP
 from lightning_repshape.regularizers import Regularizer
 
@@ -196,7 +196,7 @@ class AutoencoderModule(ClassifierModule):
             lr_scheduler_interval=lr_scheduler_interval,
             channels_last=False,
         )
-        self.regularizers = nn.ModuleList(regularizers)
+        self.regularizers = nn.ModuleList(listed(regularizers))
         self._penalties = Penalties(regularizers, self.check_activation_name, self._layer_of_weights, self)
         self._epochs_done = 0.0
         self.train_errors = ReconstructionSums()
@@ -297,10 +297,7 @@ class AutoencoderModule(ClassifierModule):
         loss, terms = self.loss(self(x, self.training_activations()), target)
         self.watch(loss)
         self.train_errors.update(loss, terms["reconstruction_loss"], x.shape[0])
-        if (self.global_step + 1) % self.log_interval == 0:
-            self.log("train/loss_step", loss.detach())
-            for name, value in terms.items():
-                self.log(f"train/{name}", value.detach())
+        self.log_step(loss, terms)
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -310,6 +307,7 @@ class AutoencoderModule(ClassifierModule):
             self.train_errors.reset()
             self._stop_unless_finite(figures["loss"], "training loss")
             self.log_figures("train", figures)
+            self.log_last_terms()
         super().on_train_epoch_end()
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:

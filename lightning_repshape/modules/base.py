@@ -86,6 +86,7 @@ class ClassifierModule(LightningModule):
             self.backbone.to(memory_format=torch.channels_last)
         self.statistics_layer = self.check_activation_name(statistics_layer)
         self.train_sums = ClassificationSums()
+        self._last_terms: dict[str, Tensor] = {}
         self.val_sums = ClassificationSums()
         self.test_sums = ClassificationSums()
         # In a list, since a submodule would be cast along with the weights.
@@ -230,12 +231,30 @@ class ClassifierModule(LightningModule):
         loss, terms = self.loss(output, target)
         self.watch(loss)
         self.train_sums.update(loss, output.logits, target)
-        # Logging costs more than a step of a small network: only every so many steps.
+        self.log_step(loss, terms)
+        return loss
+
+    def log_step(self, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
+        """Logs a step's loss and its terms every ``log_every_n_steps`` steps: logging costs more than a small step.
+
+        Of epochs shorter than that, the terms of the last step are logged at their end.
+
+        Args:
+            loss: The step's loss, a scalar.
+            terms: What it consists of, scalars by name.
+        """
         if (self.global_step + 1) % self.log_interval == 0:
             self.log("train/loss_step", loss.detach())
             for name, value in terms.items():
                 self.log(f"train/{name}", value.detach())
-        return loss
+        steps = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        self._last_terms = {name: value.detach() for name, value in terms.items()} if steps < self.log_interval else {}
+
+    def log_last_terms(self) -> None:
+        """Logs the terms of the epoch's last step where the epoch was too short for :meth:`log_step`."""
+        if self._last_terms:
+            self.log_figures("train", self._last_terms)
+            self._last_terms = {}
 
     @property
     def log_interval(self) -> int:
@@ -271,6 +290,7 @@ class ClassifierModule(LightningModule):
             self.train_sums.reset()
             self._stop_unless_finite(figures["loss"], "training loss")
             self.log_figures("train", figures)
+            self.log_last_terms()
         # The last update may have broken the weights behind a loss that was still finite.
         weights = [parameter.detach() for parameter in self.trainable_parameters()]
         if weights:

@@ -22,7 +22,7 @@ class Penalties:
 
     Args:
         regularizers: The penalties.
-        check_activation: Called with the layer of each penalty on activations; raises where it does not exist.
+        check_activation: Called with the layer of each penalty; raises where it does not exist.
         find_layer: Called with the layer of each penalty on weights; gives the module that holds them.
         whole: The network that penalties with ``scope="all"`` cover.
 
@@ -44,11 +44,10 @@ class Penalties:
         counts = [names[: number + 1].count(name) for number, name in enumerate(names)]
         self.names = tuple(name if count == 1 else f"{name}_{count}" for name, count in zip(names, counts, strict=True))
         for number, regularizer in enumerate(self.regularizers):
+            check_activation(regularizer.layer)
             if isinstance(regularizer, L1Weight | L2Weight):
                 layer = whole if regularizer.scope == "all" else find_layer(regularizer.layer)
                 self.weights[number] = regularizer.weights_of(layer)
-            else:
-                check_activation(regularizer.layer)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -85,24 +84,48 @@ class Penalties:
         return loss, terms
 
 
+def listed(regularizers: Sequence[Regularizer]) -> tuple[Regularizer, ...]:
+    """A list of penalties, looked at.
+
+    Args:
+        regularizers: What should be one.
+
+    Returns:
+        The penalties.
+
+    Raises:
+        ConfigError: If it is no list, or something else stands in it.
+    """
+    if not isinstance(regularizers, Sequence) or not all(isinstance(term, Regularizer) for term in regularizers):
+        raise ConfigError(f"regularizers must be a list of penalties, such as ClasswiseVariance; got {regularizers!r}")
+    return tuple(regularizers)
+
+
 def layer_of(owner: nn.Module, path: str) -> nn.Module:
-    """A part of a network, for penalties on its weights.
+    """The part of a network whose weights compute an activation, for penalties on them.
 
     Args:
         owner: The network.
-        path: The part's path within it.
+        path: The activation's path within it.
 
     Returns:
-        The part.
+        The part of that path; where it holds no weights, as a pool or an activation function, the last one before it
+        that does.
 
     Raises:
         ConfigError: If there is none; the message has the nearest paths.
     """
-    try:
-        return owner.get_submodule(path)
-    except AttributeError as error:
-        known = [name for name, _ in owner.named_modules() if name]
-        raise ConfigError(f"no layer {path!r} holds weights{did_you_mean(path, known)}") from error
+    parts = dict(owner.named_modules())
+    holders = [name for name, part in parts.items() if any(p.ndim >= 2 for p in part.parameters(recurse=False))]
+    if path not in parts:
+        raise ConfigError(f"no layer {path!r} holds weights{did_you_mean(path, holders)}")
+    if any(p.ndim >= 2 for p in parts[path].parameters()):
+        return parts[path]
+    order = list(parts)
+    before = [name for name in holders if order.index(name) < order.index(path)]
+    if not before:
+        raise ConfigError(f"no layer at {path!r} or before it holds weights{did_you_mean(path, holders)}")
+    return parts[before[-1]]
 
 
 def epochs_done(module: LightningModule, batch_idx: int) -> float:
@@ -124,9 +147,10 @@ class RegularizedModule(SupervisedModule):
 
     The loss is J + sum of weight * Omega(z), z the activation of the regularizer's ``layer``: one of the backbone's
     names (``fc5``, ``layer1.0.relu1``), ``features``, ``head.<name>`` or ``logits``. ``L1Weight`` and ``L2Weight``
-    penalise the weights of the layer that computes the activation, or all weights (``scope: all``). Each term
-    is logged weighted, as ``train/<regularizer>/<layer>``, and raw, with ``_raw`` behind; of the second penalty of one
-    class on one layer, ``_2`` stands behind the layer.
+    penalise the weights of the layer that computes the activation (of what has no weights, such as a pool, those of
+    the last layer before it that has), or all weights (``scope: all``). Each term is logged every
+    ``log_every_n_steps`` steps, in shorter epochs at their end: weighted, as ``train/<regularizer>/<layer>``, and raw,
+    with ``_raw`` behind; of the second penalty of one class on one layer, ``_2`` stands behind the layer.
 
     Args:
         num_classes: Number of classes K. Linked to ``data.num_classes`` on the command line.
@@ -169,6 +193,7 @@ class RegularizedModule(SupervisedModule):
         statistics_layer: str | None = None,
         channels_last: bool = True,
     ) -> None:
+        regularizers = listed(regularizers)
         super().__init__(
             num_classes=num_classes,
             input_shape=input_shape,

@@ -34,13 +34,12 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     Returns:
         What was wrong, where, and the nearest valid names.
     """
-    place = _place(message)
     if found := _OPTIONAL.search(message):
-        place = _place(message[: found.start()])
         inner = " ".join(found.group(1).split())
         # this package's sentence of a parser within, whose options are none of the command line's
         inner = _AS_OPTION.sub("; give it in the config", explain(inner) if _KEY.search(inner) else inner)
-        return f"{place}: {inner}"
+        return f"{_place(message[: found.start()])}: {inner}"
+    place = _place(message)
     if found := _OPTION.search(message):
         return _unknown_option(found.group(1), message[: found.end()], message[found.end() :], place, options)
     if found := _NO_OPTION.search(message):

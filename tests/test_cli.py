@@ -196,6 +196,7 @@ def test_without_validation_the_last_epoch_is_the_best() -> None:
     assert best["epoch"] == last["epoch"] == 1
 
 
+PENALISED = ["fit", "--config", "quickstart", "--config", "method/cw-vr"]
 BAD = {
     "unknown command": (["fitt"], 2, "did you mean 'fit'"),
     "unknown config": (["fit", "--config", "quikstart"], 2, "did you mean 'quickstart'"),
@@ -236,6 +237,9 @@ BAD = {
     ),
     "layer": (["fit", "--config", "quickstart", "--model.statistics_layer", "fc9"], 2, "fc1"),
     "missing model": (["fit", "--data", "DigitsDataModule"], 2, "model"),
+    "negative weight": ([*PENALISED, "--model.regularizers.weight", "-1"], 2, "at least 0, got -1"),
+    "penalised layer": ([*PENALISED, "--model.regularizers.layer", "fc9"], 2, "fc1"),
+    "penalty's option": ([*PENALISED, "--model.regularizers.wieght", "1"], 2, "wieght"),
 }
 
 
@@ -255,6 +259,44 @@ def test_bad_input_ends_in_one_message(case: str, capsys: pytest.CaptureFixture[
     assert "Traceback" not in captured.err + captured.out
     assert len(lines[-1]) < 700
     assert not list(tmp_path.glob("runs/*")), "nothing half-made is left"
+
+
+@pytest.mark.parametrize(
+    ("penalty", "expected"),
+    [
+        (
+            "{class_path: ClaswiseVariance}",
+            "model: there is no class 'ClaswiseVariance' for regularizers; did you mean",
+        ),
+        ("{class_path: Variance, init_args: {wieght: 1}}", "model: there is no option 'wieght'; did you mean 'weight'"),
+        ("{class_path: Variance}", "model: missing: weight; give it in the config"),
+        ("{class_path: Variance, init_args: {weight: much}}", "model: weight is 'much', but float is expected"),
+        ("{class_path: torch.nn.ReLU}", "model: torch.nn.ReLU at regularizers is no Regularizer; there are"),
+        ("{class_path: L2Weight, init_args: {weight: 1, layer: fc9}}", "no activation 'fc9'; did you mean"),
+    ],
+)
+def test_a_mistake_deep_in_a_config_is_one_sentence(
+    penalty: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("penalty.yaml").write_text(
+        f"model: {{class_path: RegularizedModule, init_args: {{regularizers: [{penalty}]}}}}", encoding="utf-8"
+    )
+    assert main(["fit", "--config", "quickstart", "--config", "penalty.yaml"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ") and expected in line, line
+    assert len(line) < 250
+
+
+def test_what_the_first_step_finds_wrong_stands_in_the_manifest(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "--config", "quickstart", "--config", "method/cr", "--model.backbone.init_args.widths", "[8, 1]"]
+    assert main([*words, "--run_dir", "run"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        line
+        == "error: Covariance on layer 'features': cr: a covariance needs at least two units, the activations have one"
+    )
+    session = json.loads(Path("run/manifest.json").read_text())["sessions"][-1]
+    assert session["status"] == "failed" and "at least two units" in session["error"]
 
 
 def test_broken_yaml_is_named(capsys: pytest.CaptureFixture[str]) -> None:

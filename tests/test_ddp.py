@@ -54,6 +54,36 @@ def test_fit_and_test_on_two_ranks_then_on_one() -> None:
     assert [line.split(",")[:2] for line in alone] == [line.split(",")[:2] for line in lines]
 
 
+def test_penalties_on_two_ranks_are_those_of_the_joined_batch() -> None:
+    Path("penalties.yaml").write_text(
+        """
+model:
+  class_path: RegularizedModule
+  init_args:
+    backbone: {class_path: MLP, init_args: {widths: [24, 24]}}
+    regularizers:
+      - {class_path: ClasswiseVariance, init_args: {weight: 1.0, layer: fc1}}
+      - {class_path: ClasswiseCovariance, init_args: {weight: 1.0, warmup_epochs: 2}}
+    optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1, momentum: 0.9}}
+data: {class_path: DigitsDataModule, init_args: {train_size: 800}}
+trainer:
+  max_epochs: 2
+  callbacks:
+    - class_path: LayerPenalty
+      init_args: {layer: backbone.fc2, regularizer: {class_path: ClasswiseVariance, init_args: {weight: 2.0}}}
+    - class_path: LayerPenalty
+      init_args: {layer: backbone.fc1, regularizer: {class_path: L2Weight, init_args: {weight: 1.0e-3}}}
+"""
+    )
+    done = run("fit", "--config", "penalties.yaml", *TWO, "--data.batch_size", "40", "--run_dir", "two")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert main(["fit", "--config", "penalties.yaml", *QUIET, "--data.batch_size", "80", "--run_dir", "one"]) == 0
+    two, one = (torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for name in ("two", "one"))
+    for name, value in one.items():
+        if value.is_floating_point() and name.startswith(("backbone", "head")):
+            torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_foca_on_two_ranks_keeps_them_identical_and_solves_one_head() -> None:
     Path("foca.yaml").write_text(
         """

@@ -283,7 +283,7 @@ class Rows(DummyLogger):
 
 @pytest.mark.parametrize("manual", [False, True], ids=["automatic", "manual"])
 def test_terms_are_logged_at_the_logging_steps(manual: bool) -> None:
-    """Three batches an epoch and a row every five steps, counted on from epoch to epoch, and one at the epochs' ends."""
+    """Three batches an epoch and a row every five steps, counted on from epoch to epoch, and at the epochs' ends."""
     rows = Rows()
     callbacks = [
         penalty(),
@@ -390,7 +390,7 @@ def test_a_layer_that_is_called_twice(by_hand: str, callback: LayerPenalty) -> N
     for one, other in zip(train(Twice(by_hand), []).parameters(), found.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
     if by_hand == "variance":  # what is logged is what is added: both views'
-        module, (x, y) = Twice(), samples()
+        module, (x, _) = Twice(), samples()
         with torch.no_grad():
             views = [Variance(0.3, sync=False)(module.encoder(view)) for view in (x[:12], x[:12] + 1)]
         assert rows.rows[0]["train/Variance/encoder"] == pytest.approx(float(sum(views)))

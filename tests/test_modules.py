@@ -1,6 +1,6 @@
 """SupervisedModule and RegularizedModule: forward pass, losses, hyper-parameters, optimizers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,17 +10,22 @@ from torch.nn import functional as F
 
 from lightning_repshape import (
     MLP,
+    VGG16,
     ClasswiseCovariance,
     ClasswiseVariance,
+    ConvNet,
+    DenseNet40,
     DigitsDataModule,
     L2Weight,
     MLPHead,
     RegularizedModule,
+    ResNet32,
     SupervisedModule,
     Variance,
 )
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.functional import cw_cr, cw_vr, vr
+from lightning_repshape.networks import Backbone
 
 
 def network(shape: tuple[int, ...]) -> MLP:
@@ -238,3 +243,44 @@ def test_training_figures_are_those_of_every_batch() -> None:
     assert count == 1000
     assert float(trainer.callback_metrics["train/error"]) == pytest.approx(wrong / count, abs=1e-7)
     assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(sum(losses) / count, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layer", "owner"),
+    [
+        (ResNet32, "features", "layer3.4.conv2"),
+        (ResNet32, "layer1.0.relu1", "layer1.0.conv1"),
+        (VGG16, "features", "conv5_3.conv"),
+        (DenseNet40, "features", "block3.11.conv"),
+        (ConvNet, "features", "fc.linear"),
+    ],
+)
+def test_weights_of_what_has_none_are_those_of_the_layer_before(
+    backbone: Callable[[tuple[int, ...]], Backbone], layer: str, owner: str
+) -> None:
+    module = RegularizedModule(10, (3, 32, 32), backbone, [L2Weight(weight=1.0, layer=layer)])
+    (found,) = module._penalties.weights.values()
+    assert [tuple(weight.shape) for weight in found] == [tuple(module.backbone.get_submodule(owner).weight.shape)]
+    assert found[0] is module.backbone.get_submodule(owner).weight
+
+
+def test_layers_of_weight_penalties_are_checked_even_where_all_count() -> None:
+    with pytest.raises(ConfigError, match="no activation 'fc99'"):
+        RegularizedModule(10, (1, 8, 8), network, [L2Weight(weight=1.0, layer="fc99", scope="all")])
+    with pytest.raises(ConfigError, match="list of penalties, such as"):
+        RegularizedModule(10, (1, 8, 8), network, Variance(weight=1.0))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="list of penalties, such as"):
+        RegularizedModule(10, (1, 8, 8), network, [torch.nn.ReLU()])  # type: ignore[list-item]
+
+
+def test_terms_of_short_epochs_are_logged_at_their_end() -> None:
+    """Twelve steps an epoch, and a row of steps every fifty: the last step's terms."""
+    module = RegularizedModule(10, (1, 8, 8), network, [Variance(weight=4.0), L2Weight(weight=0.1)])
+    trainer = quiet(log_every_n_steps=50)
+    trainer.fit(module, DigitsDataModule(batch_size=100))
+    logged = trainer.logged_metrics
+    for name, weight in (("Variance", 4.0), ("L2Weight", 0.1)):
+        assert float(logged[f"train/{name}/features_raw"]) > 0
+        assert float(logged[f"train/{name}/features"]) == pytest.approx(
+            weight * float(logged[f"train/{name}/features_raw"])
+        )

@@ -42,10 +42,30 @@ PLATEAU = SUPERVISED.replace(
     "{class_path: torch.optim.lr_scheduler.CosineAnnealingLR, init_args: {T_max: 4}}",
     "{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {monitor: val/loss, patience: 0, threshold: 9}}",
 )
+REGULARIZED = """
+model:
+  class_path: RegularizedModule
+  init_args:
+    backbone: {class_path: MLP, init_args: {widths: [24, 24]}}
+    regularizers:
+      - {class_path: ClasswiseCovariance, init_args: {weight: 1.0, warmup_epochs: 3.5}}
+      - {class_path: L2Weight, init_args: {weight: 1.0e-3, scope: all}}
+    optimizer: {class_path: torch.optim.Adam, init_args: {lr: 2.0e-3}}
+"""
+# Behind DATA, whose trainer they complete: the same inside a module that knows nothing of it.
+PENALTIES = """
+  callbacks:
+    - class_path: LayerPenalty
+      init_args:
+        layer: backbone.fc1
+        regularizer: {class_path: Variance, init_args: {weight: 1.0, warmup_epochs: 3.5}}
+"""
 DATA = """
 data: {class_path: DigitsDataModule, init_args: {batch_size: 100, augment: shift}}
-trainer: {max_epochs: 4, log_every_n_steps: 5}
 then_test: true
+trainer:
+  max_epochs: 4
+  log_every_n_steps: 5
 """
 
 
@@ -73,9 +93,11 @@ def rows(run: str) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("method", [SUPERVISED, PLATEAU, FOCA], ids=["supervised", "plateau", "foca"])
+@pytest.mark.parametrize(
+    "method", [SUPERVISED, PLATEAU, FOCA, REGULARIZED], ids=["supervised", "plateau", "foca", "regularized"]
+)
 def test_interrupted_within_an_epoch_and_resumed(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("config.yaml").write_text(method + DATA)
+    Path("config.yaml").write_text(method + DATA + (PENALTIES if method == REGULARIZED else ""))
     assert main(["fit", "--config", "config.yaml", *QUIET, "--run_dir", "whole"]) == 0
 
     from lightning_repshape.callbacks import Reseeding

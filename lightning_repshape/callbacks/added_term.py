@@ -289,8 +289,8 @@ def _labels_of(batch: Any, unpack: Unpack) -> Tensor:
     try:
         return unpack_batch(batch, unpack)[1]
     except DataError:
-        soft = torch.as_tensor(batch[unpack[1]])
-        if soft.is_floating_point() and soft.dim() == 2:
+        soft = batch[unpack[1]]
+        if isinstance(soft, Tensor) and soft.is_floating_point() and soft.dim() == 2:
             return soft
         raise
 

@@ -536,6 +536,23 @@ def test_weights_are_chosen_by_the_checkpoint_that_is_tested(
     assert found == {"weight": 10, "test_error_percent": [pytest.approx(10.0)]}
 
 
+def test_what_cannot_be_trained_or_drawn_ends_in_a_message(
+    layers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, end = str(tmp_path / "runs"), ["--", "--config", "base/mnist-mlp", "--data.root", str(tmp_path / "nowhere")]
+    with pytest.raises(SystemExit) as stopped:
+        layers.main([folder, "--layers", "fc1", "--penalties", "vr=much", *end])
+    assert stopped.value.code == 2 and "WEIGHT a number" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        layers.main([folder, "--layers", "fc1", "--penalties", "vr=1", *end])
+    assert stopped.value.code == 1 and "it did not come to a training" in capsys.readouterr().err
+    # nothing was trained, so other options may follow
+    monkeypatch.setattr(layers, "train", lambda run, words, seed: None)
+    with pytest.raises(SystemExit, match="no training of the baseline finished"):
+        layers.main([folder, "--layers", "fc1", "--penalties", "vr=1", "--", "--config", "base/mnist-mlp"])
+    assert not list(tmp_path.rglob("*.png"))
+
+
 def test_best_validation_without_a_curve(layers: ModuleType, tmp_path: Path) -> None:
     assert layers.best_validation(tmp_path, "val/error") is None
     state = {"BestCheckpoint": {"monitor": "val/error", "best_model_score": torch.tensor(0.25)}, "Other": {"a": 1}}

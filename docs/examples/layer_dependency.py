@@ -69,6 +69,10 @@ def train(run: Path, words: list[str], seed: int, wanted: str = "test/error") ->
             shutil.rmtree(run, ignore_errors=True)
             status = lightning_repshape(["fit", *words, "--seed_everything", str(seed), "--run_dir", str(run)])
         if status >= 128:
+            print("--- interrupted: start this script again to go on", file=sys.stderr)
+            raise SystemExit(status)
+        if status and not is_run_folder(run):
+            print("--- stopped: it did not come to a training, for the reason above", file=sys.stderr)
             raise SystemExit(status)
         figures = read_json(run / "metrics.json")
         if status or wanted not in figures:
@@ -163,12 +167,16 @@ def main(words: list[str]) -> None:
     weights: dict[str, list[float]] = {}
     for word in options.penalties.split(","):
         name, _, weight = word.partition("=")
-        if name not in CLASSES or not weight:
-            parser.error(f"--penalties: {word!r} is no {'=WEIGHT, '.join(CLASSES)}=WEIGHT")
-        weights.setdefault(name, []).append(float(weight))
+        try:
+            weights.setdefault(name, []).append(float(weight))
+        except ValueError:
+            name = ""
+        if name not in CLASSES:
+            parser.error(f"--penalties: {word!r} is no {'=WEIGHT, '.join(CLASSES)}=WEIGHT, WEIGHT a number")
     folder: Path = options.folder
     settings = {"fit": given}
-    if read_json(folder / "settings.json") not in ({}, settings):
+    trained = any(is_run_folder(path) for path in folder.glob("*-s*"))
+    if trained and read_json(folder / "settings.json") not in ({}, settings):
         parser.error(f"{folder} holds runs with other options of fit (see its settings.json); choose another folder")
     write_json(folder / "settings.json", settings)
 
@@ -199,6 +207,8 @@ def main(words: list[str]) -> None:
             lines[name].append(errors(candidates[best], "test/error") if best is not None else [])
             chosen[name][layer] = {"weight": best, "test_error_percent": lines[name][-1]}
     of_baseline = errors(baseline, "test/error")
+    if not of_baseline or not any(points for line in lines.values() for points in line):
+        raise SystemExit(f"nothing to draw: no training of {'a penalty' if of_baseline else 'the baseline'} finished")
     write_json(folder / "layers.json", {"baseline": of_baseline, "penalties": chosen})
     print(draw(options.figure or folder / "layers.png", layers, lines, of_baseline))
 

@@ -37,7 +37,7 @@ class ImageFolderDataModule(ImageDataModule):
             None, the images of ``val``, or a tenth of ``train`` where there is no ``val``.
         val_split: Which these are: the "last" ones, or a "stratified" draw by ``split_seed``. Default: None,
             "stratified".
-        train_size: Use only this many training images. Default: None, all.
+        train_size: Use only this many training images, of every class with ``per-class``. Default: None, all.
         train_subset: Which these are: the "first" ones (in the order of the classes), or "per-class", which draws
             ``train_size`` images of every class. Default: "per-class".
         classes: Use only the first n classes, or those named, in this order. Default: None, all.

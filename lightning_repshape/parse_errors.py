@@ -18,7 +18,9 @@ _REQUIRED = re.compile(r"the following arguments are required: ([\w., ]+)")
 _EXPECTED = re.compile(r"Expected (?:a|one of) (.+?)(?:\. Got|$)", re.MULTILINE)
 _VALUE = re.compile(r"(?:Given|Got) value: (.+)")
 # An optional class path: what is wrong with it, then that it is not nothing either.
-_OPTIONAL = re.compile(r"Union subtypes\s+Subtypes:.*?\sErrors:\s+- (.+?)\s+- Expected a <class 'NoneType'>", re.DOTALL)
+_OPTIONAL = re.compile(
+    r"Union subtypes\s+Subtypes:.*?\sErrors:\s+- (?!Expected )(.+?)\s+- Expected a <class 'NoneType'>", re.DOTALL
+)
 _AS_OPTION = re.compile(r"; give it in a config or as --\S+ \.\.\.")
 _NO_SUBCLASS = re.compile(r"Import path (\S+) does not correspond to a subclass of (\w+)")
 _PLAIN_TYPE = re.compile(r"<class '([\w.]+)'>")

@@ -349,8 +349,7 @@ class _OfWeights(Regularizer):
         """
         weights: list[Tensor] = [p for p in module.parameters() if p.ndim >= 2]
         if not any(weight.requires_grad for weight in weights):
-            state = "only frozen weights" if weights else "no weights"
-            raise ConfigError(f"{type(module).__name__} has {state}, so L1Weight or L2Weight cannot apply to it")
+            raise ConfigError(f"{type(module).__name__} has no trained weights that L1W or L2W could apply to")
         return weights
 
     def forward(self, weights: Tensor | Iterable[Tensor], epoch: float | None = None) -> Tensor:

@@ -492,7 +492,7 @@ def test_training_with_a_scaled_loss() -> None:
 def test_what_is_no_regularizer() -> None:
     with pytest.raises(ConfigError, match="needs a regularizer, such as"):
         LayerPenalty("encoder", nn.ReLU())  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"layer 'encoder\.1': ReLU has no weights"):
+    with pytest.raises(ConfigError, match=r"layer 'encoder\.1': ReLU has no trained weights"):
         train(Foreign(), [LayerPenalty("encoder.1", L2Weight(0.1))])
     strings = DataLoader([(samples()[0][:12], ["a"] * 12)], batch_size=None)  # type: ignore[arg-type, var-annotated]
     with pytest.raises(DataError, match="one integer a sample, got list"):

@@ -511,7 +511,7 @@ def test_words_are_read_as_the_same_value(value: Any) -> None:
 
 @pytest.mark.parametrize("words", [["--row", "{}"], ["--row={}"]])
 def test_taking_a_row_from_the_command_line(words: list[str]) -> None:
-    name = "aaai19/table-8/data-1k/cw_vr"
+    name = "aaai19/table-8/width-32/cw_vr"
     row = find_row(name)
     given = [word.format(name) for word in words]
     taken, about = take_row([*given, "--row.value", "0.1", "--row.budget=0.5", "--row.retrain", "true"])

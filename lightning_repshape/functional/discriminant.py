@@ -18,6 +18,8 @@ from lightning_repshape.functional.scatter import RoughScatterState, ScatterStat
 _REGULAR = 1e-10
 # And above this, a factor of float32 products is near enough for refinement to converge at once.
 _NEARLY_REGULAR = 1e-5
+# A correction of this size, relative to what it corrects, leaves an error of about its square.
+_NEARLY_SOLVED = 5e-5
 
 
 class ClassVsRestLDA(NamedTuple):
@@ -241,7 +243,9 @@ def _lda_refined(features: Tensor, labels: Tensor, num_classes: int, normalize: 
         last = weights * (residual * correction).sum(dim=0)
         share = weights * ((right + residual) * solution).sum(dim=0) + last
         solution += correction
-        if bool((last.abs() ** 1.5 <= 1e-11 * (1 - share)).all()):
+        # the axes' own error, in units of their length, enters in the second power
+        near = correction.norm(dim=0) <= _NEARLY_SOLVED * solution.norm(dim=0)
+        if bool(near.all()) and bool((last.abs() ** 1.5 <= 1e-11 * (1 - share)).all()):
             return _result(
                 state, share, torch.zeros_like(share, dtype=torch.bool), solution[varying].T, varying, len(scale)
             )

@@ -30,7 +30,7 @@ their K I^2 numbers are no more than the joined batch's N I activations) or the 
 gathered. All processes of the group must call the function equally often; their batch sizes and classes may differ.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -549,8 +549,7 @@ def _choose_class_covariance(rows: Tensor, labels: Tensor, num_classes: int) -> 
     if samples * samples <= _MAX_MASK:
         costs[_class_covariance_masked] = masked
     if 1.25 * samples * width <= _MAX_MASK:
-        bins = partial(_class_covariance_bins, class_counts=counts)
-        costs[bins] = 3.75 * samples * width * units * _NS_PER_MAC + elements + _NS_BINS
+        costs[_class_covariance_bins] = 3.75 * samples * width * units * _NS_PER_MAC + elements + _NS_BINS
     loop = elements + len(present) * _NS_PER_CLASS
     if not costs or loop < min(costs.values()):
         costs[_class_covariance_loop] = loop + sum(2 * n * min(n, units) * units for n in present) * _NS_PER_MAC
@@ -571,11 +570,11 @@ def _class_covariance_masked(rows: Tensor, *, labels: Tensor, num_classes: int) 
     return _inner(direction, centered), direction, 1 / pairs, 4
 
 
-def _class_covariance_bins(rows: Tensor, *, labels: Tensor, num_classes: int, class_counts: Sequence[int]) -> _Result:
+def _class_covariance_bins(rows: Tensor, *, labels: Tensor, num_classes: int) -> _Result:
     """Small Gram products: samples are sorted by class and whole classes packed into bins of one width."""
     units = rows.shape[1]
     pairs = num_classes * units * (units - 1)
-    samples, slots, classes = _pack(labels, class_counts, rows.dtype)
+    samples, slots, classes = _pack(labels, num_classes, rows.dtype)
     bins = _center_by_class(rows, labels, num_classes).rows.index_select(0, samples).view(*classes.shape, units)
     # A pair of one class counts with 1 / n_k^2, every other one, and whatever stands in an empty place, with 0.
     weights = _same_class(classes)
@@ -599,22 +598,23 @@ def _same_class(classes: Tensor) -> Tensor:
     return torch.eq(one, other, out=classes.new_empty(*classes.shape, classes.shape[-1]))
 
 
-def _pack(labels: Tensor, class_counts: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def _pack(labels: Tensor, num_classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Packs whole classes into bins of one width.
 
     Args:
         labels: (N,) integers in 0..K-1.
-        class_counts: (K,) samples of each class.
+        num_classes: K.
         dtype: Of the classes, numbers that are only compared.
 
     Returns:
         (B * width,) sample in each place of the bins (any sample where the place is empty), (N,) place of each sample,
         (B, width) class in each place (where it is empty, a negative number that no other place of the bin has).
     """
-    width = max(_BIN, *class_counts)
+    counts = torch.bincount(labels, minlength=num_classes).tolist()  # the form's choice has checked the labels
+    width = max(_BIN, *counts)
     moves: list[int] = []  # of a class: from its place among the sorted samples to its place in the bins
     start, end, bins = 0, 0, 1  # the samples before, the first free place, the bins so far
-    for count in class_counts:
+    for count in counts:
         if end + count > bins * width:
             end, bins = bins * width, bins + 1
         moves.append(end - start)

@@ -20,6 +20,10 @@ from lightning_repshape.functional.regularizers import cr, cw_cr, cw_vr, l1r, l1
 _WATCHED_BATCHES = 10  # batches whose classes are counted before a warning
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)  # NumPy's numbers too
+
+
 class Regularizer(nn.Module, ABC):
     """What all regularizers share: weight, layer and warm-up.
 
@@ -44,11 +48,11 @@ class Regularizer(nn.Module, ABC):
         """
         super().__init__()
         name = type(self).__name__
-        if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= float(weight) < float("inf"):
+        if not _is_number(weight) or not 0 <= weight < float("inf"):
             raise ConfigError(f"{name}: weight must be a finite number of at least 0, got {weight!r}")
         if not isinstance(layer, str) or not layer:
             raise ConfigError(f"{name}: layer must be the name of a layer, got {layer!r}")
-        if not isinstance(warmup_epochs, Real) or not 0 <= float(warmup_epochs) < float("inf"):
+        if not _is_number(warmup_epochs) or not 0 <= warmup_epochs < float("inf"):
             raise ConfigError(f"{name}: warmup_epochs must be a number of at least 0, got {warmup_epochs!r}")
         self.weight = float(weight)
         self.layer = layer

@@ -259,7 +259,7 @@ class AddedTerm(HoldsHook, ABC):
         # under manual optimization, several optimizers may step in one batch, and Lightning counts batches
         automatic = pl_module.automatic_optimization
         done = trainer.global_step if automatic else trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        return done % max(1, trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
+        return bool(done % max(1, trainer.log_every_n_steps) == 0)  # type: ignore[attr-defined]
 
     def _detach(self) -> None:
         super()._detach()

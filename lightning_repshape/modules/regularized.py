@@ -115,7 +115,7 @@ def layer_of(owner: nn.Module, path: str) -> nn.Module:
     Raises:
         ConfigError: If there is none; the message has the nearest paths.
     """
-    parts = dict(owner.named_modules())
+    parts: dict[str, nn.Module] = dict(owner.named_modules())
     holders = [name for name, part in parts.items() if any(p.ndim >= 2 for p in part.parameters(recurse=False))]
     if path not in parts:
         raise ConfigError(f"no layer {path!r} holds weights{did_you_mean(path, holders)}")

@@ -6,29 +6,25 @@ import sys
 
 import pytest
 
-# Blocks of 20 and 28 MB come and go. Pages that the system hands out anew are counted, once the heap has grown.
+# Ten blocks of 24 MB come and go. Pages that the system hands out anew are counted, once the heap has grown.
 CODE = """
-import resource, sys
+import resource
 import torch
 from lightning_repshape.performance import keep_freed_memory
 
 torch.set_num_threads(1)
-if sys.argv[1] == "kept":
-    keep_freed_memory()
-for number in range(15):
-    if number == 5:
+keep_freed_memory()
+for number in range(8):
+    if number == 3:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    one, other = torch.ones(5 * 2**20), torch.ones(5 * 2**20)
-    another = torch.ones(7 * 2**20)
-    del one, other, another
+    blocks = [torch.ones(6 * 2**20) for _ in range(10)]
+    del blocks
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these thresholds")
-def test_freed_memory_is_not_handed_back_and_forth() -> None:
-    def faults(which: str) -> int:
-        command = [sys.executable, "-c", CODE, which]
-        return int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)
-
-    assert faults("kept") < 0.2 * faults("released")
+def test_freed_memory_is_kept() -> None:
+    """Without the setting, it is often 6,000 pages a round, but not always: that depends on what was freed before."""
+    found = subprocess.run([sys.executable, "-c", CODE], check=True, capture_output=True, text=True, timeout=120)
+    assert int(found.stdout) < 1000

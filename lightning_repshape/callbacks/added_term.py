@@ -251,7 +251,7 @@ class AddedTerm(HoldsHook, ABC):
         """
         if trainer.num_training_batches / trainer.accumulate_grad_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             for key, value in self._last.items():
-                pl_module.log(f"train/{key}", value)
+                pl_module.log(f"train/{key}", value, sync_dist=trainer.world_size > 1)
 
     @staticmethod
     def _is_logged(trainer: Trainer, pl_module: LightningModule) -> bool:

@@ -121,8 +121,10 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "metrics": (
         "ClassCosines",
         "ClassificationSums",
+        "ExactSums",
         "LDAEigenvalueMetric",
         "PairFeatures",
+        "ReconstructionSums",
         "RepresentationStatistics",
         "ScatterMetric",
         "VerificationMetric",

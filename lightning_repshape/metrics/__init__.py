@@ -1,7 +1,9 @@
 """Metrics whose states are additive, so that several processes give the result of one."""
 
+from lightning_repshape.metrics.base import ExactSums
 from lightning_repshape.metrics.class_vectors import ClassCosines
 from lightning_repshape.metrics.classification import ClassificationSums
+from lightning_repshape.metrics.reconstruction import ReconstructionSums
 from lightning_repshape.metrics.representation import RepresentationStatistics
 from lightning_repshape.metrics.scatter import LDAEigenvalueMetric, ScatterMetric
 from lightning_repshape.metrics.separability import WeightSeparabilityMetric
@@ -10,8 +12,10 @@ from lightning_repshape.metrics.verification import PairFeatures, VerificationMe
 __all__ = [
     "ClassCosines",
     "ClassificationSums",
+    "ExactSums",
     "LDAEigenvalueMetric",
     "PairFeatures",
+    "ReconstructionSums",
     "RepresentationStatistics",
     "ScatterMetric",
     "VerificationMetric",

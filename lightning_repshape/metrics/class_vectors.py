@@ -1,16 +1,13 @@
 """How near samples lie to class vectors, as one additive metric."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lightning_repshape.functional.class_vectors import sample_cosines
+from lightning_repshape.metrics.base import ExactSums
 
 
-class ClassCosines(Metric):
+class ClassCosines(ExactSums):
     """Mean cosine of a sample's features with its own class's vector and with that of the predicted class.
 
     Cosines and sums are float64, so several processes give the result of one up to rounding in float64.
@@ -42,12 +39,6 @@ class ClassCosines(Metric):
         self.add_state("own_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("predicted_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> "ClassCosines":
-        """Moves the sums with the module, but lets no ``module.to(dtype)`` make them coarser."""
-        super()._apply(fn, *args, **kwargs)
-        self.own_sum, self.predicted_sum = self.own_sum.double(), self.predicted_sum.double()
-        return self
 
     def update(self, features: Tensor, vectors: Tensor, target: Tensor, predicted: Tensor) -> None:
         """Adds one batch.

@@ -1,14 +1,12 @@
 """Loss, error and accuracy of a stage as one additive metric."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lightning_repshape.metrics.base import ExactSums
 
 
-class ClassificationSums(Metric):
+class ClassificationSums(ExactSums):
     """Mean loss, error rate and accuracy from three additive sums.
 
     One metric instead of three keeps the cost of a training step low, and sums of integers and of float64 make the
@@ -41,12 +39,6 @@ class ClassificationSums(Metric):
         self.add_state("loss_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("errors", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> "ClassificationSums":
-        """Moves the sums with the module, but lets no ``module.to(dtype)`` make them coarser."""
-        super()._apply(fn, *args, **kwargs)
-        self.loss_sum = self.loss_sum.double()
-        return self
 
     def update(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
         """Adds one batch.

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lightning_repshape.functional.characteristics import (
     PairSums,
@@ -14,9 +13,10 @@ from lightning_repshape.functional.characteristics import (
     usable_units,
 )
 from lightning_repshape.functional.class_statistics import check_label_range, check_labels, check_num_classes
+from lightning_repshape.metrics.base import ExactSums
 
 
-class RepresentationStatistics(Metric):
+class RepresentationStatistics(ExactSums):
     """Variances of a layer's units, and with ``pairs=True`` all of Table 5, from one pass over any number of batches.
 
     All states are sums in float64 (or a minimum and a maximum), so that batches in any order, in any number of

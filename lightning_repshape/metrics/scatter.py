@@ -2,13 +2,13 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lightning_repshape.functional.discriminant import lda_from_scatter
 from lightning_repshape.functional.scatter import ScatterState
+from lightning_repshape.metrics.base import ExactSums
 
 
-class ScatterMetric(Metric):
+class ScatterMetric(ExactSums):
     """Counts, sums by class and total scatter of features, from any number of batches and processes.
 
     ``compute()`` gives a :class:`lightning_repshape.functional.scatter.ScatterState`, from which LDA, principal

@@ -4,9 +4,9 @@ import warnings
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lightning_repshape.functional.reconstruction import weight_separability
+from lightning_repshape.metrics.base import ExactSums
 
 
 def too_few_features(weight: Tensor) -> str:
@@ -28,7 +28,7 @@ def too_few_features(weight: Tensor) -> str:
     )
 
 
-class WeightSeparabilityMetric(Metric):
+class WeightSeparabilityMetric(ExactSums):
     r"""e(W) = 1/K \|W^T W - I\|_F^2 of a last layer's weight, averaged over updates (feed-backward paper, Eq. 6).
 
     Keys of the result, each a float64 scalar (NaN where nothing was added): ``raw``, of the weight as it is, and

@@ -1,18 +1,17 @@
 """Verification of pairs as metrics: from scores, or from features that come image by image."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_repshape.functional.verification import VerificationResult, fold_verification, pair_cosines
+from lightning_repshape.metrics.base import ExactSums
 
 
-class VerificationMetric(Metric):
+class VerificationMetric(ExactSums):
     """Accuracy over folds, AUC and true accept rates from the scores of pairs, in any number of batches and processes.
 
     The scores are gathered, so the result of several processes is that of one, whatever each of them has seen. With
@@ -49,13 +48,6 @@ class VerificationMetric(Metric):
         # One state, so that a process without any pair can take part in gathering: score, same, fold, number a pair.
         self.add_state("rows", [], dist_reduce_fx="cat")
         self.set_dtype(torch.float64)
-
-    def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> "VerificationMetric":
-        """Moves the scores with the module, but lets no ``module.to(dtype)`` make later ones coarser."""
-        super()._apply(fn, *args, **kwargs)
-        if isinstance(self.rows, list):  # while synchronised, it is one tensor
-            self.rows = [rows.double() for rows in self.rows]
-        return self
 
     def update(self, scores: Tensor, same: Tensor, folds: Tensor, index: Tensor | None = None) -> None:
         """Adds pairs.
@@ -95,7 +87,7 @@ class VerificationMetric(Metric):
         return fold_verification(rows[:, 0], rows[:, 1].bool(), rows[:, 2].long(), self.fars)
 
 
-class PairFeatures(Metric):
+class PairFeatures(ExactSums):
     """Features of images, summed into the items that pairs are made of, and the pairs' cosines.
 
     An item is an image or a video: the feature of an item is the mean of its images' features, each scaled to unit
@@ -135,12 +127,6 @@ class PairFeatures(Metric):
             raise ValueError(f"num_items and num_features must be at least 1, got {num_items} and {num_features}")
         self.add_state("sums", torch.zeros(num_items, num_features, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("counts", torch.zeros(num_items, dtype=torch.int64), dist_reduce_fx="sum")
-
-    def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> "PairFeatures":
-        """Moves the sums with the module, but lets no ``module.to(dtype)`` make them coarser."""
-        super()._apply(fn, *args, **kwargs)
-        self.sums = self.sums.double()
-        return self
 
     def update(self, features: Tensor, items: Tensor) -> None:
         """Adds images.

@@ -1,14 +1,13 @@
 """The image reconstruction task: an autoencoder with penalties on its code (Choi and Rhee, AAAI 2019, table 10)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 from lightning_repshape.layers import (
     Activation,
@@ -18,6 +17,7 @@ from lightning_repshape.layers import (
     initialize,
     linear_layer,
 )
+from lightning_repshape.metrics.reconstruction import ReconstructionSums
 from lightning_repshape.modules.base import ClassifierModule
 from lightning_repshape.modules.regularized import Penalties, epochs_done, layer_of, listed
 from lightning_repshape.networks.mlp import MLP
@@ -78,51 +78,6 @@ class Decoder(NamedActivations):
         steps["reconstruction"] = linear_layer(width, outputs, None)
         super().__init__(steps)
         initialize(self, init)
-
-
-class ReconstructionSums(Metric):
-    """Mean loss and mean squared error of a stage from additive float64 sums, exact under several processes."""
-
-    is_differentiable = False
-    higher_is_better = False
-    full_state_update = False
-
-    loss_sum: Tensor
-    error_sum: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        """Creates the metric with empty sums."""
-        super().__init__()
-        self.add_state("loss_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("error_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> "ReconstructionSums":
-        """Moves the sums with the module, but lets no ``module.to(dtype)`` make them coarser."""
-        super()._apply(fn, *args, **kwargs)
-        self.loss_sum, self.error_sum = self.loss_sum.double(), self.error_sum.double()
-        return self
-
-    def update(self, loss: Tensor, error: Tensor, samples: int) -> None:
-        """Adds one batch.
-
-        Args:
-            loss: The batch's mean loss, a scalar.
-            error: Its mean squared error, a scalar.
-            samples: Its size.
-        """
-        self.loss_sum.add_(loss.detach(), alpha=samples)
-        self.error_sum.add_(error.detach(), alpha=samples)
-        self.count.add_(samples)
-
-    def compute(self) -> dict[str, Tensor]:
-        """The stage's figures.
-
-        Returns:
-            ``loss`` and ``mse``, means over samples; NaN where nothing was added.
-        """
-        return {"loss": self.loss_sum / self.count, "mse": self.error_sum / self.count}
 
 
 class AutoencoderModule(ClassifierModule):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_repshape.data import ImageDataModule, ImageLoader, ImageSet, SplitData
-from lightning_repshape.data.base import SplitName
+from lightning_repshape.data.module import SplitName
 
 
 class RandomImages(ImageDataModule):

@@ -14,7 +14,7 @@ from timing import arguments
 
 from lightning_repshape.studies.executors import Ended, Task
 from lightning_repshape.studies.jobs import Cell, Job, open_results
-from lightning_repshape.studies.registry import find_studies
+from lightning_repshape.studies.reading import find_studies
 from lightning_repshape.studies.report import write_report
 from lightning_repshape.studies.results import read_results
 from lightning_repshape.studies.runner import Runner

@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 from lightning_repshape.callbacks import BestCheckpoint, FeaturePlots, LastCheckpoint, Reseeding, ResultTable, RunRecord
 from lightning_repshape.data import ImageDataModule, ImageSet, SplitData
-from lightning_repshape.loggers import MetricsCSVLogger
 from lightning_repshape.modules import SupervisedModule
 from lightning_repshape.networks import MLP, Backbone, ConvNet
+from lightning_repshape.runs.curves import MetricsCSVLogger
 
 
 class RandomImages(ImageDataModule):

@@ -29,7 +29,7 @@ def names() -> list[str]:
     """
     root = folder()
     found = [path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml")]
-    found = [name for name in found if not name.startswith("rows/")]  # studies: lightning_repshape.studies.registry
+    found = [name for name in found if not name.startswith("rows/")]  # studies: lightning_repshape.studies.reading
     return sorted(found, key=lambda name: (name.count("/"), name))
 
 

@@ -7,8 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
-from lightning_repshape.analysis_plots import severities_figure
-from lightning_repshape.plots import save_figure
+from lightning_repshape.plots.kit import save_figure
+from lightning_repshape.plots.points import severities_figure
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from lightning_repshape.analysis_plots import representations_figure
-from lightning_repshape.plots import save_figure
-from lightning_repshape.runs import read_json
+from lightning_repshape.plots.kit import save_figure
+from lightning_repshape.plots.points import representations_figure
+from lightning_repshape.runs.folders import read_json
 
 
 def main(words: list[str]) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 import lightning_repshape
-from lightning_repshape.analysis_plots import corruptions_sheet
 from lightning_repshape.data import CORRUPTIONS, SEVERITIES, corrupt
-from lightning_repshape.plots import save_figure
+from lightning_repshape.plots.kit import save_figure
+from lightning_repshape.plots.points import corruptions_sheet
 
 
 def main() -> None:

@@ -21,14 +21,14 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from lightning_repshape import plots
-from lightning_repshape.callbacks.feature_store import FeatureStore, analysis_loader, feature_store
-from lightning_repshape.callbacks.run_record import run_folder
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError, DataError, RepshapeError
-from lightning_repshape.features import Features, Unpack, extract_features
+from lightning_repshape.features.passes import Features, Unpack, extract_features
+from lightning_repshape.features.store import FeatureStore, analysis_loader, feature_store
 from lightning_repshape.functional.class_vectors import cosine_logits
 from lightning_repshape.heads import Head
-from lightning_repshape.runs import plain_number, read_json, write_json, written_atomically
+from lightning_repshape.runs.folders import plain_number, read_json, write_json, written_atomically
+from lightning_repshape.runs.record import run_folder
 from lightning_repshape.seeding import global_seed
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class FeatureInputs(AnalysisInputs):
     Example:
         >>> import torch
         >>> from lightning_repshape.callbacks import LDAEigenvalues
-        >>> from lightning_repshape.features import Features
+        >>> from lightning_repshape.features.passes import Features
         >>> x = torch.tensor([[0.0, 1.0], [0.1, 1.0], [1.0, 0.1], [1.0, 0.0], [1.0, 0.2]])
         >>> train = Features(x, torch.tensor([0, 0, 1, 1, 1]), None)
         >>> found = LDAEigenvalues().compute(FeatureInputs({"train": train}))
@@ -438,7 +438,7 @@ class TrainerInputs(AnalysisInputs):
     Args:
         trainer: The trainer.
         pl_module: Its module.
-        layer: See :class:`lightning_repshape.features.LayerReader`.
+        layer: See :class:`lightning_repshape.features.passes.LayerReader`.
         unpack: Positions or keys of inputs and labels in a batch.
         loaders: Loaders by split that take the place of the trainer's own.
         progress: Told of every batch.

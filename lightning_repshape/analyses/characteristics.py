@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_repshape import analysis_plots
-from lightning_repshape.callbacks.analysis import Analysis, AnalysisInputs, AnalysisResult, Split, When
-from lightning_repshape.callbacks.discriminant import shown_split, some_rows
+from lightning_repshape import plots
+from lightning_repshape.analyses.analysis import Analysis, AnalysisInputs, AnalysisResult, Split, When
+from lightning_repshape.analyses.discriminant import shown_split, some_rows
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.functional.characteristics import representation_characteristics
 
@@ -105,7 +105,7 @@ class RepresentationCharacteristics(Analysis):
         heading = f"{inputs.layer}, {len(labels)} {split} samples{inputs.moment}"
 
         def draw() -> Any:
-            return analysis_plots.units_figure(values, targets, units, names, heading)
+            return plots.units_figure(values, targets, units, names, heading)
 
         arrays = {"values": values.astype("float32"), "labels": targets, "units": np.array(units)}
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_repshape import analysis_plots
-from lightning_repshape.callbacks.analysis import (
+from lightning_repshape import plots
+from lightning_repshape.analyses.analysis import (
     Analysis,
     AnalysisInputs,
     AnalysisResult,
@@ -16,10 +16,10 @@ from lightning_repshape.callbacks.analysis import (
     When,
     percent,
 )
-from lightning_repshape.callbacks.collapse import WeightSeparability
-from lightning_repshape.callbacks.discriminant import shown_split, some_rows
+from lightning_repshape.analyses.collapse import WeightSeparability
+from lightning_repshape.analyses.discriminant import shown_split, some_rows
 from lightning_repshape.errors import ConfigError, DataError
-from lightning_repshape.features import Features
+from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.class_vectors import (
     class_vector_cosines,
     confusion_counts,
@@ -128,7 +128,7 @@ class ClassVectorSimilarity(Analysis):
         if classes <= 200:
             content["cosines"] = cosines
         heading = f"Cosines of class vectors ({vectors.name})"
-        figures = {"": lambda: analysis_plots.cosines_figure(cosines.numpy(), names, heading)}
+        figures = {"": lambda: plots.cosines_figure(cosines.numpy(), names, heading)}
         found = None
         if predicted is None:
             notes.append("there are no predictions: confusions are left out")
@@ -149,7 +149,7 @@ class ClassVectorSimilarity(Analysis):
             def draw() -> Any:
                 pairs = [(names[i], names[j]) for i, j in drawn.pairs.tolist()]
                 title = f"{len(part.labels)} {split} samples, error {100 * scalars['error']:.2f} %"
-                return analysis_plots.confusion_cosine_figure(
+                return plots.confusion_cosine_figure(
                     drawn.cosines.numpy(), drawn.numbers.numpy(), pairs, drawn.rho, title
                 )
 
@@ -270,7 +270,7 @@ class TSNE(Analysis):
         }
 
         def draw() -> Any:
-            return analysis_plots.map_figure(points, labels, names, wrong, heading)
+            return plots.map_figure(points, labels, names, wrong, heading)
 
         return AnalysisResult(
             {"kl_divergence": divergence},

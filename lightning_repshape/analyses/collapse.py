@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from lightning_repshape import analysis_plots
-from lightning_repshape.callbacks.analysis import (
+from lightning_repshape import plots
+from lightning_repshape.analyses.analysis import (
     Analysis,
     AnalysisInputs,
     AnalysisResult,
     ClassVectors,
     When,
 )
-from lightning_repshape.callbacks.discriminant import _lda
+from lightning_repshape.analyses.discriminant import _lda
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
-from lightning_repshape.features import Features
+from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.class_statistics import class_moments
 from lightning_repshape.functional.collapse import NeuralCollapse as Measures
 from lightning_repshape.functional.collapse import neural_collapse
@@ -166,7 +166,7 @@ class NeuralCollapse(Analysis):
         }
 
         def draw() -> Any:
-            return analysis_plots.collapse_figure(cosines.numpy(), names, reliability, errors)
+            return plots.collapse_figure(cosines.numpy(), names, reliability, errors)
 
         return AnalysisResult(scalars, content, tables, {"": draw}, tuple(notes))
 
@@ -285,7 +285,7 @@ class WeightSeparability(Analysis):
             content["cosines"] = cosines
 
         def draw() -> Any:
-            return analysis_plots.cosines_figure(cosines.numpy(), names, f"class vectors ({layer}), e(W) = {raw:.3g}")
+            return plots.cosines_figure(cosines.numpy(), names, f"class vectors ({layer}), e(W) = {raw:.3g}")
 
         return AnalysisResult(scalars, content, {f"class vectors of {layer}": rows}, {"": draw}, tuple(notes))
 

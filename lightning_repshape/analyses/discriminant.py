@@ -6,10 +6,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_repshape import analysis_plots
-from lightning_repshape.callbacks.analysis import Analysis, AnalysisInputs, AnalysisResult, Split, When, percent
+from lightning_repshape import plots
+from lightning_repshape.analyses.analysis import Analysis, AnalysisInputs, AnalysisResult, Split, When, percent
 from lightning_repshape.errors import ConfigError, DataError
-from lightning_repshape.features import Features
+from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.discriminant import (
     ClassVsRestLDA,
     class_vs_rest_lda,
@@ -129,7 +129,7 @@ class LDAEigenvalues(Analysis):
         }
 
         def classes_figure() -> Any:
-            return analysis_plots.eigenvalues_figure(values.numpy(), errors.numpy(), names, self.label)
+            return plots.eigenvalues_figure(values.numpy(), errors.numpy(), names, self.label)
 
         figures = {"classes": classes_figure}
         if bool(values[self.label].isnan()):
@@ -145,7 +145,7 @@ class LDAEigenvalues(Analysis):
             }
 
             def plane_figure() -> Any:
-                return analysis_plots.discriminant_figure(
+                return plots.discriminant_figure(
                     panels, names[self.label], scalars["eigenvalue"], plane[1], float(thresholds[self.label])
                 )
 
@@ -283,11 +283,11 @@ class PrincipalComponents(Analysis):
                 notes.append(f"{self.before} has fewer than three directions and is not drawn")
         figures = {}
         if count >= 2:
-            figures[""] = lambda: analysis_plots.plane_figure(points, labels, names, shares.numpy(), wrong, heading)
+            figures[""] = lambda: plots.plane_figure(points, labels, names, shares.numpy(), wrong, heading)
         else:
             notes.append("there is one direction only: nothing to draw in two dimensions")
         if count >= 3:
-            figures["3d"] = lambda: analysis_plots.space_figure(panels, labels, names, title)
+            figures["3d"] = lambda: plots.space_figure(panels, labels, names, title)
         rows = [
             {"component": k + 1, "variance": float(found.explained_variance[k]), "share (%)": percent(float(share))}
             for k, share in enumerate(shares)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_repshape import page
-from lightning_repshape.runs import written_atomically
+from lightning_repshape.runs.folders import written_atomically
 
 if TYPE_CHECKING:
-    from lightning_repshape.callbacks.analysis import Outcome
+    from lightning_repshape.analyses.analysis import Outcome
 
 
 def write_page(

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import torch
 
-from lightning_repshape import analysis_plots
-from lightning_repshape.callbacks.analysis import (
+from lightning_repshape import plots
+from lightning_repshape.analyses.analysis import (
     Analysis,
     AnalysisInputs,
     AnalysisResult,
@@ -14,7 +14,7 @@ from lightning_repshape.callbacks.analysis import (
     present_classes,
 )
 from lightning_repshape.errors import ConfigError, DataError, DivergenceError
-from lightning_repshape.features import Features
+from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.geodesic import FisherLengths, fisher_geodesic
 from lightning_repshape.functional.partial_retraining import balanced_subset, partial_retraining
 from lightning_repshape.functional.stacked_heads import feature_scale, gradient_descent, init_heads
@@ -178,7 +178,7 @@ class PartialDatasetRetraining(Analysis):
         heading = f"heads on {inputs.layer}, {len(test.labels)} test samples"
 
         def draw() -> Any:
-            return analysis_plots.retraining_figure(errors, joint, len(train.labels), heading)
+            return plots.retraining_figure(errors, joint, len(train.labels), heading)
 
         tables = {"test error against the number of training samples": rows}
         return AnalysisResult(scalars, content, tables, {"": draw}, tuple(notes))
@@ -362,7 +362,7 @@ class FisherGeodesic(Analysis):
         errors = None if found.errors is None else found.errors.numpy()
 
         def draw() -> Any:
-            return analysis_plots.geodesic_figure(lines, errors, count, few)
+            return plots.geodesic_figure(lines, errors, count, few)
 
         return AnalysisResult(scalars, content, {"length of the line by layer": rows}, {"": draw}, tuple(notes))
 

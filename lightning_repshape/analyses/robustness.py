@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from lightning_repshape import analysis_plots
-from lightning_repshape.callbacks.analysis import (
+from lightning_repshape import plots
+from lightning_repshape.analyses.analysis import (
     Analysis,
     AnalysisInputs,
     AnalysisResult,
@@ -22,9 +22,6 @@ from lightning_repshape.callbacks.analysis import (
     TrainerInputs,
     When,
 )
-from lightning_repshape.callbacks.feature_store import agree
-from lightning_repshape.callbacks.run_record import run_folder
-from lightning_repshape.data.base import ImageDataModule
 from lightning_repshape.data.corruptions import (
     CORRUPTIONS,
     SEVERITIES,
@@ -34,9 +31,12 @@ from lightning_repshape.data.corruptions import (
     corrupt,
     corruption_constants,
 )
-from lightning_repshape.data.test_sets import GeneralizationSet, TestImages
+from lightning_repshape.data.further import GeneralizationSet, TestImages
+from lightning_repshape.data.module import ImageDataModule
 from lightning_repshape.errors import ConfigError, DataError, RepshapeError
-from lightning_repshape.runs import written_atomically
+from lightning_repshape.features.store import agree
+from lightning_repshape.runs.folders import written_atomically
+from lightning_repshape.runs.record import run_folder
 
 CLEAN = "clean"
 OWN = "test"
@@ -510,7 +510,7 @@ class Corruptions(Analysis):
         }
 
         def draw() -> Any:
-            return analysis_plots.severities_figure(panels, clean)
+            return plots.severities_figure(panels, clean)
 
         return AnalysisResult(scalars, content, tables, {"": draw}, tuple(notes))
 

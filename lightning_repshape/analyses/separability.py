@@ -5,15 +5,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_repshape import feed_backward_plots
-from lightning_repshape.callbacks.analysis import Analysis, AnalysisInputs, AnalysisResult, Split, When
-from lightning_repshape.callbacks.discriminant import shown_split, some_rows
+from lightning_repshape import plots
+from lightning_repshape.analyses.analysis import Analysis, AnalysisInputs, AnalysisResult, Split, When
+from lightning_repshape.analyses.discriminant import shown_split, some_rows
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
-from lightning_repshape.feed_backward_plots import SpacePanel
 from lightning_repshape.functional.class_statistics import class_moments
 from lightning_repshape.functional.projection import pca
 from lightning_repshape.functional.reconstruction import weight_separability
 from lightning_repshape.metrics.separability import too_few_features
+from lightning_repshape.plots.images import SpacePanel
 
 
 class ActivationPatterns(Analysis):
@@ -101,7 +101,7 @@ class ActivationPatterns(Analysis):
         means_drawn, vectors_drawn = (side[drawn].numpy() for side in units)
 
         def draw() -> Any:
-            return feed_backward_plots.patterns_figure(
+            return plots.patterns_figure(
                 means_drawn,
                 vectors_drawn,
                 [names[label] for label in drawn],
@@ -214,7 +214,7 @@ class WeightSpace(Analysis):
         heading = f"{inputs.layer} of {len(chosen)} {split} samples"
 
         def draw() -> Any:
-            return feed_backward_plots.weight_space_figure({heading: panel}, names)
+            return plots.weight_space_figure({heading: panel}, names)
 
         arrays = {"points": points, "labels": labels, "vectors": seen.numpy(), "shares": shares.numpy()}
         rows = [{"accuracy": scalars.get("accuracy"), "e(W) as it is": raw, "e(W) of unit length": unit}]

@@ -1,6 +1,6 @@
 """Callbacks: records of a run, and analyses that work on any LightningModule."""
 
-from lightning_repshape.callbacks.analysis import (
+from lightning_repshape.analyses.analysis import (
     Analysis,
     AnalysisInputs,
     AnalysisResult,
@@ -9,25 +9,25 @@ from lightning_repshape.callbacks.analysis import (
     Outcome,
     run_analyses,
 )
-from lightning_repshape.callbacks.characteristics import RepresentationCharacteristics
-from lightning_repshape.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
-from lightning_repshape.callbacks.class_vectors import TSNE, ClassVectorSimilarity
-from lightning_repshape.callbacks.collapse import NeuralCollapse, WeightSeparability
-from lightning_repshape.callbacks.corruptions import Corruptions, ErrorCount, corruption_errors
-from lightning_repshape.callbacks.discriminant import LDAEigenvalues, PrincipalComponents
+from lightning_repshape.analyses.characteristics import RepresentationCharacteristics
+from lightning_repshape.analyses.class_vectors import TSNE, ClassVectorSimilarity
+from lightning_repshape.analyses.collapse import NeuralCollapse, WeightSeparability
+from lightning_repshape.analyses.discriminant import LDAEigenvalues, PrincipalComponents
+from lightning_repshape.analyses.retraining import FisherGeodesic, PartialDatasetRetraining
+from lightning_repshape.analyses.robustness import Corruptions, ErrorCount, corruption_errors
+from lightning_repshape.analyses.separability import ActivationPatterns, WeightSpace
 from lightning_repshape.callbacks.feature_plots import FeaturePlots
-from lightning_repshape.callbacks.feature_store import FeatureStore
 from lightning_repshape.callbacks.feed_backward import FeedBackwardPenalty, SeparabilityCurve
 from lightning_repshape.callbacks.layer_penalty import LayerPenalty
-from lightning_repshape.callbacks.predictions import PredictionWriter
 from lightning_repshape.callbacks.reconstruction import ReconstructionErrors, ReconstructionFigure
 from lightning_repshape.callbacks.reseeding import Reseeding
-from lightning_repshape.callbacks.retraining import FisherGeodesic, PartialDatasetRetraining
-from lightning_repshape.callbacks.run_record import RunRecord, SaveRunConfig
-from lightning_repshape.callbacks.secondary import SecondaryOptimization
-from lightning_repshape.callbacks.separability import ActivationPatterns, WeightSpace
-from lightning_repshape.callbacks.summary import ResultTable
 from lightning_repshape.callbacks.threads import Threads
+from lightning_repshape.features.store import FeatureStore
+from lightning_repshape.modules.foca.secondary import SecondaryOptimization
+from lightning_repshape.runs.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from lightning_repshape.runs.predictions import PredictionWriter
+from lightning_repshape.runs.record import RunRecord, SaveRunConfig
+from lightning_repshape.runs.summary import ResultTable
 
 __all__ = [
     "TSNE",

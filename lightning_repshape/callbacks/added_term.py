@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
-from lightning_repshape.features import Unpack, unpack_batch
+from lightning_repshape.features.passes import Unpack, unpack_batch
 
 
 class HoldsHook(Callback):

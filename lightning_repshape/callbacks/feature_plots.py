@@ -9,12 +9,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_repshape import plots
-from lightning_repshape.callbacks.feature_store import feature_store
-from lightning_repshape.callbacks.run_record import run_folder
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
-from lightning_repshape.features import Features
+from lightning_repshape.features.passes import Features
+from lightning_repshape.features.store import feature_store
 from lightning_repshape.functional.projection import pca
-from lightning_repshape.loggers import MetricsCSVLogger
+from lightning_repshape.runs.curves import MetricsCSVLogger
+from lightning_repshape.runs.record import run_folder
 from lightning_repshape.seeding import generator
 
 

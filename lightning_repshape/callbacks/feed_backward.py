@@ -8,18 +8,18 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_repshape import feed_backward_plots
+from lightning_repshape import plots
 from lightning_repshape.callbacks.added_term import AddedTerm, HoldsHook, known_num_classes
-from lightning_repshape.callbacks.run_record import run_folder
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.features import Unpack, unpack_batch
+from lightning_repshape.features.passes import Unpack, unpack_batch
 from lightning_repshape.functional.reconstruction import weight_separability
 from lightning_repshape.losses import FeedBackwardReconstruction
 from lightning_repshape.metrics.separability import too_few_features
 from lightning_repshape.modules.base import ClassifierModule
 from lightning_repshape.modules.feed_backward import FeedBackwardModule
-from lightning_repshape.plots import save_figure
-from lightning_repshape.runs import plain_number, write_json
+from lightning_repshape.plots.kit import save_figure
+from lightning_repshape.runs.folders import plain_number, write_json
+from lightning_repshape.runs.record import run_folder
 
 
 class FeedBackwardPenalty(AddedTerm):
@@ -279,7 +279,7 @@ class SeparabilityCurve(HoldsHook):
         weight = getattr(self._layer, "weight")  # noqa: B009 - typed as Module
         about = {"analysis": self.name, "head": self._layer_name, "class_vectors": list(weight.shape)}
         write_json(Path(folder) / f"{self.name}.json", {**about, **curves})
-        save_figure(feed_backward_plots.curve_figure({"": self.points}), Path(folder) / f"{self.name}.png")
+        save_figure(plots.curve_figure({"": self.points}), Path(folder) / f"{self.name}.png")
 
     def _detach(self) -> None:
         super()._detach()

@@ -9,12 +9,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_repshape import plots
-from lightning_repshape.callbacks.feature_store import analysis_loader
-from lightning_repshape.callbacks.predictions import PredictionWriter
-from lightning_repshape.callbacks.run_record import run_folder
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.features import unpack_batch
+from lightning_repshape.features.passes import unpack_batch
+from lightning_repshape.features.store import analysis_loader
+from lightning_repshape.runs.predictions import PredictionWriter
+from lightning_repshape.runs.record import run_folder
 
 _LOOKED_AT = 2000  # images among which those of all classes are looked for
 

@@ -25,7 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from lightning_repshape._version import __version__
-from lightning_repshape.analysis_report import cell_text, write_page
+from lightning_repshape.analyses.analysis import FeatureInputs, Outcome, say
+from lightning_repshape.analyses.page import cell_text, write_page
 from lightning_repshape.callbacks import (
     TSNE,
     ActivationPatterns,
@@ -42,11 +43,10 @@ from lightning_repshape.callbacks import (
     WeightSpace,
     run_analyses,
 )
-from lightning_repshape.callbacks.analysis import FeatureInputs, Outcome, say
+from lightning_repshape.cli.training import OneLineParser, RepshapeCLI, _quieten, _resolve_configs
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
-from lightning_repshape.features import Features
-from lightning_repshape.runs import MANIFEST, claim_folder, folder_name, make_folder, read_json, write_json
-from lightning_repshape.training_cli import OneLineParser, RepshapeCLI, _quieten, _resolve_configs
+from lightning_repshape.features.passes import Features
+from lightning_repshape.runs.folders import MANIFEST, claim_folder, folder_name, make_folder, read_json, write_json
 
 ANALYSES: tuple[type[Analysis], ...] = (
     LDAEigenvalues,

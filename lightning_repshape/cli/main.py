@@ -2,8 +2,8 @@
 
 This module imports nothing heavy, so that help, version and the list of configs appear at once. The first word decides
 who parses the rest: ``fit``, ``validate``, ``test`` and ``predict`` go to a LightningCLI
-(:mod:`lightning_repshape.training_cli`), ``analyze`` to :mod:`lightning_repshape.analyze_cli`, ``study`` to
-:mod:`lightning_repshape.study_cli`, ``configs`` is answered here.
+(:mod:`lightning_repshape.cli.training`), ``analyze`` to :mod:`lightning_repshape.cli.analyze`, ``study`` to
+:mod:`lightning_repshape.cli.study`, ``configs`` is answered here.
 """
 
 import argparse
@@ -119,18 +119,18 @@ def _dispatch(words: list[str]) -> int:
     if command in TRAINER_COMMANDS:
         # Only here, so that the answers above need no import of Lightning.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-        from lightning_repshape.training_cli import run
+        from lightning_repshape.cli.training import run
 
         return run(command, rest)
     if command == "analyze":
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-        from lightning_repshape import analyze_cli
+        from lightning_repshape.cli import analyze
 
-        return analyze_cli.run(rest)
+        return analyze.run(rest)
     if command == "study":
-        from lightning_repshape import study_cli
+        from lightning_repshape.cli import study
 
-        return study_cli.run(rest)
+        return study.run(rest)
     if command in commands:
         return commands[command](rest)
     known = [*TRAINER_COMMANDS, "analyze", "study", *commands]
@@ -188,7 +188,3 @@ def _configs(words: list[str]) -> int:
         raise RepshapeError(f"{target} cannot be written ({error.strerror})") from error
     print(target)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

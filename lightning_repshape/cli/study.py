@@ -15,7 +15,7 @@ from rich.table import Table
 
 from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
-from lightning_repshape.studies.registry import Row, Study, filtered, find_studies, import_beside, row_words, shipped
+from lightning_repshape.studies.reading import Row, Study, filtered, find_studies, import_beside, row_words, shipped
 
 if TYPE_CHECKING:
     from lightning_repshape.studies.executors import Executor
@@ -293,7 +293,7 @@ def _check_rows(cells: Sequence[Cell], given: Sequence[str]) -> None:
                     *given,
                 ]
     if calls:
-        from lightning_repshape.training_cli import check_fit
+        from lightning_repshape.cli.training import check_fit
 
         for cell in cells:
             import_beside(cell.row)

@@ -26,7 +26,14 @@ import lightning_repshape.networks
 import lightning_repshape.regularizers  # noqa: F401  (imported so that short class names resolve)
 from lightning_repshape import configs_library
 from lightning_repshape._version import __version__
-from lightning_repshape.callbacks.checkpoints import (
+from lightning_repshape.callbacks.reconstruction import ReconstructionErrors
+from lightning_repshape.callbacks.reseeding import Reseeding
+from lightning_repshape.callbacks.skips_steps import SkipsSteps
+from lightning_repshape.callbacks.threads import Threads
+from lightning_repshape.cli.parsing import explain
+from lightning_repshape.errors import CheckpointError, ConfigError
+from lightning_repshape.modules import AutoencoderModule
+from lightning_repshape.runs.checkpoints import (
     AtomicCheckpointIO,
     BestCheckpoint,
     LastCheckpoint,
@@ -34,18 +41,8 @@ from lightning_repshape.callbacks.checkpoints import (
     load_weights,
     read_checkpoint,
 )
-from lightning_repshape.callbacks.predictions import PredictionWriter
-from lightning_repshape.callbacks.reconstruction import ReconstructionErrors
-from lightning_repshape.callbacks.reseeding import Reseeding
-from lightning_repshape.callbacks.run_record import RunRecord, SaveRunConfig
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
-from lightning_repshape.callbacks.summary import ResultTable
-from lightning_repshape.callbacks.threads import Threads
-from lightning_repshape.errors import CheckpointError, ConfigError
-from lightning_repshape.loggers import MetricsCSVLogger
-from lightning_repshape.modules import AutoencoderModule
-from lightning_repshape.parse_errors import explain
-from lightning_repshape.runs import (
+from lightning_repshape.runs.curves import MetricsCSVLogger
+from lightning_repshape.runs.folders import (
     CONFIG,
     checkpoint_folder,
     claim_folder,
@@ -55,7 +52,10 @@ from lightning_repshape.runs import (
     make_folder,
     run_of_checkpoint,
 )
-from lightning_repshape.studies.registry import take_row
+from lightning_repshape.runs.predictions import PredictionWriter
+from lightning_repshape.runs.record import RunRecord, SaveRunConfig
+from lightning_repshape.runs.summary import ResultTable
+from lightning_repshape.studies.reading import take_row
 
 _RUN_DIR_OF_RANK_ZERO = "LIGHTNING_REPSHAPE_RUN_DIR"
 

@@ -1,23 +1,8 @@
 """Data modules: images in memory as uint8, fetched, augmented and normalised a batch at a time."""
 
-from lightning_repshape.data.base import (
-    ImageDataModule,
-    ImageLoader,
-    ImageSet,
-    RawBatch,
-    SplitData,
-    SplitDataset,
-    stratified,
-)
-from lightning_repshape.data.casia import CASIAWebFaceDataModule
-from lightning_repshape.data.cifar import CIFAR101, CIFARC, CIFAR10DataModule, CIFAR100DataModule
 from lightning_repshape.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_constants, defocus_kernel
-from lightning_repshape.data.digits import DigitsDataModule
-from lightning_repshape.data.files import ImageFiles
-from lightning_repshape.data.folder import ImageFolderDataModule, ImageFolderSet
-from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, draw_augmentation
-from lightning_repshape.data.mnist import FashionMNISTDataModule, MNISTDataModule
-from lightning_repshape.data.pairs import (
+from lightning_repshape.data.faces.casia import CASIAWebFaceDataModule
+from lightning_repshape.data.faces.pairs import (
     FaceVerificationDataModule,
     IdentityPairs,
     LFWPairs,
@@ -28,11 +13,26 @@ from lightning_repshape.data.pairs import (
     VerificationPairs,
     YTFPairs,
 )
-from lightning_repshape.data.record_io import FaceFiles, RecordFaces, RecordFile
+from lightning_repshape.data.faces.records import FaceFiles, RecordFaces, RecordFile
+from lightning_repshape.data.files import ImageFiles
+from lightning_repshape.data.further import GeneralizationSet, TestImages
+from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, draw_augmentation
+from lightning_repshape.data.module import (
+    ImageDataModule,
+    ImageLoader,
+    ImageSet,
+    RawBatch,
+    SplitData,
+    SplitDataset,
+    stratified,
+)
 from lightning_repshape.data.samplers import KeyedSampler
-from lightning_repshape.data.stl10 import STL10DataModule
-from lightning_repshape.data.test_sets import GeneralizationSet, TestImages
-from lightning_repshape.data.tiny_imagenet import TinyImageNetDataModule
+from lightning_repshape.data.sets.cifar import CIFAR101, CIFARC, CIFAR10DataModule, CIFAR100DataModule
+from lightning_repshape.data.sets.digits import DigitsDataModule
+from lightning_repshape.data.sets.folder import ImageFolderDataModule, ImageFolderSet
+from lightning_repshape.data.sets.mnist import FashionMNISTDataModule, MNISTDataModule
+from lightning_repshape.data.sets.stl10 import STL10DataModule
+from lightning_repshape.data.sets.tiny_imagenet import TinyImageNetDataModule
 
 __all__ = [
     "CIFAR101",

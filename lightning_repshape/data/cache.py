@@ -20,8 +20,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_repshape.data import files
+from lightning_repshape.data.faces.records import FaceFiles
 from lightning_repshape.data.files import ImageFiles
-from lightning_repshape.data.record_io import FaceFiles
 from lightning_repshape.errors import DataError
 
 BLOCK_BYTES = 1 << 26  # 64 MiB: what an interruption costs at most, some seconds of decoding

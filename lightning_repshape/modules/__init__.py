@@ -4,7 +4,7 @@ from lightning_repshape.modules.autoencoder import AutoencoderModule, Autoencode
 from lightning_repshape.modules.base import ClassifierModule, ModelOutput
 from lightning_repshape.modules.class_vectors import ClassVectorModule
 from lightning_repshape.modules.feed_backward import FeedBackwardModule
-from lightning_repshape.modules.foca import FOCAModule
+from lightning_repshape.modules.foca.module import FOCAModule
 from lightning_repshape.modules.regularized import RegularizedModule
 from lightning_repshape.modules.supervised import SupervisedModule
 from lightning_repshape.modules.verification import VerificationModule, VerifiesPairs, verify_pairs

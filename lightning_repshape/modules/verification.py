@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_repshape.data.pairs import FaceVerificationDataModule, PairBatch, PairSet
+from lightning_repshape.data.faces.pairs import FaceVerificationDataModule, PairBatch, PairSet
 from lightning_repshape.errors import DivergenceError
 from lightning_repshape.functional.verification import VerificationResult, fold_verification
 from lightning_repshape.heads import LinearHead
@@ -19,7 +19,7 @@ from lightning_repshape.metrics.verification import PairFeatures
 from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, HeadCallable
 from lightning_repshape.modules.feed_backward import FeedBackwardModule
 from lightning_repshape.regularizers import Regularizer
-from lightning_repshape.runs import write_json
+from lightning_repshape.runs.folders import write_json
 
 
 class VerifiesPairs(ClassifierModule):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lightning_repshape.plots import MARKERS, PALETTE, Array, new_figure, style
+from lightning_repshape.plots.kit import MARKERS, PALETTE, Array, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_repshape.plots import (
+from lightning_repshape.plots.kit import (
     MARKERS,
     PALETTE,
     Array,

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from lightning_repshape.plots import PALETTE, new_figure, style
+from lightning_repshape.plots.kit import PALETTE, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from lightning_repshape.callbacks.run_record import run_folder
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.runs import written_atomically
+from lightning_repshape.runs.folders import written_atomically
+from lightning_repshape.runs.record import run_folder
 
 
 class PredictionWriter(SkipsSteps, BasePredictionWriter):

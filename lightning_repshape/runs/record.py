@@ -17,8 +17,8 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from lightning_repshape._version import __version__
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
-from lightning_repshape.loggers import MetricsCSVLogger
-from lightning_repshape.runs import (
+from lightning_repshape.runs.curves import MetricsCSVLogger
+from lightning_repshape.runs.folders import (
     CLAIM,
     CONFIG,
     MANIFEST,

@@ -6,9 +6,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from lightning_repshape.callbacks.predictions import PredictionWriter
-from lightning_repshape.callbacks.run_record import run_folder
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
+from lightning_repshape.runs.predictions import PredictionWriter
+from lightning_repshape.runs.record import run_folder
 
 _NAMES = {
     "error": "error",

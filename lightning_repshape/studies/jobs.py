@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_repshape.errors import ConfigError, RepshapeError
-from lightning_repshape.runs import (
+from lightning_repshape.runs.folders import (
     MANIFEST,
     METRICS,
     checkpoint_folder,
@@ -22,7 +22,7 @@ from lightning_repshape.runs import (
     read_json,
     write_json,
 )
-from lightning_repshape.studies.registry import RESERVED, Row, Selection, Variant, about, digest
+from lightning_repshape.studies.reading import RESERVED, Row, Selection, Variant, about, digest
 
 FORMAT = 1
 INDEX = "studies.json"

@@ -20,10 +20,11 @@ from lightning_repshape import page
 from lightning_repshape._version import __version__
 from lightning_repshape.errors import ConfigError, RepshapeError
 from lightning_repshape.page import Strong
-from lightning_repshape.plots import save_figure
-from lightning_repshape.runs import METRICS, folder_name, make_folder, read_json, write_json, written_atomically
+from lightning_repshape.plots.kit import save_figure
+from lightning_repshape.plots.studies import Line, Panel, study_figure
+from lightning_repshape.runs.folders import METRICS, folder_name, make_folder, read_json, write_json, written_atomically
 from lightning_repshape.studies.jobs import STUDY, Run, read_run
-from lightning_repshape.studies.registry import Figure, Published
+from lightning_repshape.studies.reading import Figure, Published
 from lightning_repshape.studies.results import (
     CellResult,
     Cost,
@@ -37,7 +38,6 @@ from lightning_repshape.studies.results import (
     figure_of,
     statistics,
 )
-from lightning_repshape.study_plots import Line, Panel, study_figure
 
 FORMAT = 1
 MANIFEST = "report.json"

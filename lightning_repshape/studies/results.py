@@ -24,7 +24,7 @@ from lightning_repshape.studies.jobs import (
     runs_under,
     validation_figure,
 )
-from lightning_repshape.studies.registry import Figure, Published, Row, Study, Variant, shipped
+from lightning_repshape.studies.reading import Figure, Published, Row, Study, Variant, shipped
 
 _CONFIDENCE = 0.95
 

@@ -30,10 +30,10 @@ from lightning_repshape.callbacks import (
     WeightSeparability,
     run_analyses,
 )
-from lightning_repshape.callbacks.feature_store import FeatureStore, analysis_loader, gather_features
 from lightning_repshape.data import DigitsDataModule
 from lightning_repshape.errors import ConfigError, DataError
-from lightning_repshape.features import Features, extract_features
+from lightning_repshape.features.passes import Features, extract_features
+from lightning_repshape.features.store import FeatureStore, analysis_loader, gather_features
 from lightning_repshape.functional import class_vs_rest_lda
 from lightning_repshape.metrics import LDAEigenvalueMetric, ScatterMetric
 from lightning_repshape.modules import SupervisedModule
@@ -60,7 +60,7 @@ def quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         figure.savefig(path, dpi=20)
         return path
 
-    monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
+    monkeypatch.setattr("lightning_repshape.plots.kit.save_figure", save)
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_two_ranks_see_what_one_sees() -> None:
 
 
 def test_large_arrays_are_mapped_to_memory() -> None:
-    from lightning_repshape.features import room_for
+    from lightning_repshape.features.passes import room_for
 
     for dtype in (torch.float32, torch.int64):
         small, large = room_for((50, 3), dtype), room_for((50, 3), dtype, spill_gb=1e-9)
@@ -432,7 +432,7 @@ def test_values_before_the_activation_function_of_any_model() -> None:
 
 
 def test_representations_side_by_side() -> None:
-    from lightning_repshape.analysis_plots import representations_figure
+    from lightning_repshape.plots.points import representations_figure
 
     part = clusters()
     columns = {
@@ -841,7 +841,7 @@ def test_a_single_output_of_two_classes(num_classes: int | None) -> None:
 
 
 def test_classes_that_are_not_drawn_are_counted() -> None:
-    from lightning_repshape.analysis_plots import units_figure
+    from lightning_repshape.plots.points import units_figure
 
     values, names = np.linspace(0, 1, 48)[:, None], [str(k) for k in range(12)]
     assert units_figure(values, np.arange(48) % 12, [0], names, "units").get_suptitle() == (

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cli_runs import QUIET
 from ddp_pool import GlooPool
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import Precision
 from PIL import Image
 from torch import Tensor, nn
 
-from lightning_repshape.analysis_plots import corruptions_sheet, severities_figure
+from lightning_repshape.analyses.analysis import TrainerInputs
 from lightning_repshape.callbacks import Corruptions, FeatureInputs, corruption_errors
-from lightning_repshape.callbacks.analysis import TrainerInputs
 from lightning_repshape.cli import main
 from lightning_repshape.data import (
     CORRUPTIONS,
@@ -39,8 +39,7 @@ from lightning_repshape.data import (
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.modules import SupervisedModule
 from lightning_repshape.networks import MLP
-
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+from lightning_repshape.plots.points import corruptions_sheet, severities_figure
 
 
 def smooth_images(count: int = 6, size: int = 32, channels: int = 3) -> Tensor:
@@ -229,7 +228,7 @@ class Another(GeneralizationSet):
         self.classes = classes
 
     def open(self, class_names: Sequence[str], input_shape: tuple[int, int, int]) -> TestImages:
-        from lightning_repshape.data.test_sets import match_classes
+        from lightning_repshape.data.further import match_classes
 
         table = match_classes(self.name, self.classes, class_names)
         labels = table[torch.arange(11) % 2]

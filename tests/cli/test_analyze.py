@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cli_runs import QUIET
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_repshape.callbacks import Analysis, AnalysisInputs, AnalysisResult
 from lightning_repshape.cli import main
-from lightning_repshape.features import Features, save_features
+from lightning_repshape.features.passes import Features, save_features
 
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 QUICK = ["--geodesic.updates", "5", "--geodesic.hidden", "[8]", "--geodesic.segments", "3"]
 QUICK += ["--partial_retraining.updates", "5", "--partial_retraining.hidden", "[8]"]
 QUICK += ["--partial_retraining.sizes", "[10,40]", "--partial_retraining.repeats", "[2,2]"]
@@ -44,7 +44,7 @@ def quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         figure.savefig(path, dpi=20)
         return path
 
-    monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
+    monkeypatch.setattr("lightning_repshape.plots.kit.save_figure", save)
 
 
 @pytest.fixture

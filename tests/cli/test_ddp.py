@@ -1,19 +1,12 @@
 """Two processes give what one gives."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from cli_runs import ONE, QUIET, TWO, metrics, run_process
 
 from lightning_repshape.cli import main
-
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-# A run's own config asks for the devices that it was trained on; in this process, only one will do.
-ONE = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
-TWO = ["--trainer.devices", "2", "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp"]
 
 
 @pytest.fixture(autouse=True)
@@ -21,20 +14,11 @@ def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lightning_repshape.cli", *words, *QUIET]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-
-
-def metrics(folder: str) -> dict[str, float]:
-    return json.loads((Path(folder) / "metrics.json").read_text())
-
-
 def test_fit_and_test_on_two_ranks_then_on_one() -> None:
     # 300 test samples less one class (30) in batches of 64: neither two ranks nor the batches divide them evenly.
     words = ["--config", "quickstart", "--data.classes", "[0, 1, 2, 3, 4, 5, 6, 8, 9]", "--data.eval_batch_size", "64"]
     words += ["--data.val_size", "0.23", "--trainer.max_epochs", "3"]
-    done = run("fit", *words, *TWO, "--run_dir", "two")
+    done = run_process("fit", *words, *TWO, "--run_dir", "two")
     assert done.returncode == 0, done.stdout + done.stderr
     assert not Path("two-2").exists()
     assert Path("two/analysis/features.png").is_file()
@@ -46,7 +30,7 @@ def test_fit_and_test_on_two_ranks_then_on_one() -> None:
     assert two["test/error"] == single["test/error"]
     assert two["test/loss"] == pytest.approx(single["test/loss"], rel=1e-6)
     assert two["test/classwise_variance"] == pytest.approx(single["test/classwise_variance"], rel=1e-6)
-    assert run("predict", "--run_dir", "two", *TWO).returncode == 0
+    assert run_process("predict", "--run_dir", "two", *TWO).returncode == 0
     lines = Path("two/predictions.csv").read_text().splitlines()
     assert len(lines) == 1 + 270
     assert main(["predict", "--run_dir", "two", *QUIET, *ONE]) == 0
@@ -75,7 +59,7 @@ trainer:
       init_args: {layer: backbone.fc1, regularizer: {class_path: L2Weight, init_args: {weight: 1.0e-3}}}
 """
     )
-    done = run("fit", "--config", "penalties.yaml", *TWO, "--data.batch_size", "40", "--run_dir", "two")
+    done = run_process("fit", "--config", "penalties.yaml", *TWO, "--data.batch_size", "40", "--run_dir", "two")
     assert done.returncode == 0, done.stdout + done.stderr
     assert main(["fit", "--config", "penalties.yaml", *QUIET, "--data.batch_size", "80", "--run_dir", "one"]) == 0
     two, one = (torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for name in ("two", "one"))
@@ -103,7 +87,7 @@ trainer: {max_epochs: 3}
 then_test: true
 """
     )
-    done = run("fit", "--config", "foca.yaml", *TWO, "--run_dir", "two")
+    done = run_process("fit", "--config", "foca.yaml", *TWO, "--run_dir", "two")
     assert done.returncode == 0, done.stdout + done.stderr
     checkpoint = torch.load("two/checkpoints/best.ckpt", weights_only=True)
     assert bool(checkpoint["state_dict"]["head_trained"])
@@ -112,7 +96,7 @@ then_test: true
 
 
 def test_more_ranks_than_samples_is_refused() -> None:
-    done = run("fit", "--config", "quickstart", *TWO, "--data.train_size", "1", "--run_dir", "few")
+    done = run_process("fit", "--config", "quickstart", *TWO, "--data.train_size", "1", "--run_dir", "few")
     assert done.returncode == 1
     assert "ranks share 1 samples" in done.stderr
     assert "Traceback" not in done.stderr

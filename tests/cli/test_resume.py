@@ -1,6 +1,5 @@
 """An interrupted and resumed run equals an uninterrupted one, to the bit."""
 
-import csv
 import signal
 import subprocess
 import sys
@@ -9,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from cli_runs import QUIET, checkpoint, rows, same
 
 from lightning_repshape.cli import main
 
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SUPERVISED = """
 model:
   class_path: SupervisedModule
@@ -72,25 +70,6 @@ trainer:
 @pytest.fixture(autouse=True)
 def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def checkpoint(run: str, name: str = "last") -> dict[str, Any]:
-    return torch.load(Path(run) / "checkpoints" / f"{name}.ckpt", weights_only=True)
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
-
-
-def rows(run: str) -> list[dict[str, str]]:
-    with (Path(run) / "metrics.csv").open() as file:
-        return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 @pytest.mark.parametrize(

@@ -409,7 +409,7 @@ def test_a_real_full_disk_is_named(tmp_path: Path) -> None:
 
 
 def test_runs_that_start_together_get_folders_of_their_own(tmp_path: Path) -> None:
-    from lightning_repshape.runs import claim_folder
+    from lightning_repshape.runs.folders import claim_folder
 
     (tmp_path / "made").mkdir()
     names = [claim_folder(tmp_path / name).name for name in ("run", "run", "run", "made", "made")]

@@ -14,11 +14,11 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning_repshape import data as data_room
 from lightning_repshape import networks
 from lightning_repshape.cli import main
+from lightning_repshape.cli.training import RepshapeCLI
 from lightning_repshape.configs_library import find, names
 from lightning_repshape.data import ImageDataModule, SplitData
-from lightning_repshape.training_cli import RepshapeCLI
 
-ALONE = [name for name in names() if "/" not in name and name != "faces-att"]  # that one: tests/test_faces.py
+ALONE = [name for name in names() if "/" not in name and name != "faces-att"]  # that one: tests/data/test_faces.py
 BASES = [name for name in names() if name.startswith("base/")]
 METHODS = [name for name in names() if name.startswith("method/")]
 SCENARIOS = [name for name in names() if name.startswith("scenario/")]
@@ -74,7 +74,7 @@ def _rough_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         figure.savefig(path, dpi=20)
         return Path(path)
 
-    monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
+    monkeypatch.setattr("lightning_repshape.plots.kit.save_figure", save)
 
 
 class _BuiltError(Exception):

@@ -33,7 +33,7 @@ from lightning_repshape.data import (
     cache,
     files,
 )
-from lightning_repshape.data.record_io import FaceFiles
+from lightning_repshape.data.faces.records import FaceFiles
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.functional import (
     area_under_curve,

@@ -36,11 +36,10 @@ from lightning_repshape.data import (
     SplitData,
     STL10DataModule,
     TinyImageNetDataModule,
-    cifar,
     files,
     stratified,
-    tiny_imagenet,
 )
+from lightning_repshape.data.sets import cifar, tiny_imagenet
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.seeding import generator
 

@@ -409,7 +409,7 @@ def test_effective_rank_counts_equal_directions() -> None:
 
 
 def test_examples_of_the_page_on_analysis_functions_run() -> None:
-    page = Path(__file__).parent.parent / "docs" / "analysis-functions.md"
+    page = Path(__file__).parents[2] / "docs" / "analysis-functions.md"
     space: dict[str, object] = {}
     snippets = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(snippets) > 5

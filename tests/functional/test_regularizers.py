@@ -493,7 +493,7 @@ def test_examples_in_docstrings(module: object) -> None:
 
 
 def test_examples_in_the_guide(capsys: pytest.CaptureFixture[str]) -> None:
-    guide = Path(__file__).parents[1] / "docs" / "regularizers.md"
+    guide = Path(__file__).parents[2] / "docs" / "regularizers.md"
     blocks = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
     assert blocks
     for block in blocks:
@@ -508,7 +508,7 @@ def test_examples_in_the_guide(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.fixture
 def layers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script that chooses weights; nothing is trained."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "docs" / "examples"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "docs" / "examples"))
     return importlib.import_module("layer_dependency")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from cli_runs import QUIET
 from ddp_pool import GlooPool
 from lightning.pytorch import Trainer
 from torch import Tensor
@@ -24,16 +25,15 @@ from lightning_repshape import (
     SupervisedModule,
     Variance,
 )
+from lightning_repshape.analyses.analysis import find_class_vectors
 from lightning_repshape.callbacks import ModelInputs, WeightSeparability
-from lightning_repshape.callbacks.analysis import find_class_vectors
 from lightning_repshape.callbacks.reconstruction import by_class_in_turn, draw_reconstructions
 from lightning_repshape.cli import main
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.features import extract_features
+from lightning_repshape.features.passes import extract_features
 from lightning_repshape.functional import cw_vr, vr
 from lightning_repshape.networks import MLP
 
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 CONFIG = """
 model:
   class_path: AutoencoderModule

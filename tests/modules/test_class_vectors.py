@@ -11,19 +11,18 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from cli_runs import QUIET
 from ddp_pool import GlooPool
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_repshape.analysis_plots import cosines_figure
+from lightning_repshape.analyses.analysis import find_class_vectors
 from lightning_repshape.callbacks import TSNE, ClassVectorSimilarity, FeatureInputs, ModelInputs, NeuralCollapse
-from lightning_repshape.callbacks.analysis import find_class_vectors
-from lightning_repshape.callbacks.checkpoints import load_weights
 from lightning_repshape.cli import main
 from lightning_repshape.data import DigitsDataModule
 from lightning_repshape.errors import CheckpointError, ConfigError, DataError
-from lightning_repshape.features import Features, save_features
+from lightning_repshape.features.passes import Features, save_features
 from lightning_repshape.functional import (
     class_vector_cosines,
     confusion_counts,
@@ -38,10 +37,11 @@ from lightning_repshape.heads import ClassVectorHead
 from lightning_repshape.metrics import ClassCosines
 from lightning_repshape.modules import ClassVectorModule, RegularizedModule, SupervisedModule
 from lightning_repshape.networks import MLP
+from lightning_repshape.plots.points import cosines_figure
 from lightning_repshape.regularizers import ClasswiseVariance, L2Weight
+from lightning_repshape.runs.checkpoints import load_weights
 from lightning_repshape.seeding import generator
 
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SMALL = {"backbone": {"class_path": "MLP", "init_args": {"widths": [24, 16]}}}
 
 
@@ -64,7 +64,7 @@ def _quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         figure.savefig(path, dpi=20)
         return path
 
-    monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
+    monkeypatch.setattr("lightning_repshape.plots.kit.save_figure", save)
 
 
 # -- formulas --------------------------------------------------------------------------------------------------------

@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cli_runs import ONE, QUIET, TWO, checkpoint, rows, run_process, same
 from ddp_pool import GlooPool
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from test_ddp import ONE, TWO
-from test_ddp import run as run_process
-from test_resume import checkpoint, rows, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_repshape import feed_backward_plots
+from lightning_repshape import plots
 from lightning_repshape.callbacks import (
     ActivationPatterns,
     FeatureInputs,
@@ -29,7 +27,7 @@ from lightning_repshape.callbacks import (
 from lightning_repshape.callbacks.feed_backward import find_last_linear
 from lightning_repshape.cli import main
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.features import Features
+from lightning_repshape.features.passes import Features
 from lightning_repshape.functional import (
     cw_vr,
     dependent_class_vectors,
@@ -44,7 +42,6 @@ from lightning_repshape.modules import FeedBackwardModule, SupervisedModule
 from lightning_repshape.networks import MLP
 from lightning_repshape.regularizers import ClasswiseVariance, L2Weight
 
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 SHAPE = (1, 2, 3)
 BACKBONE = partial(MLP, widths=(8, 5))
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
@@ -414,7 +411,7 @@ def test_activation_patterns_by_hand() -> None:
     assert found.scalars["cosine"] == pytest.approx(sum(row["cosine"] for row in rows) / 3)
     assert found.content["drawn"] == ["b", "c"]
     assert len(found.figures[""]().axes) == 2
-    wide = feed_backward_plots.patterns_figure(np.ones((1, 300)), np.ones((1, 300)), ["a"], [0.0], [1.0], "wide")
+    wide = plots.patterns_figure(np.ones((1, 300)), np.ones((1, 300)), ["a"], [0.0], [1.0], "wide")
     assert len(wide.axes) == 1
 
 

@@ -32,7 +32,7 @@ from lightning_repshape.networks import (
 )
 from lightning_repshape.networks.base import check_image_shape
 
-DOCS = Path(__file__).parents[1] / "docs" / "networks.md"
+DOCS = Path(__file__).parents[2] / "docs" / "networks.md"
 
 # small versions that keep every kind of layer, for the tests that run on each network
 SMALL: dict[str, Callable[[], Backbone]] = {

@@ -12,7 +12,7 @@ from scipy import stats
 
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.studies.jobs import Job
-from lightning_repshape.studies.registry import Study, Variant, read_studies
+from lightning_repshape.studies.reading import Study, Variant, read_studies
 from lightning_repshape.studies.report import check_report, write_report
 from lightning_repshape.studies.results import StudyResult, read_results, statistics
 

@@ -11,11 +11,12 @@ import yaml
 
 from lightning_repshape import data as data_room
 from lightning_repshape.cli import main
+from lightning_repshape.cli.training import check_fit
 from lightning_repshape.data import ImageDataModule, ImageFolderSet, LFWPairs, SplitData, YTFPairs
-from lightning_repshape.data.test_sets import TestImages
+from lightning_repshape.data.further import TestImages
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.runs import read_json
-from lightning_repshape.studies.registry import (
+from lightning_repshape.runs.folders import read_json
+from lightning_repshape.studies.reading import (
     Published,
     Row,
     Study,
@@ -30,7 +31,6 @@ from lightning_repshape.studies.registry import (
     shipped,
     take_row,
 )
-from lightning_repshape.training_cli import check_fit
 
 # Columns times methods of every table and figure of the papers that has numbers.
 STUDIES = {
@@ -168,7 +168,7 @@ def test_every_row_is_a_valid_call_of_fit() -> None:
     """Parsed are so many that every base meets each kind of fragment and option that it meets in some row.
 
     Fragments that set the same options of the same classes are of one kind. All methods meet all scenarios in
-    tests/test_configs.py.
+    tests/configs/test_configs.py.
     """
     kinds: dict[Path, Any] = {}
 
@@ -265,7 +265,7 @@ def _small_random_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for module in (data_room.CIFAR101, ImageFolderSet):
         monkeypatch.setattr(module, "prepare", lambda self: None)
         monkeypatch.setattr(module, "open", opened)
-    monkeypatch.setattr("lightning_repshape.plots.save_figure", lambda figure, path, vector=True: Path(path))
+    monkeypatch.setattr("lightning_repshape.plots.kit.save_figure", lambda figure, path, vector=True: Path(path))
     yield
 
 
@@ -299,7 +299,7 @@ def test_every_figure_of_a_study_is_run_above() -> None:
     faces = {figure.metric for figure in find_studies("feed-backward/table-2")[0].figures.values()}
     left = {figure.metric for study in shipped() for figure in study.figures.values()} - metrics
     assert left == faces - metrics
-    # those are in tests/test_faces.py; what they are called depends on the names of the pairs
+    # those are in tests/data/test_faces.py; what they are called depends on the names of the pairs
     assert {key for key in faces if "/verification_error" in key} == {
         f"test/{pairs('somewhere').name}/verification_error" for pairs in (LFWPairs, YTFPairs)
     }

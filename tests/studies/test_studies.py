@@ -17,10 +17,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from lightning_repshape import study_cli
 from lightning_repshape.cli import main
+from lightning_repshape.cli import study as study_cli
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.runs import read_json
+from lightning_repshape.runs.folders import read_json
 from lightning_repshape.studies import executors
 from lightning_repshape.studies.executors import (
     Executor,
@@ -33,10 +33,10 @@ from lightning_repshape.studies.executors import (
 )
 from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_run
 from lightning_repshape.studies.live import LiveTable
-from lightning_repshape.studies.registry import find_studies
+from lightning_repshape.studies.reading import find_studies
 from lightning_repshape.studies.runner import Progress, Runner
 
-STANDIN = (sys.executable, str(Path(__file__).with_name("standin_fit.py")))
+STANDIN = (sys.executable, str(Path(__file__).parents[1] / "standin_fit.py"))
 STUDY = {
     "format": 1,
     "data": "digits",
@@ -418,7 +418,7 @@ def test_a_study_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The guide's own example: data and network of the user's own, found beside the study's file.
-    example = Path(__file__).parents[1] / "docs" / "examples" / "own_study"
+    example = Path(__file__).parents[2] / "docs" / "examples" / "own_study"
     shutil.copytree(example, tmp_path / "own")
     monkeypatch.chdir(tmp_path)
     words = ["own/wine.yaml", "--filter", "clean+baseline", "--filter", "clean+cw_vr"]

@@ -9,10 +9,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_repshape.data import files
-from lightning_repshape.data.base import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.data.cache import build_cache
+from lightning_repshape.data.faces.records import FaceFiles, RecordFaces, RecordFile, identities_of
 from lightning_repshape.data.files import ImageFiles
-from lightning_repshape.data.record_io import FaceFiles, RecordFaces, RecordFile, identities_of
+from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 
 Fit = Literal["crop", "stretch", "exact"]

@@ -13,7 +13,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_repshape.data import files
-from lightning_repshape.data.base import (
+from lightning_repshape.data.cache import build_cache
+from lightning_repshape.data.faces.casia import check_fit, natural_order, some
+from lightning_repshape.data.faces.records import FaceFiles
+from lightning_repshape.data.files import IMAGE_SUFFIXES, ImageFiles
+from lightning_repshape.data.module import (
     DeviceBatch,
     ImageDataModule,
     ImageLoader,
@@ -23,10 +27,6 @@ from lightning_repshape.data.base import (
     SplitDataset,
     SplitName,
 )
-from lightning_repshape.data.cache import build_cache
-from lightning_repshape.data.casia import check_fit, natural_order, some
-from lightning_repshape.data.files import IMAGE_SUFFIXES, ImageFiles
-from lightning_repshape.data.record_io import FaceFiles
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.seeding import generator
 

@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from lightning_repshape.data import files
-from lightning_repshape.data.base import ImageDataModule, ImageSet, SplitData, SplitName, find_folder
-from lightning_repshape.data.test_sets import (
+from lightning_repshape.data.further import (
     GeneralizationSet,
     TestImages,
     check_array,
@@ -17,6 +16,7 @@ from lightning_repshape.data.test_sets import (
     match_shape,
     read_array,
 )
+from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName, find_folder
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 
 CIFAR10 = ImageSet(

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from lightning_repshape.data.base import ImageDataModule, ImageSet, SplitData, SplitName, stratified
+from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName, stratified
 from lightning_repshape.seeding import key_to_seed
 
 DIGITS = ImageSet(

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 
 from lightning_repshape.data import files
-from lightning_repshape.data.base import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.data.files import ImageFiles
-from lightning_repshape.data.test_sets import GeneralizationSet, TestImages, match_classes
+from lightning_repshape.data.further import GeneralizationSet, TestImages, match_classes
+from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 
 _MEAN, _STD = {3: (0.485, 0.456, 0.406), 1: (0.449,)}, {3: (0.229, 0.224, 0.225), 1: (0.226,)}

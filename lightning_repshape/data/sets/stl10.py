@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_repshape.data import files
-from lightning_repshape.data.base import ImageDataModule, ImageSet, SplitData, SplitName, find_folder
+from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName, find_folder
 from lightning_repshape.errors import ConfigError, DataError
 
 STL10 = ImageSet(

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from lightning_repshape.data import files
-from lightning_repshape.data.base import ImageDataModule, ImageSet, SplitData, SplitName, missing
 from lightning_repshape.data.files import ImageFiles
+from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName, missing
 from lightning_repshape.errors import DataError
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"

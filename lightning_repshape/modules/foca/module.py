@@ -18,8 +18,8 @@ from lightning_repshape.errors import ConfigError, DataError, DivergenceError
 from lightning_repshape.functional.stacked_heads import HeadSolution, StackedHeads, feature_scale, solve_heads
 from lightning_repshape.heads import MLPHead
 from lightning_repshape.metrics.classification import ClassificationSums
-from lightning_repshape.modules.balanced_source import BalancedSource, BatchSource, source_for
 from lightning_repshape.modules.base import BackboneCallable, ClassifierModule
+from lightning_repshape.modules.foca.source import BalancedSource, BatchSource, source_for
 from lightning_repshape.seeding import generator, global_seed, key_to_seed
 
 
@@ -272,7 +272,7 @@ class FOCAModule(ClassifierModule):
         Raises:
             ConfigError: If the Trainer clips or accumulates gradients.
         """
-        from lightning_repshape.callbacks.secondary import SecondaryOptimization
+        from lightning_repshape.modules.foca.secondary import SecondaryOptimization
 
         if self.trainer.gradient_clip_val:
             raise ConfigError(
@@ -675,7 +675,7 @@ class FOCAModule(ClassifierModule):
         """
         if bool(self.head_trained):
             return
-        from lightning_repshape.callbacks.secondary import SecondaryOptimization
+        from lightning_repshape.modules.foca.secondary import SecondaryOptimization
 
         try:
             SecondaryOptimization().solve(self.trainer, self)

@@ -12,15 +12,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import IterableDataset
 
-from lightning_repshape.callbacks.checkpoints import read_checkpoint, save_checkpoint
-from lightning_repshape.callbacks.feature_store import analysis_loader, gather_features
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError, DivergenceError
-from lightning_repshape.features import Features, extract_features
+from lightning_repshape.features.passes import Features, extract_features
+from lightning_repshape.features.store import analysis_loader, gather_features
 from lightning_repshape.functional.stacked_heads import solve_head
+from lightning_repshape.runs.checkpoints import read_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
-    from lightning_repshape.modules.foca import FOCAModule
+    from lightning_repshape.modules.foca.module import FOCAModule
 
 
 class SecondaryOptimization(SkipsSteps, Callback):
@@ -138,7 +138,7 @@ def _training_batches(trainer: Trainer) -> Iterable[Any]:
 
 
 def _foca(module: LightningModule) -> "FOCAModule":
-    from lightning_repshape.modules.foca import FOCAModule
+    from lightning_repshape.modules.foca.module import FOCAModule
 
     if not isinstance(module, FOCAModule):
         raise ConfigError(f"SecondaryOptimization works on a FOCAModule, not on {type(module).__name__}")

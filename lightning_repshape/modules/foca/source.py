@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import Subset, default_collate
 
-from lightning_repshape.data.base import ImageDataModule
+from lightning_repshape.data.module import ImageDataModule
 from lightning_repshape.errors import DataError
 
 

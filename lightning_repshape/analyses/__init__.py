@@ -1,0 +1,1 @@
+"""Analyses of a representation: computations on features, whatever model they come from."""

@@ -1,0 +1,1 @@
+"""Faces: identities to train on, pairs to verify."""

@@ -1,0 +1,1 @@
+"""Data modules of the image sets of the papers, and folders of images."""

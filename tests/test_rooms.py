@@ -1,9 +1,14 @@
-"""What may import what, and that the public names are where they are said to be."""
+"""What may import what, whose private names are used, and that public names are where they are said to be.
+
+Everything but the imports themselves is read from the syntax tree, so imports inside functions count, too.
+"""
 
 import ast
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +16,8 @@ import pytest
 import lightning_repshape
 
 PACKAGE = Path(lightning_repshape.__file__).parent
+NAME = PACKAGE.name
+FILES = sorted(PACKAGE.rglob("*.py"))
 WITHOUT_LIGHTNING = (
     "functional",
     "regularizers",
@@ -24,33 +31,150 @@ WITHOUT_LIGHTNING = (
     "seeding",
     "errors",
 )
-# Who stands below whom; a room imports from its own level only itself, and nothing from above.
-LEVEL = {
-    "functional": 0,
-    "regularizers": 1,
-    "losses": 1,
-    "metrics": 1,
-    "layers": 1,
-    "heads": 2,
-    "networks": 3,
-    "data": 3,
-    "modules": 4,
-    "callbacks": 5,
-    "studies": 6,
+# Who stands below whom: a room imports from itself and from lower floors, nothing else.
+FLOOR = {
+    "_version": 0,
+    "errors": 0,
+    "page": 0,
+    "seeding": 0,
+    "configs_library": 1,
+    "functional": 1,
+    "performance": 1,
+    "runs": 1,
+    "data": 2,
+    "layers": 2,
+    "losses": 2,
+    "metrics": 2,
+    "plots": 2,
+    "regularizers": 2,
+    "heads": 3,
+    "studies": 3,
+    "networks": 4,
+    "features": 5,
+    "analyses": 6,
+    "modules": 6,
+    "callbacks": 7,
+    "cli": 8,
+}
+# Private names of other libraries that have no public counterpart, each in one place.
+FOREIGN_PRIVATE = {
+    ("metrics/base.py", "_apply"): "nn.Module has no public hook for what a conversion does to its tensors",
+    ("metrics/base.py", "_defaults"): "torchmetrics' defaults are converted with the states; nothing public names them",
+    ("metrics/base.py", "_buffers"): "nn.Module's register_buffer cannot replace a buffer of this name in place",
 }
 
 
-def imports(path: Path) -> set[str]:
-    """The rooms that a file imports when it is loaded (imports inside functions are left out)."""
-    rooms = set()
-    for node in ast.parse(path.read_text()).body:
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+def path_of(module: str) -> Path | None:
+    """The file of a module of this package."""
+    stem = PACKAGE.joinpath(*module.split(".")[1:])
+    return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def short(file: Path) -> str:
+    return file.relative_to(PACKAGE).as_posix()
+
+
+@cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imported(file: Path) -> Iterator[tuple[Path, str]]:
+    """Files of this package that a file imports anywhere, and the name it takes from each ("": the module itself)."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == NAME:
+            for alias in node.names:
+                whole = path_of(f"{node.module}.{alias.name}")
+                found = whole or path_of(str(node.module))
+                assert found is not None, f"{short(file)}: {node.module}"
+                yield found, "" if whole else alias.name
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        rooms |= {name.split(".")[1] for name in names if name.startswith("lightning_repshape.")}
-    return rooms
+            for alias in node.names:
+                if alias.name.split(".")[0] == NAME:
+                    found = path_of(alias.name)
+                    assert found is not None, f"{short(file)}: {alias.name}"
+                    yield found, ""
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {room_of(file) for file in FILES} - {"__init__", "moved"}
+    assert rooms == set(FLOOR)
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
+
+
+def test_nothing_imports_upwards_or_sideways() -> None:
+    wrong = []
+    for file in FILES:
+        room = room_of(file)
+        for other, _ in imported(file) if room in FLOOR else ():
+            theirs = room_of(other)
+            if theirs not in (room, "__init__") and FLOOR[theirs] >= FLOOR[room]:
+                wrong.append(f"{short(file)} (floor {FLOOR[room]}) imports {short(other)} (floor {FLOOR[theirs]})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_import_circle() -> None:
+    graph = {file: {other for other, _ in imported(file)} - {file} for file in FILES}
+    done: set[Path] = set()
+
+    def visit(file: Path, way: tuple[Path, ...]) -> None:
+        circle = [*way[way.index(file) :], file] if file in way else []
+        assert not circle, " -> ".join(map(short, circle))
+        if file not in done:
+            for other in graph[file]:
+                visit(other, (*way, file))
+            done.add(file)
+
+    for file in FILES:
+        visit(file, ())
+
+
+def test_no_private_name_of_another_room() -> None:
+    wrong = []
+    for file in FILES:
+        for other, name in imported(file):
+            private = name.startswith("_") or (other.stem.startswith("_") and not other.stem.startswith("__"))
+            if private and other.parent != file.parent and other.stem != "_version":
+                wrong.append(f"{short(file)} takes {name or other.stem} from {short(other)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_private_names_of_other_libraries_are_few() -> None:
+    ours = {"_fields", "_replace", "_asdict"}  # of named tuples: public, in spite of the name
+    for file in FILES:
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                ours.add(node.name)
+            elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Store):
+                ours.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                ours.add(node.target.id)
+    ours -= {name for _, name in FOREIGN_PRIVATE}
+    found = {}
+    for file in FILES:
+        for node in ast.walk(tree(file)):
+            names = [node.attr] if isinstance(node, ast.Attribute) else []
+            if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith(NAME):
+                names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+                names = [name for name in names if name != "__future__"]
+            for name in names:
+                if name.startswith("_") and not name.endswith("__") and name not in ours:
+                    found.setdefault((short(file), name), node.lineno)
+    surplus = {key: line for key, line in found.items() if key not in FOREIGN_PRIVATE}
+    assert not surplus, surplus
+    assert set(FOREIGN_PRIVATE) <= set(found), set(FOREIGN_PRIVATE) - set(found)
+
+
+def test_long_files_say_why() -> None:
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
+        if text.count("\n") > 500:
+            docstring = (ast.get_docstring(tree(file)) or "").split("\n\n")[0]
+            assert "one file" in docstring, f"{short(file)} has {text.count(chr(10))} lines and does not say why"
 
 
 def test_parts_work_without_lightning() -> None:
@@ -73,21 +197,11 @@ for room in {WITHOUT_LIGHTNING!r}:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("room", LEVEL)
-def test_imports_run_one_way(room: str) -> None:
-    files = [PACKAGE / f"{room}.py"] if (PACKAGE / f"{room}.py").is_file() else sorted((PACKAGE / room).rglob("*.py"))
-    for file in files:
-        above = {other for other in imports(file) if LEVEL.get(other, -1) > LEVEL[room]}
-        beside = {other for other in imports(file) if other != room and LEVEL.get(other, -1) == LEVEL[room]}
-        # The base of metrics, regularizers and heads may share layers; nothing else is shared sideways.
-        assert not above, f"{file.name} imports {above}"
-        assert beside <= {"layers"}, f"{file.name} imports {beside}"
-
-
 def test_data_and_plots_know_no_method() -> None:
     methods = {"modules", "callbacks", "networks", "heads", "functional", "regularizers", "metrics"}
-    for file in [PACKAGE / "plots.py", *sorted((PACKAGE / "data").glob("*.py"))]:
-        assert not imports(file) & methods, file.name
+    for file in FILES:
+        if room_of(file) in ("plots", "data"):
+            assert not {room_of(other) for other, _ in imported(file)} & methods, short(file)
 
 
 def test_public_names_are_those_of_the_rooms() -> None:
@@ -101,5 +215,5 @@ def test_public_names_are_those_of_the_rooms() -> None:
         _ = lightning_repshape.Nonsense
 
 
-def test_a_star_is_typed() -> None:
+def test_it_is_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()

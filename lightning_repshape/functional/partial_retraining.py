@@ -20,7 +20,9 @@ from lightning_repshape.functional.stacked_heads import (
     gradient_descent,
     init_heads,
 )
-from lightning_repshape.functional.stacked_heads._inputs import (
+from lightning_repshape.functional.stacked_heads.descent import even_share, prefers_gram
+from lightning_repshape.functional.stacked_heads.heads import redraw_heads
+from lightning_repshape.functional.stacked_heads.inputs import (
     Form,
     Loss,
     as_solver_dtype,
@@ -29,8 +31,6 @@ from lightning_repshape.functional.stacked_heads._inputs import (
     check_values,
     full_precision,
 )
-from lightning_repshape.functional.stacked_heads.descent import even_share, prefers_gram
-from lightning_repshape.functional.stacked_heads.heads import redraw_heads
 from lightning_repshape.seeding import generator, key_to_seed
 
 PAPER_REPEATS: Mapping[int, int] = {50_000: 1, 10_000: 5, 1_000: 15, 100: 50, 10: 150}

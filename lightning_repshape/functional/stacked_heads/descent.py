@@ -17,7 +17,8 @@ from lightning_repshape.functional.stacked_heads._first_layer import (
     choose_samples,
     take,
 )
-from lightning_repshape.functional.stacked_heads._inputs import (
+from lightning_repshape.functional.stacked_heads.heads import GramWeight, StackedHeads, head_seeds
+from lightning_repshape.functional.stacked_heads.inputs import (
     Form,
     Loss,
     Reduction,
@@ -32,7 +33,6 @@ from lightning_repshape.functional.stacked_heads._inputs import (
     make_targets,
     num_classes_of,
 )
-from lightning_repshape.functional.stacked_heads.heads import GramWeight, StackedHeads, head_seeds
 from lightning_repshape.seeding import generator
 
 # On a CPU heads are solved in blocks whose working set stays in a core's cache; on a GPU all at once.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional.stacked_heads._inputs import (
+from lightning_repshape.functional.stacked_heads.descent import HeadSolution
+from lightning_repshape.functional.stacked_heads.heads import StackedHeads
+from lightning_repshape.functional.stacked_heads.inputs import (
     Form,
     Reduction,
     as_solver_dtype,
@@ -19,8 +21,6 @@ from lightning_repshape.functional.stacked_heads._inputs import (
     make_targets,
     num_classes_of,
 )
-from lightning_repshape.functional.stacked_heads.descent import HeadSolution
-from lightning_repshape.functional.stacked_heads.heads import StackedHeads
 
 
 def ridge(

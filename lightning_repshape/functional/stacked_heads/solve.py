@@ -8,7 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional.stacked_heads._inputs import (
+from lightning_repshape.functional.stacked_heads.descent import EarlyStopping, HeadSolution, gradient_descent
+from lightning_repshape.functional.stacked_heads.heads import head_seeds, init_heads
+from lightning_repshape.functional.stacked_heads.inputs import (
     Form,
     Loss,
     Reduction,
@@ -17,8 +19,6 @@ from lightning_repshape.functional.stacked_heads._inputs import (
     check_choice,
     num_classes_of,
 )
-from lightning_repshape.functional.stacked_heads.descent import EarlyStopping, HeadSolution, gradient_descent
-from lightning_repshape.functional.stacked_heads.heads import head_seeds, init_heads
 from lightning_repshape.functional.stacked_heads.ridge import ridge
 
 Solver = Literal["gd", "ridge"]

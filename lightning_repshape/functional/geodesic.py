@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_repshape.functional._numerics import check_features, check_labels, full_precision
+from lightning_repshape.functional.modes import evaluating
 
 Layers = Sequence[tuple[Tensor, Tensor | None]]
 """A head: (weight, out x in, and bias, out, or None) of every linear layer in forward order, ReLU between them."""
@@ -148,14 +149,9 @@ def fisher_geodesic_module(
     _check_options(segments, loss, fisher)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
-    training = {module: module.training for module in head.modules()}
-    head.eval()
-    try:
+    with evaluating(head):
         line = _ModuleLine(head, start, end, segments, chunk_size)
         return _measure(line, features, labels, loss, fisher, test_features, test_labels)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 class _Line(ABC):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.layers import Tap, check_choice
+from lightning_repshape.layers import Tap, check_choice, evaluating
 from lightning_repshape.networks.base import Backbone, check_image_shape, describe
 
 # families whose first convolution can do without its stride, and what else of their stem shrinks the image
@@ -105,10 +105,8 @@ class TorchvisionBackbone(Backbone):
             for path, module in net.named_modules()
             if path
         ]
-        training = net.training
-        net.eval()
         try:
-            with torch.no_grad():
+            with evaluating(net), torch.no_grad():
                 features = net(torch.zeros(1, *self.input_shape))
         except (RuntimeError, ValueError, AssertionError) as error:
             raise ConfigError(
@@ -116,7 +114,6 @@ class TorchvisionBackbone(Backbone):
                 "take larger images or another model"
             ) from error
         finally:
-            net.train(training)
             for handle in handles:
                 handle.remove()
         if features.flatten(1).shape[1] != self.num_features:

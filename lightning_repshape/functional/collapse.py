@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_repshape.functional._numerics import (
+from lightning_repshape.functional.numerics import (
     check_features,
     check_labels,
     chunks,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional._numerics import check_features, check_labels, chunks, eigh, rounding
+from lightning_repshape.functional.numerics import check_features, check_labels, chunks, eigh, rounding
 from lightning_repshape.functional.scatter import RoughScatterState, ScatterState, centered_columns, centered_gram
 
 # A factor whose squared pivots (of columns with unit spread) stay above this leaves ten digits to the float64 solve.

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_repshape.functional._numerics import check_features, check_labels, full_precision
+from lightning_repshape.functional.numerics import check_features, check_labels, full_precision
 from lightning_repshape.functional.modes import evaluating
 
 Layers = Sequence[tuple[Tensor, Tensor | None]]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional._numerics import (
+from lightning_repshape.functional.numerics import (
     check_features,
     chunks,
     eigvalsh,

@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional._numerics import (
+from lightning_repshape.functional.numerics import (
     CHUNK_ELEMENTS,
     check_features,
     check_labels,

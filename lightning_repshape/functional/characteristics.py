@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional.class_statistics import check_label_range, check_labels, class_groups
+from lightning_repshape.functional.checks import check_activations, check_label_range, check_labels
+from lightning_repshape.functional.class_statistics import class_groups
 
 _ROUNDING = 1e-12  # a variance below this part of the mean square is rounding, hence none
 _BLOCK = 2**22  # entries of one pair matrix that are held at a time (32 MiB each)
@@ -144,9 +145,8 @@ def representation_characteristics(
         >>> found.amplitude, found.correlation
         (2.4, 1.0)
     """
-    if not isinstance(activations, Tensor) or not activations.is_floating_point():
-        raise TypeError(f"activations must be floating point, got {getattr(activations, 'dtype', type(activations))}")
-    if activations.ndim < 2 or activations.numel() == 0:
+    check_activations(activations)
+    if activations.numel() == 0:
         raise ValueError(f"activations must have shape (samples, units, ...), got {tuple(activations.shape)}")
     rows = activations.detach().flatten(1)
     if check_labels(labels, rows.shape[0], num_classes):

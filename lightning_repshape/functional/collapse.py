@@ -11,15 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_repshape.functional.numerics import (
-    check_features,
-    check_labels,
-    chunks,
-    float64_device,
-    rounding,
-    sums_by_class,
-)
+from lightning_repshape.functional.checks import check_class_indices, check_features
 from lightning_repshape.functional.class_statistics import class_counts
+from lightning_repshape.functional.numerics import chunks, float64_device, rounding, sums_by_class
 
 
 class SimplexDeviation(NamedTuple):
@@ -93,7 +87,7 @@ def neural_collapse(
             out of range, values that are not finite.
     """
     check_features(features)
-    check_labels(labels, features.shape[0], num_classes)
+    check_class_indices(labels, features.shape[0], num_classes)
     weight, bias = _checked_layer(weight, bias, num_classes, features)
     device = float64_device(features.device)
     labels = labels.to(device, torch.int64)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional.numerics import check_features, check_labels, chunks, eigh, rounding
+from lightning_repshape.functional.checks import check_class_indices, check_columns, check_features
+from lightning_repshape.functional.numerics import chunks, eigh, rounding
 from lightning_repshape.functional.scatter import RoughScatterState, ScatterState, centered_columns, centered_gram
 
 # A factor whose squared pivots (of columns with unit spread) stay above this leaves ten digits to the float64 solve.
@@ -61,8 +62,7 @@ class ClassVsRestLDA(NamedTuple):
             ValueError: Another number of features, or values that are not finite.
         """
         check_features(features)
-        if features.shape[1] != self.axes.shape[1]:
-            raise ValueError(f"features have {features.shape[1]} columns, but the axes have {self.axes.shape[1]}")
+        check_columns(features, self.axes.shape[1], "the axes have")
         parts = chunks(features, self.normalized, self.axes.device)
         return torch.cat([(chunk - self.mean) @ self.axes.T for _, chunk in parts])
 
@@ -106,7 +106,7 @@ def class_vs_rest_lda(features: Tensor, labels: Tensor, num_classes: int, normal
     """
     check_features(features)
     rows, width = features.shape
-    check_labels(labels, rows, num_classes)
+    check_class_indices(labels, rows, num_classes)
     if rows <= width:
         return _lda_from_few(features, labels, num_classes, normalize)
     # where the products take nearly all the time, half of it can be saved, unless the features are too nearly singular
@@ -174,7 +174,7 @@ def threshold_errors(scores: Tensor, labels: Tensor) -> ThresholdErrors:
     """
     check_features(scores)
     rows, classes = scores.shape
-    check_labels(labels, rows, classes)
+    check_class_indices(labels, rows, classes)
     labels = labels.to(scores.device)
     errors, thresholds = [], []
     for k in range(classes):

@@ -19,8 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_repshape.functional.numerics import check_features, check_labels, full_precision
+from lightning_repshape.functional.checks import (
+    check_at_least,
+    check_class_indices,
+    check_columns,
+    check_features,
+    check_floating,
+)
 from lightning_repshape.functional.modes import evaluating
+from lightning_repshape.functional.numerics import full_precision
 
 Layers = Sequence[tuple[Tensor, Tensor | None]]
 """A head: (weight, out x in, and bias, out, or None) of every linear layer in forward order, ReLU between them."""
@@ -147,8 +154,7 @@ def fisher_geodesic_module(
             labels out of range, values that are not finite.
     """
     _check_options(segments, loss, fisher)
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+    check_at_least("chunk_size", chunk_size, 1)
     with evaluating(head):
         line = _ModuleLine(head, start, end, segments, chunk_size)
         return _measure(line, features, labels, loss, fisher, test_features, test_labels)
@@ -217,8 +223,7 @@ class _StackLine(_Line):
         return self._run(x, self.segments + 1, with_tangents=False)[0]
 
     def _run(self, x: Tensor, points: int, with_tangents: bool) -> tuple[Tensor, list[Tensor]]:
-        if x.shape[1] != self.ends[0][0].shape[1]:
-            raise ValueError(f"features have {x.shape[1]} columns, but the heads take {self.ends[0][0].shape[1]}")
+        check_columns(x, self.ends[0][0].shape[1], "the heads take")
         hidden, tangents = x, list[Tensor]()
         for number, (weights, biases) in enumerate(self.ends):
             at_start, change = F.linear(hidden, weights, biases).chunk(2, dim=-1)
@@ -349,8 +354,7 @@ def _owner(parameter: str) -> str:
 
 
 def _check_options(segments: int, loss: str, fisher: str) -> None:
-    if segments < 1:
-        raise ValueError(f"segments must be at least 1, not {segments}")
+    check_at_least("segments", segments, 1)
     if loss not in ("cross_entropy", "squared"):
         raise ValueError(f"loss must be 'cross_entropy' or 'squared', not {loss!r}")
     if fisher not in ("empirical", "model"):
@@ -359,13 +363,12 @@ def _check_options(segments: int, loss: str, fisher: str) -> None:
 
 def _check_samples(line: _Line, features: Tensor, labels: Tensor, loss: Loss) -> int:
     """Refuses samples that do not fit the heads; the number of outputs."""
-    if not features.is_floating_point():
-        raise TypeError(f"features must be floating-point numbers, not {features.dtype}")
+    check_floating("features", features)
     if features.dim() < 2 or features.numel() == 0:
         raise ValueError(f"features must be a non-empty N x D matrix, but the shape is {tuple(features.shape)}")
     probe = torch.zeros_like(features[:1], device=line.device, dtype=line.dtype)
     outputs = line.logits(probe).shape[-1]
     if outputs == 1 and loss == "cross_entropy":
         raise ValueError("cross entropy needs one output per class; a single output goes with loss='squared'")
-    check_labels(labels, len(features), max(outputs, 2))
+    check_class_indices(labels, len(features), max(outputs, 2))
     return outputs

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lightning_repshape.functional.checks import check_at_least
 from lightning_repshape.functional.stacked_heads import (
     StackedHeads,
     classification_error,
@@ -26,7 +27,6 @@ from lightning_repshape.functional.stacked_heads.inputs import (
     Form,
     Loss,
     as_solver_dtype,
-    check_at_least,
     check_shapes,
     check_values,
     full_precision,

@@ -5,15 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional.numerics import (
-    check_features,
-    chunks,
-    eigvalsh,
-    leading_eigenvectors,
-    orient,
-    rounding,
-)
+from lightning_repshape.functional.checks import check_columns, check_features
 from lightning_repshape.functional.discriminant import ClassVsRestLDA
+from lightning_repshape.functional.numerics import chunks, eigvalsh, leading_eigenvectors, orient, rounding
 from lightning_repshape.functional.scatter import ScatterState, centered_columns, centered_gram, scatter_state
 
 
@@ -48,10 +42,7 @@ class Projection(NamedTuple):
             ValueError: Another number of features, or values that are not finite.
         """
         check_features(features)
-        if features.shape[1] != self.components.shape[1]:
-            raise ValueError(
-                f"features have {features.shape[1]} columns, but the components have {self.components.shape[1]}"
-            )
+        check_columns(features, self.components.shape[1], "the components have")
         parts = chunks(features, self.normalized, self.components.device)
         return torch.cat([(chunk - self.mean) @ self.components.T for _, chunk in parts])
 

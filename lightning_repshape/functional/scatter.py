@@ -6,16 +6,21 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from lightning_repshape.functional.checks import (
+    check_at_least,
+    check_class_indices,
+    check_columns,
+    check_features,
+    check_num_classes,
+)
+from lightning_repshape.functional.class_statistics import class_counts
 from lightning_repshape.functional.numerics import (
     CHUNK_ELEMENTS,
-    check_features,
-    check_labels,
     chunks,
     float64_device,
     full_precision,
     sums_by_class,
 )
-from lightning_repshape.functional.class_statistics import check_num_classes, class_counts
 
 # Columns of a block of the scatter matrix. Blocks below the diagonal are never computed: little more than half the
 # multiplications of X^T X are left, so that products in float64 cost what one float32 X^T X does.
@@ -57,8 +62,7 @@ class ScatterState:
         device: torch.device | str | None = None,
     ) -> None:
         """Starts without rows."""
-        if num_features < 1:
-            raise ValueError(f"num_features must be at least 1, not {num_features}")
+        check_at_least("num_features", num_features, 1)
         check_num_classes(num_classes)
         self.num_features = num_features
         self.num_classes = num_classes
@@ -85,13 +89,12 @@ class ScatterState:
             ValueError: Shapes that do not fit, labels out of range, values that are not finite.
         """
         check_features(features)
-        if features.shape[1] != self.num_features:
-            raise ValueError(f"features have {features.shape[1]} columns, but the state has {self.num_features}")
+        check_columns(features, self.num_features, "the state has")
         if labels is None:
             if self.num_classes != 1:
                 raise ValueError(f"a state of {self.num_classes} classes needs labels")
             labels = torch.zeros(features.shape[0], dtype=torch.int64, device=features.device)
-        check_labels(labels, features.shape[0], self.num_classes)
+        check_class_indices(labels, features.shape[0], self.num_classes)
         self._place(float64_device(features.device))
         with full_precision(self.counts.device):
             self._add(features, labels.to(self.counts.device, torch.int64))

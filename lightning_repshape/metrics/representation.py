@@ -12,7 +12,13 @@ from lightning_repshape.functional.characteristics import (
     unit_sums,
     usable_units,
 )
-from lightning_repshape.functional.class_statistics import check_label_range, check_labels, check_num_classes
+from lightning_repshape.functional.checks import (
+    check_activations,
+    check_at_least,
+    check_label_range,
+    check_labels,
+    check_num_classes,
+)
 from lightning_repshape.metrics.base import ExactSums
 
 
@@ -79,8 +85,7 @@ class RepresentationStatistics(ExactSums):
         """
         super().__init__()
         check_num_classes(num_classes)
-        if isinstance(num_units, bool) or not isinstance(num_units, int) or num_units < 1:
-            raise ValueError(f"num_units must be a positive integer, got {num_units!r}")
+        check_at_least("num_units", num_units, 1)
         self.num_classes = num_classes
         self.num_units = num_units
         self.characteristics = characteristics or pairs
@@ -118,8 +123,7 @@ class RepresentationStatistics(ExactSums):
             ValueError: If a shape does not fit, a label is out of range (checked on the CPU; an accelerator's own index
                 check reports it there) or, for the characteristics, an activation is not finite.
         """
-        if not activations.is_floating_point():
-            raise TypeError(f"activations must be floating point, got {activations.dtype}")
+        check_activations(activations)
         rows = activations.detach().flatten(1)
         if rows.shape[1] != self.num_units:
             raise ValueError(f"activations have {rows.shape[1]} units, the metric was made for {self.num_units}")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_repshape.functional.checks import check_at_least, check_choice, check_not_negative
 from lightning_repshape.functional.stacked_heads._first_layer import (
     FirstLayer,
     GramLayer,
@@ -23,9 +24,6 @@ from lightning_repshape.functional.stacked_heads.inputs import (
     Loss,
     Reduction,
     as_solver_dtype,
-    check_at_least,
-    check_choice,
-    check_not_negative,
     check_shapes,
     check_values,
     full_precision,

@@ -6,6 +6,7 @@ serves ``forward_activations`` and forward hooks alike, and finds the layer's we
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from numbers import Real
 from typing import Literal
 
 from torch import Tensor, nn
@@ -197,8 +198,8 @@ def linear_layer(
     Args:
         in_features: Values of one flattened input.
         out_features: Units.
-        activation: The non-linearity, or None. Default: ``relu``.
-        batch_norm: Whether to normalise before the activation. Default: False.
+        activation: The non-linearity, or None.
+        batch_norm: Whether to normalise before the activation.
         linear: Makes the linear map. Default: :class:`torch.nn.Linear`.
 
     Returns:
@@ -251,6 +252,16 @@ def check_positive(argument: str, *values: int) -> None:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f"{argument} must be a whole number above 0, not {value!r}")
+
+
+def check_number(argument: str, value: float, positive: bool = False) -> float:
+    """The value as a float; raises ConfigError unless it is finite and at least 0, or above 0 where ``positive``."""
+    real = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's numbers too
+    if not real or not 0 <= value < math.inf or (positive and value == 0):
+        raise ConfigError(
+            f"{argument} must be a finite number {'above' if positive else 'of at least'} 0, got {value!r}"
+        )
+    return float(value)
 
 
 def check_dropout(value: float) -> None:

@@ -130,7 +130,7 @@ def representation_characteristics(
         labels: (N,) integers in 0..K-1, on the activations' device.
         num_classes: K.
         positive_only: Statistics over positive activations alone, as in the paper. Otherwise over all samples; the
-            amplitude is the mean of positive activations in either case. Default: True.
+            amplitude is the mean of positive activations in either case.
 
     Returns:
         The characteristics and what was left out of them.

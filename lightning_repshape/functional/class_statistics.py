@@ -36,7 +36,7 @@ def memberships(labels: Tensor, num_classes: int, dtype: torch.dtype = torch.flo
     Args:
         labels: (N,) integers or (N, K) memberships.
         num_classes: K.
-        dtype: Floating-point type of the result. Default: float32.
+        dtype: Floating-point type of the result.
 
     Returns:
         (N, K) memberships.
@@ -150,7 +150,7 @@ def class_moments(
         activations: (N, I), or more dimensions, which are flattened.
         labels: (N,) integers or (N, K) memberships.
         num_classes: K.
-        dtype: Type of the arithmetic and of the result. Default: float64.
+        dtype: Type of the arithmetic and of the result.
 
     Returns:
         The moments.

@@ -74,9 +74,8 @@ def neural_collapse(
         labels: N integers in 0 .. K - 1.
         num_classes: K.
         weight: K x D, the last layer's weight as in ``nn.Linear``. Default: none, which leaves NC3 and NC4 out.
-        bias: K. Default: none.
+        bias: K.
         normalize: Scale every row of the features to unit length first (the class vectors stay as they are).
-            Default: False.
 
     Returns:
         The measures.

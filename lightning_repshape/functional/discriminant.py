@@ -94,7 +94,7 @@ def class_vs_rest_lda(features: Tensor, labels: Tensor, num_classes: int, normal
         features: N x D, of any floating dtype; computed in float64 on their device.
         labels: N integers in 0 .. K - 1.
         num_classes: K.
-        normalize: Scale every row to unit length first, as FOCA's Table 1 has it. Default: False.
+        normalize: Scale every row to unit length first, as FOCA's Table 1 has it.
 
     Returns:
         Eigenvalues first, then flags, axes and rank.

@@ -89,11 +89,11 @@ def fisher_geodesic(
         end: theta_SD, the head trained on the smallest subset, from the same initial numbers.
         segments: P. Default: 15 (the paper's).
         loss: ``"cross_entropy"``, or ``"squared"``: summed over the outputs, targets one-hot, or -1 and +1 for heads
-            with one output and two classes. Default: ``"cross_entropy"``.
+            with one output and two classes.
         fisher: Over which labels the mean is taken: ``"empirical"`` takes the samples' own (the paper's),
             ``"model"`` all that the head at theta_a itself holds possible, by their probability there (for the squared
-            loss: normal with variance 1/2), which makes it the information metric. Default: ``"empirical"``.
-        test_features: M x D, for the test error along the line. Default: none.
+            loss: normal with variance 1/2), which makes it the information metric.
+        test_features: M x D, for the test error along the line.
         test_labels: M integers.
         dtype: Precision of the computation; sums over samples are in float64 in any case. Default: the features'
             (float32 for half precision).
@@ -139,11 +139,11 @@ def fisher_geodesic_module(
         start: State of theta_LD, as from ``state_dict()``.
         end: State of theta_SD.
         segments: P. Default: 15 (the paper's).
-        loss: As in :func:`fisher_geodesic`. Default: ``"cross_entropy"``.
-        fisher: As in :func:`fisher_geodesic`. Default: ``"empirical"``.
-        test_features: M samples for the test error along the line. Default: none.
+        loss: As in :func:`fisher_geodesic`.
+        fisher: As in :func:`fisher_geodesic`.
+        test_features: M samples for the test error along the line.
         test_labels: M integers.
-        chunk_size: Samples at a time. Default: 1024.
+        chunk_size: Samples at a time.
 
     Returns:
         Lengths by layer (named by submodule), for all layers together, and the test errors.

@@ -15,6 +15,11 @@ CHUNK_ROWS = 1024
 """How many rows it has at most: long sums lose digits, and sums of a thousand rows, summed up, hardly any."""
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision as float32, anything else as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
 def float64_device(device: torch.device) -> torch.device:
     """The device itself, or the CPU where the device has no float64 (Apple's MPS)."""
     return torch.device("cpu") if device.type == "mps" else device
@@ -29,7 +34,7 @@ def chunks(
 
     Args:
         features: N x D, of any floating dtype, on any device (a memory map too).
-        normalize: Divide every row by its length; rows of zeros stay zeros. Default: False.
+        normalize: Divide every row by its length; rows of zeros stay zeros.
         device: Where the chunks are wanted. Default: on the features' device, if it has float64.
 
     Yields:

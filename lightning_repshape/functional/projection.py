@@ -55,8 +55,8 @@ def pca(features: Tensor, k: int = 2, normalize: bool = False) -> Projection:
 
     Args:
         features: N x D.
-        k: How many, 2 or 3 for a plot. Default: 2.
-        normalize: Scale every row to unit length first. Default: False.
+        k: How many, 2 or 3 for a plot.
+        normalize: Scale every row to unit length first.
 
     Returns:
         Components, mean and explained variance.
@@ -90,7 +90,7 @@ def pca_from_scatter(state: ScatterState, k: int = 2) -> Projection:
 
     Args:
         state: Counts, sums and scatter.
-        k: How many. Default: 2.
+        k: How many.
 
     Returns:
         Components, mean and explained variance.
@@ -145,8 +145,8 @@ def effective_rank(features: Tensor, center: bool = True, normalize: bool = Fals
 
     Args:
         features: N x D.
-        center: Take the mean away first, so that only spread counts. Default: True.
-        normalize: Scale every row to unit length first. Default: False.
+        center: Take the mean away first, so that only spread counts.
+        normalize: Scale every row to unit length first.
 
     Returns:
         The effective rank.
@@ -166,7 +166,7 @@ def effective_rank_from_scatter(state: ScatterState, center: bool = True) -> flo
 
     Args:
         state: Counts, sums and scatter.
-        center: Take the mean away first. Default: True.
+        center: Take the mean away first.
 
     Returns:
         The effective rank.

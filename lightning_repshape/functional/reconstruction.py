@@ -17,6 +17,7 @@ from lightning_repshape.functional.checks import (
     check_matrix,
     check_sizes,
 )
+from lightning_repshape.functional.numerics import at_least_float32
 
 
 def weight_separability(weight: Tensor, normalize: bool = False) -> Tensor:
@@ -28,7 +29,7 @@ def weight_separability(weight: Tensor, normalize: bool = False) -> Tensor:
     Args:
         weight: K x D, one class vector a row, as in ``nn.Linear`` (the paper's W has them as columns).
         normalize: Scale every class vector to unit length first, so that only angles count: the mean over classes of
-            the sum of squared cosines with all others. A class vector of zeros stays zero and counts 1. Default: False.
+            the sum of squared cosines with all others. A class vector of zeros stays zero and counts 1.
 
     Returns:
         A scalar of the weight's dtype (float32 for half precision).
@@ -38,7 +39,7 @@ def weight_separability(weight: Tensor, normalize: bool = False) -> Tensor:
         ValueError: ``weight`` is not a non-empty matrix.
     """
     check_matrix("weight", weight, "K x D")
-    weight = _at_least_float32(weight)
+    weight = at_least_float32(weight)
     with torch.autocast(weight.device.type, enabled=False):
         if normalize:
             weight = F.normalize(weight, dim=1)
@@ -72,8 +73,7 @@ def feed_backward_loss(
         y: N labels, integers in 0 .. K - 1.
         temperature: Features and class vectors are divided by it before the softmax. Default: 1 (the paper's).
         stop_gradient: ``"features"`` lets the loss move the weights alone, ``"weight"`` the features alone.
-            Default: ``"none"``.
-        reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for N values. Default: ``"mean"``.
+        reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for N values.
 
     Returns:
         A scalar, or N values; never below zero but for rounding.
@@ -95,7 +95,7 @@ def feed_backward_loss(
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
 
-    features, weight, y = _at_least_float32(features), _at_least_float32(weight), y.long()
+    features, weight, y = at_least_float32(features), at_least_float32(weight), y.long()
     features = features.detach() if stop_gradient == "features" else features
     weight = weight.detach() if stop_gradient == "weight" else weight
     log_p = F.log_softmax(features / temperature, dim=1)
@@ -143,7 +143,7 @@ def dependent_class_vectors(
     Args:
         num_classes: K.
         num_features: D.
-        rank: Rank of the matrix, below K and at most D. Default: 2.
+        rank: Rank of the matrix, below K and at most D.
         generator: Where the numbers, from U(-1, 1), come from. Default: PyTorch's global one.
 
     Returns:
@@ -162,7 +162,3 @@ def dependent_class_vectors(
     mixtures = 2 * torch.rand(num_classes, rank, generator=generator, dtype=torch.float64) - 1
     vectors: Tensor = F.normalize(mixtures, dim=1) @ directions.T
     return vectors.float()
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

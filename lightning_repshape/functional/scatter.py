@@ -38,7 +38,7 @@ class ScatterState:
     Args:
         num_features: D.
         num_classes: K. Default: 1 (labels are not needed then).
-        normalize: Divide every row by its length first. Default: False.
+        normalize: Divide every row by its length first.
         device: Where the state lives; chunks move there. Default: where the first rows are.
 
     Attributes:
@@ -242,8 +242,8 @@ def scatter_state(
     Args:
         features: N x D.
         labels: N integers in 0 .. K - 1. Default: none, for analyses that ask for no labels.
-        num_classes: K. Default: 1.
-        normalize: Divide every row by its length first. Default: False.
+        num_classes: K.
+        normalize: Divide every row by its length first.
 
     Returns:
         The state.
@@ -275,7 +275,7 @@ def centered_columns(features: Tensor, normalize: bool = False) -> Iterator[Cent
 
     Args:
         features: N x D.
-        normalize: Divide every row by its length first. Default: False.
+        normalize: Divide every row by its length first.
 
     Yields:
         Spans of columns, in order.
@@ -303,7 +303,7 @@ def centered_gram(features: Tensor, normalize: bool = False) -> Tensor:
 
     Args:
         features: N x D.
-        normalize: Divide every row by its length first. Default: False.
+        normalize: Divide every row by its length first.
 
     Returns:
         N x N, float64.

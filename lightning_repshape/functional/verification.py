@@ -190,7 +190,7 @@ def fold_verification(
         scores: P; the higher, the more alike.
         same: P booleans, whether the pair is of one person.
         folds: P integers, the fold of each pair; at least two different ones.
-        fars: False accept rates at which true accept rates are wanted. Default: 1e-2 and 1e-3.
+        fars: False accept rates at which true accept rates are wanted.
 
     Returns:
         The figures.

@@ -25,20 +25,14 @@ class ClassCosines(ExactSums):
         {'cosine_own': 0.6, 'cosine_predicted': 0.8}
     """
 
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
-
     own_sum: Tensor
     predicted_sum: Tensor
     count: Tensor
 
     def __init__(self) -> None:
-        """Creates the metric with empty sums."""
         super().__init__()
-        self.add_state("own_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("predicted_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sums("own_sum", "predicted_sum")
+        self.add_sums("count", dtype=torch.int64)
 
     def update(self, features: Tensor, vectors: Tensor, target: Tensor, predicted: Tensor) -> None:
         """Adds one batch.

@@ -25,20 +25,14 @@ class ClassificationSums(ExactSums):
         0.25
     """
 
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
-
     loss_sum: Tensor
     errors: Tensor
     count: Tensor
 
     def __init__(self) -> None:
-        """Creates the metric with empty sums."""
         super().__init__()
-        self.add_state("loss_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("errors", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sums("loss_sum")
+        self.add_sums("errors", "count", dtype=torch.int64)
 
     def update(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
         """Adds one batch.

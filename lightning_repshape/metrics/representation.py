@@ -19,7 +19,7 @@ from lightning_repshape.functional.checks import (
     check_labels,
     check_num_classes,
 )
-from lightning_repshape.metrics.base import ExactSums
+from lightning_repshape.metrics.base import ExactSums, per_column
 
 
 class RepresentationStatistics(ExactSums):
@@ -49,10 +49,6 @@ class RepresentationStatistics(ExactSums):
         0.5
     """
 
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
-
     samples: Tensor
     sums: Tensor
     squares: Tensor
@@ -71,13 +67,12 @@ class RepresentationStatistics(ExactSums):
         Args:
             num_classes: K.
             num_units: I, after flattening.
-            characteristics: Also collect what Table 5 needs of single units, 3 K I numbers more. Default: False.
+            characteristics: Also collect what Table 5 needs of single units, 3 K I numbers more.
             pairs: Also collect what it needs of pairs of units, 6 K I^2 numbers, and spend O(N I^2): for layers of some
                 hundred units; for wider ones use the function
                 :func:`lightning_repshape.functional.representation_characteristics`. Implies ``characteristics``.
-                Default: False.
-            positive_only: The characteristics are of positive activations alone, as in the paper. Default: True.
-            shift: Taken off the activations before they are summed: a number, or (I,) numbers. Default: 0.
+            positive_only: The characteristics are of positive activations alone, as in the paper.
+            shift: Taken off the activations before they are summed: a number, or (I,) numbers.
 
         Raises:
             TypeError: If a number is of the wrong type.
@@ -91,25 +86,18 @@ class RepresentationStatistics(ExactSums):
         self.characteristics = characteristics or pairs
         self.pairs = pairs
         self.positive_only = positive_only
-        shifts = torch.as_tensor(shift, dtype=torch.float64)
-        if shifts.ndim and shifts.shape != (num_units,):
-            raise ValueError(f"shift must be a number or ({num_units},) numbers, got shape {tuple(shifts.shape)}")
-        self.shift = torch.nn.Buffer(shifts.expand(num_units).clone(), persistent=False)
-        zeros = torch.zeros(num_classes, num_units, dtype=torch.float64)
-        self.add_state("samples", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("sums", zeros, dist_reduce_fx="sum")
-        self.add_state("squares", zeros.clone(), dist_reduce_fx="sum")
+        self.shift = per_column(shift, num_units)
+        shape = (num_classes, num_units)
+        self.add_sums("samples", shape=shape[:1], dtype=torch.int64)
+        self.add_sums("sums", "squares", shape=shape)
         if self.characteristics:
-            for name in ("counts", "sums", "squares"):
-                self.add_state(f"unit_{name}", zeros.clone(), dist_reduce_fx="sum")
-            self.add_state("unit_low", torch.full_like(zeros[0], float("inf")), dist_reduce_fx="min")
-            self.add_state("unit_high", torch.full_like(zeros[0], -float("inf")), dist_reduce_fx="max")
-            for name in ("positive_count", "positive_sum"):
-                self.add_state(f"unit_{name}", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_sums("unit_counts", "unit_sums", "unit_squares", shape=shape)
+            infinite = torch.full((num_units,), float("inf"), dtype=torch.float64)
+            self.add_state("unit_low", infinite, dist_reduce_fx="min")
+            self.add_state("unit_high", -infinite, dist_reduce_fx="max")
+            self.add_sums("unit_positive_count", "unit_positive_sum")
         if pairs:
-            shape = (num_classes, num_units, num_units)
-            for name in PairSums._fields:
-                self.add_state(f"pair_{name}", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_sums(*(f"pair_{name}" for name in PairSums._fields), shape=(*shape, num_units))
 
     def update(self, activations: Tensor, labels: Tensor) -> None:
         """Adds one batch.

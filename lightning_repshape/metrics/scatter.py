@@ -1,11 +1,10 @@
 """The scatter of features as an additive metric, and the LDA eigenvalues that follow from it."""
 
-import torch
 from torch import Tensor
 
 from lightning_repshape.functional.discriminant import lda_from_scatter
 from lightning_repshape.functional.scatter import ScatterState
-from lightning_repshape.metrics.base import ExactSums
+from lightning_repshape.metrics.base import ExactSums, per_column
 
 
 class ScatterMetric(ExactSums):
@@ -28,10 +27,6 @@ class ScatterMetric(ExactSums):
         tensor([[8.]], dtype=torch.float64)
     """
 
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
-
     counts: Tensor
     sums: Tensor
     outer: Tensor
@@ -44,8 +39,8 @@ class ScatterMetric(ExactSums):
         Args:
             num_classes: K.
             num_features: D.
-            normalize: Scale every feature vector to unit length first. Default: False.
-            shift: Taken off the features before they are summed: a number, or (D,) numbers. Default: 0.
+            normalize: Scale every feature vector to unit length first.
+            shift: Taken off the features before they are summed: a number, or (D,) numbers.
 
         Raises:
             TypeError: If a number is of the wrong type.
@@ -56,10 +51,7 @@ class ScatterMetric(ExactSums):
         self.num_classes = num_classes
         self.num_features = num_features
         self.normalize = normalize
-        shifts = torch.as_tensor(shift, dtype=torch.float64)
-        if shifts.ndim and shifts.shape != (num_features,):
-            raise ValueError(f"shift must be a number or ({num_features},) numbers, got shape {tuple(shifts.shape)}")
-        self.shift = torch.nn.Buffer(shifts.expand(num_features).clone(), persistent=False)
+        self.shift = per_column(shift, num_features)
         self.add_state("counts", empty.counts, dist_reduce_fx="sum")
         self.add_state("sums", empty.sums, dist_reduce_fx="sum")
         self.add_state("outer", empty.outer, dist_reduce_fx="sum")

@@ -48,20 +48,16 @@ class WeightSeparabilityMetric(ExactSums):
         0.0
     """
 
-    is_differentiable = False
     higher_is_better = False
-    full_state_update = False
 
     raw: Tensor
     unit: Tensor
     updates: Tensor
 
     def __init__(self) -> None:
-        """Creates the metric with empty sums."""
         super().__init__()
-        self.add_state("raw", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("unit", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("updates", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sums("raw", "unit")
+        self.add_sums("updates", dtype=torch.int64)
         self._said = False
 
     def update(self, weight: Tensor) -> None:

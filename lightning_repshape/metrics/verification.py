@@ -31,9 +31,7 @@ class VerificationMetric(ExactSums):
         1.0
     """
 
-    is_differentiable = False
     higher_is_better = True
-    full_state_update = False
 
     rows: list[Tensor]
 
@@ -41,7 +39,7 @@ class VerificationMetric(ExactSums):
         """Creates the metric.
 
         Args:
-            fars: False accept rates at which true accept rates are wanted. Default: 1e-2 and 1e-3.
+            fars: False accept rates at which true accept rates are wanted.
         """
         super().__init__()
         self.fars = tuple(fars)
@@ -105,10 +103,6 @@ class PairFeatures(ExactSums):
         tensor([0.], dtype=torch.float64)
     """
 
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
-
     sums: Tensor
     counts: Tensor
 
@@ -125,8 +119,8 @@ class PairFeatures(ExactSums):
         super().__init__()
         if num_items < 1 or num_features < 1:
             raise ValueError(f"num_items and num_features must be at least 1, got {num_items} and {num_features}")
-        self.add_state("sums", torch.zeros(num_items, num_features, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("counts", torch.zeros(num_items, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sums("sums", shape=(num_items, num_features))
+        self.add_sums("counts", shape=(num_items,), dtype=torch.int64)
 
     def update(self, features: Tensor, items: Tensor) -> None:
         """Adds images.

@@ -35,14 +35,13 @@ class TorchvisionBackbone(Backbone):
 
     Args:
         input_shape: (channels, height, width).
-        name: The model's name, as in ``torchvision.models.list_models()``. Default: ``resnet18``.
+        name: The model's name, as in ``torchvision.models.list_models()``.
         weights: Name of pretrained weights, such as ``DEFAULT`` or ``IMAGENET1K_V1``, which torchvision downloads; None
-            starts from random numbers. Default: None.
+            starts from random numbers.
         stem: ``small``: a first convolution of at most 3 x 3 with stride 1, and no pooling after it, for images of
             about 32 pixels (ResNet, ResNeXt, ShuffleNet, DenseNet, EfficientNet, MNASNet, MobileNet, RegNet families);
             a convolution replaced for it starts from random numbers. ``keep``: as torchvision has it. ``auto``: small
-            if the shorter side is below 64 pixels, the family is one of these and no weights are asked for. Default:
-            ``auto``.
+            if the shorter side is below 64 pixels, the family is one of these and no weights are asked for.
 
     Raises:
         ConfigError: If model, weights or stem do not exist, or the model cannot take images of this size.

@@ -38,7 +38,7 @@ def check_num_classes(num_classes: int) -> None:
 def check_sizes(num_classes: int, num_features: int) -> None:
     """Raises ValueError unless there are at least one class and one feature."""
     if num_classes < 1 or num_features < 1:
-        raise ValueError(f"numbers of classes and features must be at least 1, not {num_classes} and {num_features}")
+        raise ValueError(f"at least one class and one feature are needed, not {num_classes} and {num_features}")
 
 
 # ------------------------------------------------------------------------------------------------------------- matrices

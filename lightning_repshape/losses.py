@@ -153,8 +153,8 @@ class L2Softmax(ClassificationLoss):
     ``scale`` above 1 it is L2-constrained softmax (Ranjan et al. 2017).
 
     Args:
-        num_features: Width D of the features.
-        num_classes: Number of classes K.
+        num_features: D.
+        num_classes: K.
         scale: Length of the features.
 
     Raises:
@@ -184,8 +184,8 @@ class CosFace(ClassificationLoss):
     Features and class vectors count with unit length; the last layer has no bias. Predictions use s cos(theta_k).
 
     Args:
-        num_features: Width D of the features.
-        num_classes: Number of classes K.
+        num_features: D.
+        num_classes: K.
         scale: s. Default: 64, as for faces; few classes do with less.
         margin: m.
 
@@ -237,8 +237,8 @@ class ArcFace(CosFace):
     implementations that are in use. Features and class vectors count with unit length; the last layer has no bias.
 
     Args:
-        num_features: Width D of the features.
-        num_classes: Number of classes K.
+        num_features: D.
+        num_classes: K.
         scale: s. Default: 64, as for faces; few classes do with less.
         margin: m, in radians.
 
@@ -272,8 +272,8 @@ class LargeMarginSoftmax(ClassificationLoss):
     the plain logits; the last layer has no bias.
 
     Args:
-        num_features: Width D of the features.
-        num_classes: Number of classes K.
+        num_features: D.
+        num_classes: K.
         margin: m, a whole number; 1 is plain softmax.
         annealing: lambda at the start; 0: none.
         gamma: See above.
@@ -360,8 +360,8 @@ class CenterLoss(ClassificationLoss):
     start at 0 and are kept in checkpoints.
 
     Args:
-        num_features: Width D of the features.
-        num_classes: Number of classes K.
+        num_features: D.
+        num_classes: K.
         weight: lambda. Default: 0.003, the paper's for faces.
         rate: alpha, from 0 to 1.
 

@@ -102,14 +102,7 @@ class PairSums(NamedTuple):
 
 
 class PairMeans(NamedTuple):
-    """What pair sums come to.
-
-    Attributes:
-        covariance: Sum over the block's pairs of ``|c_ij|``.
-        covariance_pairs: Number of these pairs.
-        correlation: Sum over the block's pairs of ``|r_ij|``.
-        correlation_pairs: Number of these pairs.
-    """
+    """What pair sums come to: sums over a block's pairs of ``|c_ij|`` and ``|r_ij|``, each with the number of pairs."""
 
     covariance: float
     covariance_pairs: int
@@ -178,9 +171,6 @@ def unit_sums(rows: Tensor, labels: Tensor, num_classes: int, shift: Tensor, pos
         num_classes: K.
         shift: (I,) float64, taken off every activation before it is squared; near the units' means for accuracy.
         positive_only: Whether positive activations alone are used.
-
-    Returns:
-        The sums, in float64.
 
     Raises:
         ValueError: If an activation is not finite.
@@ -269,14 +259,7 @@ def pair_means(sums: PairSums, block: slice, usable: Tensor) -> PairMeans:
 
 
 def usable_units(units: UnitSums) -> Tensor:
-    """Units that take at least two values on the samples used; the others are left out of everything.
-
-    Args:
-        units: Statistics of single units.
-
-    Returns:
-        (I,) booleans.
-    """
+    """(I,) booleans: units that take at least two values on the samples used; others are left out of everything."""
     return units.high > units.low
 
 
@@ -287,11 +270,8 @@ def summarize(
 
     Args:
         units: Statistics of single units.
-        totals: Pairs over all samples, block by block. Default: None, which makes covariance and correlation NaN.
-        by_class: Pairs within each class, block by block. Default: None, which makes the class-wise correlation NaN.
-
-    Returns:
-        The characteristics.
+        totals: Pairs over all samples, block by block. None makes covariance and correlation NaN.
+        by_class: Pairs within each class, block by block. None makes the class-wise correlation NaN.
     """
     classes, width = units.counts.shape
     usable = usable_units(units)

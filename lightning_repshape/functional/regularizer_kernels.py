@@ -237,27 +237,16 @@ def class_covariance_bins(rows: Tensor, *, labels: Tensor, num_classes: int) -> 
 
 
 def _same_class(classes: Tensor) -> Tensor:
-    """(..., N, N) ones where two of N classes are equal, zeros elsewhere.
-
-    Classes come as floating-point numbers, and so does the mask: comparing integers, and multiplying by booleans, takes
-    a CPU several times as long.
-    """
+    """(..., N, N) ones where two of N classes are equal, zeros elsewhere."""
+    # Classes are floating-point numbers, and so is the mask: comparing integers, and multiplying by booleans, takes a
+    # CPU several times as long.
     one, other = classes.unsqueeze(-1), classes.unsqueeze(-2)
     return torch.eq(one, other, out=classes.new_empty(*classes.shape, classes.shape[-1]))
 
 
 def _pack(labels: Tensor, num_classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Packs whole classes into bins of one width.
-
-    Args:
-        labels: (N,) integers in 0..K-1.
-        num_classes: K.
-        dtype: Of the classes, numbers that are only compared.
-
-    Returns:
-        (B * width,) sample in each place of the bins (any sample where the place is empty), (N,) place of each sample,
-        (B, width) class in each place (where it is empty, a negative number that no other place of the bin has).
-    """
+    """Packs whole classes into bins of one width: the sample in each place, each sample's place, each place's class."""
+    # In an empty place stands any sample, and as its class a negative number that no other place of the bin has.
     counts = torch.bincount(labels, minlength=num_classes).tolist()  # the form's choice has checked the labels
     width = max(_BIN, *counts)
     moves: list[int] = []  # of a class: from its place among the sorted samples to its place in the bins

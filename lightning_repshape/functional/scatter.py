@@ -48,7 +48,7 @@ class ScatterState:
         outer: Sum of the shifted rows' outer products, D x D; only its upper triangle has a meaning.
 
     Raises:
-        ValueError: Fewer than one feature or class.
+        ValueError: Fewer than one feature or class; later, where a mean or scatter is asked for and no row was seen.
     """
 
     _products = torch.float64
@@ -61,7 +61,6 @@ class ScatterState:
         normalize: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
-        """Starts without rows."""
         check_at_least("num_features", num_features, 1)
         check_num_classes(num_classes)
         self.num_features = num_features
@@ -75,14 +74,11 @@ class ScatterState:
         self.outer = torch.zeros(num_features if home else 0, num_features, dtype=torch.float64, device=home)
 
     def update(self, features: Tensor, labels: Tensor | None = None) -> Self:
-        """Adds rows.
+        """Adds rows; returns itself.
 
         Args:
             features: N x D.
             labels: N integers in 0 .. K - 1. Default: all 0, which only a state of one class takes.
-
-        Returns:
-            This state.
 
         Raises:
             TypeError: Features are not floating-point, or labels not integers.
@@ -101,13 +97,10 @@ class ScatterState:
         return self
 
     def merge(self, other: Self) -> Self:
-        """Adds another state's rows to this one; the other stays as it is.
+        """Adds another state's rows to this one, which is returned; the other stays as it is.
 
         Args:
             other: A state of the same features, classes and normalisation.
-
-        Returns:
-            This state.
 
         Raises:
             ValueError: The states do not belong together.
@@ -127,13 +120,10 @@ class ScatterState:
         return self
 
     def about(self, shift: Tensor) -> Self:
-        """Expresses the sums and the scatter about another point; the rows they stand for do not change.
+        """Expresses the sums and the scatter about another point; the rows do not change. Returns itself.
 
         Args:
             shift: D numbers, such as zeros or the mean over all processes.
-
-        Returns:
-            This state.
 
         Raises:
             ValueError: Another number of features.
@@ -154,27 +144,15 @@ class ScatterState:
         return int(self.counts.sum())
 
     def mean(self) -> Tensor:
-        """The mean of all rows, D.
-
-        Raises:
-            ValueError: No row was seen.
-        """
+        """The mean of all rows, D."""
         return self._seen() + self.sums.sum(dim=0) / self.total
 
     def class_means(self) -> Tensor:
-        """The mean of each class, K x D; NaN for classes that were not seen.
-
-        Raises:
-            ValueError: No row was seen.
-        """
+        """The mean of each class, K x D; NaN for classes that were not seen."""
         return self._seen() + self.sums / self.counts.unsqueeze(1)
 
     def total_scatter(self) -> Tensor:
-        """The scatter about the mean, D x D: the sum of (x - mean)(x - mean)^T, not divided by the number of rows.
-
-        Raises:
-            ValueError: No row was seen.
-        """
+        """The scatter about the mean, D x D: the sum of (x - mean)(x - mean)^T, not divided by the number of rows."""
         self._seen()
         total = self.sums.sum(dim=0)
         scatter = self.outer.clone().addr_(total, total, alpha=-1 / self.total)
@@ -184,11 +162,7 @@ class ScatterState:
         return scatter
 
     def constant_features(self) -> Tensor:
-        """Which features never change, D booleans, dead units for example: they vary by no more than rounding.
-
-        Raises:
-            ValueError: No row was seen.
-        """
+        """Which features never change, D booleans, dead units for example: they vary by no more than rounding."""
         shift, total, eps = self._seen(), self.sums.sum(dim=0), torch.finfo(torch.float64).eps
         squares = self.outer.diagonal()
         spread = squares - total.square() / self.total
@@ -244,9 +218,6 @@ def scatter_state(
         labels: N integers in 0 .. K - 1. Default: none, for analyses that ask for no labels.
         num_classes: K.
         normalize: Divide every row by its length first.
-
-    Returns:
-        The state.
 
     Raises:
         TypeError: Features are not floating-point, or labels not integers.

@@ -12,11 +12,6 @@ class ClassCosines(ExactSums):
 
     Cosines and sums are float64, so several processes give the result of one up to rounding in float64.
 
-    Shapes:
-        - ``features``: N x D.
-        - ``vectors``: K x D.
-        - ``target``, ``predicted``: N, integer class indices.
-
     Example:
         >>> import torch
         >>> cosines = ClassCosines()
@@ -48,9 +43,5 @@ class ClassCosines(ExactSums):
         self.count.add_(target.shape[0])
 
     def compute(self) -> dict[str, Tensor]:
-        """The means.
-
-        Returns:
-            ``cosine_own`` and ``cosine_predicted``; NaN where nothing was added.
-        """
+        """``cosine_own`` and ``cosine_predicted``, means over samples; NaN where nothing was added."""
         return {"cosine_own": self.own_sum / self.count, "cosine_predicted": self.predicted_sum / self.count}

@@ -12,11 +12,6 @@ class ClassificationSums(ExactSums):
     One metric instead of three keeps the cost of a training step low, and sums of integers and of float64 make the
     result of several processes equal to that of one: error counts exactly, the loss up to rounding in float64.
 
-    Shapes:
-        - ``loss``: scalar, the batch's mean loss.
-        - ``logits``: N x K.
-        - ``target``: N, integer class indices.
-
     Example:
         >>> import torch
         >>> sums = ClassificationSums()
@@ -49,10 +44,6 @@ class ClassificationSums(ExactSums):
         self.count.add_(samples)
 
     def compute(self) -> dict[str, Tensor]:
-        """The stage's figures.
-
-        Returns:
-            ``loss`` (mean over samples), ``error`` and ``accuracy`` (fractions of one); NaN where nothing was added.
-        """
+        """``loss`` (mean over samples), ``error`` and ``accuracy`` (fractions of one); NaN where nothing was added."""
         error = self.errors.double() / self.count
         return {"loss": self.loss_sum / self.count, "error": error, "accuracy": 1 - error}

@@ -33,9 +33,5 @@ class ReconstructionSums(ExactSums):
         self.count.add_(samples)
 
     def compute(self) -> dict[str, Tensor]:
-        """The stage's figures.
-
-        Returns:
-            ``loss`` and ``mse``, means over samples; NaN where nothing was added.
-        """
+        """``loss`` and ``mse``, means over samples; NaN where nothing was added."""
         return {"loss": self.loss_sum / self.count, "mse": self.error_sum / self.count}

@@ -37,10 +37,6 @@ class RepresentationStatistics(ExactSums):
     - with ``characteristics=True``: the fields of :class:`lightning_repshape.functional.Characteristics` under their
       names with ``characteristics/`` in front; covariances and correlations only with ``pairs=True`` (else NaN).
 
-    Shapes:
-        - ``activations``: N x I, or N x C x H x W with C H W = I.
-        - ``labels``: N, integer class indices.
-
     Example:
         >>> statistics = RepresentationStatistics(num_classes=2, num_units=1)
         >>> statistics.update(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 0]))
@@ -103,8 +99,8 @@ class RepresentationStatistics(ExactSums):
         """Adds one batch.
 
         Args:
-            activations: N x I, or more dimensions with I numbers a sample.
-            labels: N class indices.
+            activations: N x I, or more dimensions (N x C x H x W) with I numbers a sample.
+            labels: N integers in 0 .. K - 1.
 
         Raises:
             TypeError: If the activations are not floating point or the labels no integers.
@@ -133,11 +129,7 @@ class RepresentationStatistics(ExactSums):
                     getattr(self, f"pair_{name}")[k] += values
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures of everything added.
-
-        Returns:
-            Scalars by name, see the class.
-        """
+        """The figures of everything added, by the names that the class tells."""
         total = self.samples.sum()
         if not total:
             variance = classwise = self.sums.new_full((), float("nan"))

@@ -15,10 +15,6 @@ class ScatterMetric(ExactSums):
     features less ``shift``: where means are more than some thousand times larger than standard deviations, give a
     rough mean, the same in all processes. Memory: 8 D^2 bytes.
 
-    Shapes:
-        - ``features``: N x D.
-        - ``labels``: N, integer class indices.
-
     Example:
         >>> scatter = ScatterMetric(num_classes=2, num_features=1)
         >>> scatter.update(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 0]))
@@ -70,21 +66,13 @@ class ScatterMetric(ExactSums):
         self.state().update(features.to(self.counts.device), labels)
 
     def state(self) -> ScatterState:
-        """The sums as a state of the function's kind, which shares their memory.
-
-        Returns:
-            The state.
-        """
+        """The sums as a state of the function's kind, which shares their memory."""
         state = ScatterState(self.num_features, self.num_classes, normalize=self.normalize).about(self.shift)
         state.counts, state.sums, state.outer = self.counts, self.sums, self.outer
         return state
 
     def compute(self) -> ScatterState:
-        """The state of everything added.
-
-        Returns:
-            Counts, sums and scatter.
-        """
+        """Counts, sums and scatter of everything added."""
         return self.state()
 
 
@@ -92,10 +80,6 @@ class LDAEigenvalueMetric(ScatterMetric):
     """The eigenvalue of every class against the rest (FOCA, section 4.3), from any number of batches and processes.
 
     ``compute()`` gives K eigenvalues: infinite for a class without spread along its axis, NaN for one without samples.
-
-    Shapes:
-        - ``features``: N x D.
-        - ``labels``: N, integer class indices.
 
     Example:
         >>> metric = LDAEigenvalueMetric(num_classes=2, num_features=1)
@@ -105,10 +89,7 @@ class LDAEigenvalueMetric(ScatterMetric):
     """
 
     def compute(self) -> Tensor:  # type: ignore[override]
-        """The eigenvalues of everything added.
-
-        Returns:
-            K eigenvalues, float64.
+        """The K eigenvalues of everything added, float64.
 
         Raises:
             ValueError: If fewer than two classes have samples, or no feature changes.

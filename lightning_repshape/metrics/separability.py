@@ -38,9 +38,6 @@ class WeightSeparabilityMetric(ExactSums):
     The paper defines e(W) for more features than classes. Where there are not, a warning says so once, and the value
     is computed all the same: with K > D it cannot be below 1 - D/K.
 
-    Shapes:
-        - ``weight``: K x D, a class vector a row, as in ``nn.Linear``.
-
     Example:
         >>> separability = WeightSeparabilityMetric()
         >>> separability.update(torch.eye(3, 5))
@@ -64,7 +61,7 @@ class WeightSeparabilityMetric(ExactSums):
         """Adds a weight.
 
         Args:
-            weight: K x D.
+            weight: K x D, a class vector a row, as in ``nn.Linear``.
 
         Raises:
             TypeError: If the weight is not floating-point.
@@ -81,9 +78,5 @@ class WeightSeparabilityMetric(ExactSums):
         self.updates += 1
 
     def compute(self) -> dict[str, Tensor]:
-        """The means over all updates.
-
-        Returns:
-            ``raw`` and ``unit``.
-        """
+        """``raw`` and ``unit``, means over all updates."""
         return {"raw": self.raw / self.updates, "unit": self.unit / self.updates}

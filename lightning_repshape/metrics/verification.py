@@ -17,12 +17,6 @@ class VerificationMetric(ExactSums):
     The scores are gathered, so the result of several processes is that of one, whatever each of them has seen. With
     ``index`` a pair that was seen twice (samplers repeat some to give every process equally many) counts once.
 
-    Shapes:
-        - ``scores``: P, the higher, the more alike.
-        - ``same``: P booleans.
-        - ``folds``: P integers.
-        - ``index``: P integers, the pairs' numbers.
-
     Example:
         >>> metric = VerificationMetric()
         >>> same = torch.tensor([True, False, True, False])
@@ -51,7 +45,7 @@ class VerificationMetric(ExactSums):
         """Adds pairs.
 
         Args:
-            scores: P.
+            scores: P; the higher, the more alike.
             same: P booleans.
             folds: P integers.
             index: P numbers of the pairs, not negative; give it in all calls or in none. Default: none, every pair
@@ -71,9 +65,6 @@ class VerificationMetric(ExactSums):
     def compute(self) -> VerificationResult:
         """The figures of all pairs.
 
-        Returns:
-            See :class:`lightning_repshape.functional.verification.VerificationResult`.
-
         Raises:
             ValueError: There are too few pairs or folds, or a score is NaN.
         """
@@ -91,10 +82,6 @@ class PairFeatures(ExactSums):
     An item is an image or a video: the feature of an item is the mean of its images' features, each scaled to unit
     length first. States are sums, so any split of the images over batches and processes gives the same; an image that
     was seen twice changes nothing where items are single images (their mean is the same), and counts twice in a video.
-
-    Shapes:
-        - ``features``: N x D.
-        - ``items``: N integers, which item each image belongs to.
 
     Example:
         >>> pairs = PairFeatures(num_items=2, num_features=2)

@@ -278,7 +278,7 @@ class _ClassVectors(nn.Linear):
             weight = self.weight.detach()
             del self.weight
             self.register_buffer("weight", weight)
-            self.register_load_state_dict_pre_hook(_refuse_other_vectors)
+            self.register_load_state_dict_pre_hook(_refuse_other_vectors)  # type: ignore[no-untyped-call]
             self.reset_parameters()
 
     @property

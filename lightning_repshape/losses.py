@@ -27,6 +27,8 @@ class ClassificationLoss(nn.Module):
 
     Called with features, weight, bias and labels in a plain loop, or by
     :class:`lightning_repshape.modules.FeedBackwardModule`, which builds it as ``loss(num_features, num_classes)``.
+    Shapes throughout: ``features`` N x D, what enters the last linear layer; ``weight`` K x D and ``bias`` K or None,
+    that layer's own; ``target`` N class indices; logits N x K.
 
     Args:
         num_features: Width D of what enters the last linear layer.
@@ -51,58 +53,21 @@ class ClassificationLoss(nn.Module):
         self.num_classes = num_classes
 
     def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The logits that predict.
-
-        Args:
-            features: N x D.
-            weight: K x D.
-            bias: K, or None.
-
-        Returns:
-            N x K.
-        """
+        """The logits that predict."""
         return F.linear(features, weight, bias)
 
     def training_logits(
         self, features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, logits: Tensor | None = None
     ) -> Tensor:
-        """The logits whose cross entropy is trained: those that predict, with the loss's margin.
-
-        Args:
-            features: N x D.
-            weight: K x D.
-            bias: K, or None.
-            target: N class indices.
-            logits: The logits that predict, where they are known already.
-
-        Returns:
-            N x K.
-        """
+        """The logits whose cross entropy is trained: those that predict (``logits``, if known), with the margin."""
         return self.logits(features, weight, bias) if logits is None else logits
 
     def further(self, features: Tensor, target: Tensor) -> Tensor | None:
-        """What is added to the cross entropy, with its weight. None: nothing.
-
-        Args:
-            features: N x D.
-            target: N class indices.
-
-        Returns:
-            A scalar or None.
-        """
+        """What is added to the cross entropy, a scalar with its weight. None: nothing."""
         return None
 
     def forward(self, features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
-        """The loss, averaged over the batch.
-
-        Args:
-            features: N x D, the input of the last linear layer.
-            weight: K x D, that layer's weight.
-            bias: Its bias, K, or None.
-            target: N class indices.
-
-        Returns:
-            A scalar.
+        """The loss, averaged over the batch: a scalar.
 
         Raises:
             ConfigError: If shapes do not fit, or there is a bias that the loss cannot have.
@@ -118,10 +83,6 @@ class ClassificationLoss(nn.Module):
 
     def check(self, weight: Tensor, bias: Tensor | None) -> None:
         """Refuses a last layer that the loss cannot work with.
-
-        Args:
-            weight: K x D.
-            bias: K, or None.
 
         Raises:
             ConfigError: If shapes do not fit, or there is a bias that the loss cannot have.

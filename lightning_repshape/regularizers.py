@@ -144,9 +144,6 @@ class _OfActivations(Regularizer):
             num_classes: K; wins over the constructor's.
             epoch: Epochs done so far, for the warm-up. None: the full weight.
 
-        Returns:
-            Scalar.
-
         Raises:
             ConfigError: If a class-wise penalty lacks labels or the number of classes, a tensor has the wrong type or
                 shape, or a label is out of range.
@@ -329,9 +326,6 @@ class _OfWeights(Regularizer):
         Args:
             weights: One weight tensor or several.
             epoch: Epochs done so far, for the warm-up. None: the full weight.
-
-        Returns:
-            Scalar.
 
         Raises:
             TypeError: If a weight is no floating-point tensor.

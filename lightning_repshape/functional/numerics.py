@@ -60,13 +60,7 @@ def chunks(
 
 
 def sums_by_class(rows: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Sums of rows by class, K x D, the same at every call.
-
-    Args:
-        rows: N x D, float64.
-        labels: N integers in 0 .. K - 1, on the rows' device.
-        num_classes: K.
-    """
+    """Sums of rows (N x D, float64) by class (N integers on their device), K x D, the same at every call."""
     # on a GPU, adding by index happens in whatever order the threads come; a product with one-hot rows does not
     groups = labels if rows.device.type == "cpu" else memberships(labels, num_classes, rows.dtype)
     return class_sums(rows, groups, num_classes)[1]

@@ -6,32 +6,84 @@ Every name is loaded at its first use, so that importing the package costs nothi
 from importlib import import_module
 from typing import Any
 
-# File of this package -> the public names that it defines.
-_NAMES = {
-    "regularizers": "vr cw_vr cr cw_cr l1r l1w l2w",
-    "class_statistics": "ClassMoments class_counts class_groups class_moments class_sums memberships",
-    "characteristics": "Characteristics representation_characteristics",
-    "reconstruction": "dependent_class_vectors feed_backward_loss orthonormal_class_vectors weight_separability",
-    "class_vectors": "class_vector_cosines confusion_counts confusion_pairs cosine_logits "
-    "largest_class_cosine random_class_vectors sample_cosines spearman",
-    "discriminant": "ClassVsRestLDA ThresholdErrors class_vs_rest_lda lda_from_scatter threshold_errors",
-    "geodesic": "FisherGeodesic FisherLengths fisher_geodesic fisher_geodesic_module",
-    "collapse": "NeuralCollapse SimplexDeviation neural_collapse simplex_deviation",
-    "projection": "Projection discriminant_plane effective_rank effective_rank_from_scatter pca pca_from_scatter",
-    "scatter": "ScatterState scatter_state",
-    "stacked_heads": "StackedHeads HeadSolution EarlyStopping gradient_descent init_heads "
-    "ridge solve_head solve_heads feature_scale classification_error",
-    "partial_retraining": "PartialRetrainingResult balanced_subset partial_retraining",
-    "verification": "ROCCurve VerificationResult area_under_curve best_threshold "
-    "pair_cosines roc_curve tar_at_far fold_verification",
+# Public name -> the module of this package that defines it.
+_HOME = {
+    "vr": "regularizers",
+    "cw_vr": "regularizers",
+    "cr": "regularizers",
+    "cw_cr": "regularizers",
+    "l1r": "regularizers",
+    "l1w": "regularizers",
+    "l2w": "regularizers",
+    "ClassMoments": "class_statistics",
+    "class_counts": "class_statistics",
+    "class_groups": "class_statistics",
+    "class_moments": "class_statistics",
+    "class_sums": "class_statistics",
+    "memberships": "class_statistics",
+    "Characteristics": "characteristics",
+    "representation_characteristics": "characteristics",
+    "dependent_class_vectors": "reconstruction",
+    "feed_backward_loss": "reconstruction",
+    "orthonormal_class_vectors": "reconstruction",
+    "weight_separability": "reconstruction",
+    "class_vector_cosines": "class_vectors",
+    "confusion_counts": "class_vectors",
+    "confusion_pairs": "class_vectors",
+    "cosine_logits": "class_vectors",
+    "largest_class_cosine": "class_vectors",
+    "random_class_vectors": "class_vectors",
+    "sample_cosines": "class_vectors",
+    "spearman": "class_vectors",
+    "ClassVsRestLDA": "discriminant",
+    "ThresholdErrors": "discriminant",
+    "class_vs_rest_lda": "discriminant",
+    "lda_from_scatter": "discriminant",
+    "threshold_errors": "discriminant",
+    "FisherGeodesic": "geodesic",
+    "FisherLengths": "geodesic",
+    "fisher_geodesic": "geodesic",
+    "fisher_geodesic_module": "geodesic",
+    "NeuralCollapse": "collapse",
+    "SimplexDeviation": "collapse",
+    "neural_collapse": "collapse",
+    "simplex_deviation": "collapse",
+    "Projection": "projection",
+    "discriminant_plane": "projection",
+    "effective_rank": "projection",
+    "effective_rank_from_scatter": "projection",
+    "pca": "projection",
+    "pca_from_scatter": "projection",
+    "ScatterState": "scatter",
+    "scatter_state": "scatter",
+    "StackedHeads": "stacked_heads",
+    "HeadSolution": "stacked_heads",
+    "EarlyStopping": "stacked_heads",
+    "gradient_descent": "stacked_heads",
+    "init_heads": "stacked_heads",
+    "ridge": "stacked_heads",
+    "solve_head": "stacked_heads",
+    "solve_heads": "stacked_heads",
+    "feature_scale": "stacked_heads",
+    "classification_error": "stacked_heads",
+    "PartialRetrainingResult": "partial_retraining",
+    "balanced_subset": "partial_retraining",
+    "partial_retraining": "partial_retraining",
+    "ROCCurve": "verification",
+    "VerificationResult": "verification",
+    "area_under_curve": "verification",
+    "best_threshold": "verification",
+    "pair_cosines": "verification",
+    "roc_curve": "verification",
+    "tar_at_far": "verification",
+    "fold_verification": "verification",
 }
-_HOME = {name: file for file, names in _NAMES.items() for name in names.split()}
 
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a public name from the file that defines it."""
+    """Loads a public name from the module that defines it."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -81,7 +81,7 @@ class Chain(Tapped):
 
         Args:
             x: What the first step takes.
-            tap: Collects the values asked for. Default: none, at no cost.
+            tap: Collects the values asked for. None costs nothing.
 
         Returns:
             What the last step returns.
@@ -96,7 +96,7 @@ class Chain(Tapped):
         return x
 
     def inner_names(self, every: bool = False) -> list[str]:
-        """See :meth:`Tapped.inner_names`; the last step's value is the chain's own."""
+        """Those of the steps; the last step's value is the chain's own."""
         names = []
         for name, step in self._modules.items():
             if isinstance(step, Tapped):
@@ -112,7 +112,7 @@ class Layer(Chain):
     """
 
     def inner_names(self, every: bool = False) -> list[str]:
-        """See :meth:`Tapped.inner_names`."""
+        """None, unless asked for every name."""
         return super().inner_names(every) if every else []
 
 
@@ -158,9 +158,6 @@ class NamedActivations(Chain):
 
     def check_names(self, names: Sequence[str]) -> None:
         """Refuses names that :meth:`forward_activations` does not know, before any work is done.
-
-        Args:
-            names: The names to check.
 
         Raises:
             ConfigError: If one does not exist; the message has the nearest that do.

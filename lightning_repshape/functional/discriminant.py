@@ -217,11 +217,9 @@ def _lda_from_few(features: Tensor, labels: Tensor, num_classes: int, normalize:
 
 
 def _lda_refined(features: Tensor, labels: Tensor, num_classes: int, normalize: bool) -> ClassVsRestLDA | None:
-    """A factor of float32 products, and residuals in float64 that take its errors out; None where that fails.
-
-    For an approximate solution x of S x = d and r = d - S x, d^T S^{-1} d = d^T x + x^T r + r^T S^{-1} r, so that an
-    error of the factor enters in the third power: one more pass over the features is nearly always enough.
-    """
+    """A factor of float32 products, and residuals in float64 that take its errors out; None where that fails."""
+    # For an approximate solution x of S x = d and r = d - S x, d^T S^{-1} d = d^T x + x^T r + r^T S^{-1} r, so that an
+    # error of the factor enters in the third power: one more pass over the features is nearly always enough.
     state = RoughScatterState(features.shape[1], num_classes, normalize=normalize).update(features, labels)
     scatter, scale, varying = _scaled_scatter(state)
     factor, info = torch.linalg.cholesky_ex(scatter)
@@ -253,10 +251,8 @@ def _lda_refined(features: Tensor, labels: Tensor, num_classes: int, normalize: 
 
 
 def _scaled_scatter(state: ScatterState) -> tuple[Tensor, Tensor, Tensor]:
-    """The total scatter of the features that vary, with unit spread in each, by what it was scaled, and which they are.
-
-    With unit spread in every column, what counts as singular does not depend on the features' units.
-    """
+    """The total scatter of the features that vary, with unit spread; by what it was scaled, and which they are."""
+    # With unit spread in every column, what counts as singular does not depend on the features' units.
     present = int((state.counts > 0).sum())
     if present < 2:
         raise ValueError(f"class against rest needs at least two classes with samples, but there is only {present}")

@@ -41,10 +41,7 @@ class Head(NamedActivations):
         steps: The layers by name, in forward order. The last one is ``output``, an :class:`~torch.nn.Linear`.
 
     Attributes:
-        num_features: As given.
-        num_classes: As given.
         output: The last linear layer; ``head.output.weight`` is num_classes x (width of what enters it).
-
     """
 
     output: nn.Linear
@@ -66,9 +63,9 @@ class LinearHead(Head):
     Args:
         num_features: Width of the features.
         num_classes: Number of outputs.
-        bias: Whether the layer has a bias. Default: True.
+        bias: Whether the layer has a bias.
         init: ``torch`` leaves PyTorch's numbers; ``normal`` draws weights from N(0, init_std^2) and ``glorot``
-            uniformly from +-sqrt(6 / (fan in + fan out)), both with zero biases. Default: ``torch``.
+            uniformly from +-sqrt(6 / (fan in + fan out)), both with zero biases.
         init_std: Standard deviation of ``init="normal"``. Default: 0.1, as in FOCA (Sato et al. 2019).
 
     Raises:
@@ -99,11 +96,10 @@ class MLPHead(Head):
     Args:
         num_features: Width of the features.
         num_classes: Number of outputs.
-        hidden: Widths of the hidden layers; none makes a linear head. Default: (128, 128).
-        dropout: Share of the hidden activations set to zero in training. Default: 0.
-        batch_norm: Whether hidden layers are batch-normalised. Default: False.
-        init: ``torch`` leaves PyTorch's numbers; ``normal`` draws weights from N(0, init_std^2) and ``glorot``
-            uniformly from +-sqrt(6 / (fan in + fan out)), both with zero biases. Default: ``torch``.
+        hidden: Widths of the hidden layers; none makes a linear head.
+        dropout: Share of the hidden activations set to zero in training.
+        batch_norm: Whether hidden layers are batch-normalised.
+        init: ``torch``, ``normal`` or ``glorot``, as in :class:`LinearHead`.
         init_std: Standard deviation of ``init="normal"``. Default: 0.1, as FOCA draws its weak classifiers.
 
     Raises:
@@ -139,11 +135,11 @@ class NoisyMLPHead(Head):
     Args:
         num_features: Width of the features.
         num_classes: Number of outputs.
-        hidden: Widths of the hidden layers; none makes a linear head. Default: (128, 128).
+        hidden: Widths of the hidden layers; none makes a linear head.
         noise_std: Standard deviation of the noise, for weights and biases alike. Default: 0.01; unpublished.
-        dropout: Share of the hidden activations set to zero in training. Default: 0.
-        init: As in :class:`MLPHead`. Default: ``torch``.
-        init_std: Standard deviation of ``init="normal"``. Default: 0.1.
+        dropout: Share of the hidden activations set to zero in training.
+        init: ``torch``, ``normal`` or ``glorot``, as in :class:`LinearHead`.
+        init_std: Standard deviation of ``init="normal"``.
 
     Raises:
         ConfigError: If an argument is out of its range.
@@ -190,13 +186,13 @@ class ClassVectorHead(Head):
         num_features: Width of the features.
         num_classes: K. More classes than the vectors' width are allowed; a warning says so, and how near to each other
             fixed vectors lie then.
-        similarity: ``cosine`` or ``dot``. Default: ``cosine``.
-        fixed: Whether the vectors stay as they were drawn. Default: True.
+        similarity: ``cosine`` or ``dot``.
+        fixed: Whether the vectors stay as they were drawn.
         scale: S, above 0; with ``learn_scale`` what it starts from. Default: 1, the paper's main setting.
-        learn_scale: Whether log S is trained (so S stays positive; weight decay pulls S towards 1). Default: False.
+        learn_scale: Whether log S is trained (so S stays positive; weight decay pulls S towards 1).
         embedding: Width of a trained linear layer ``embed`` before the class vectors; ours, not the paper's. Default:
             None, no such layer.
-        seed: Of the draw of fixed vectors. Default: 0.
+        seed: Of the draw of fixed vectors.
 
     Raises:
         ConfigError: If an argument is out of its range.
@@ -282,6 +278,7 @@ class _ClassVectors(nn.Linear):
             weight = self.weight.detach()
             del self.weight
             self.register_buffer("weight", weight)
+            self.register_load_state_dict_pre_hook(_refuse_other_vectors)  # type: ignore[no-untyped-call]
             self.reset_parameters()
 
     @property
@@ -310,26 +307,26 @@ class _ClassVectors(nn.Linear):
     def drawn(self) -> Tensor:
         return random_class_vectors(self.out_features, self.in_features, generator("class vectors", self.seed))
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool, *lists: list[str]
-    ) -> None:
-        theirs = state_dict.get(f"{prefix}weight")
-        if self.fixed and isinstance(theirs, Tensor):
-            place = f"{prefix}weight: {self.out_features} fixed class vectors of width {self.in_features}, of seed"
-            if theirs.shape != self.weight.shape:
-                raise CheckpointError(
-                    f"{place} {self.seed}, do not fit the checkpoint, which has {tuple(theirs.shape)}: build the model "
-                    "with the classes and the width of the run that wrote it (its config.yaml)"
-                )
-            # Vectors of another draw differ by their own size; those of a 16-bit model by rounding alone.
-            mine = self.drawn() if self.weight.is_meta else self.weight.double().cpu()
-            apart = (theirs.detach().double().cpu() - mine).abs().max()
-            if not float(apart) <= 0.01:
-                raise CheckpointError(
-                    f"{place} {self.seed}, are not those of the checkpoint, whose vectors were trained or drawn with "
-                    "another seed: use the head's options (fixed, seed) of the run that wrote it (its config.yaml)"
-                )
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
+
+def _refuse_other_vectors(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A hook before loading: fixed class vectors load no others."""
+    theirs = state_dict.get(f"{prefix}weight")
+    if not isinstance(module, _ClassVectors) or not isinstance(theirs, Tensor):
+        return
+    place = f"{prefix}weight: {module.out_features} fixed class vectors of width {module.in_features}, of seed"
+    if theirs.shape != module.weight.shape:
+        raise CheckpointError(
+            f"{place} {module.seed}, do not fit the checkpoint, which has {tuple(theirs.shape)}: build the model "
+            "with the classes and the width of the run that wrote it (its config.yaml)"
+        )
+    # Vectors of another draw differ by their own size; those of a 16-bit model by rounding alone.
+    mine = module.drawn() if module.weight.is_meta else module.weight.double().cpu()
+    apart = (theirs.detach().double().cpu() - mine).abs().max()
+    if not float(apart) <= 0.01:
+        raise CheckpointError(
+            f"{place} {module.seed}, are not those of the checkpoint, whose vectors were trained or drawn with "
+            "another seed: use the head's options (fixed, seed) of the run that wrote it (its config.yaml)"
+        )
 
 
 class _NoisyLinear(nn.Linear):

@@ -6,11 +6,13 @@ serves ``forward_activations`` and forward hooks alike, and finds the layer's we
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from numbers import Real
 from typing import Literal
 
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, did_you_mean
+from lightning_repshape.functional.modes import evaluating as evaluating
 
 Activation = Literal["relu", "sigmoid", "softplus", "tanh"]
 Init = Literal["glorot", "he", "torch"]
@@ -79,7 +81,7 @@ class Chain(Tapped):
 
         Args:
             x: What the first step takes.
-            tap: Collects the values asked for. Default: none, at no cost.
+            tap: Collects the values asked for. None costs nothing.
 
         Returns:
             What the last step returns.
@@ -94,7 +96,7 @@ class Chain(Tapped):
         return x
 
     def inner_names(self, every: bool = False) -> list[str]:
-        """See :meth:`Tapped.inner_names`; the last step's value is the chain's own."""
+        """Those of the steps; the last step's value is the chain's own."""
         names = []
         for name, step in self._modules.items():
             if isinstance(step, Tapped):
@@ -110,7 +112,7 @@ class Layer(Chain):
     """
 
     def inner_names(self, every: bool = False) -> list[str]:
-        """See :meth:`Tapped.inner_names`."""
+        """None, unless asked for every name."""
         return super().inner_names(every) if every else []
 
 
@@ -157,9 +159,6 @@ class NamedActivations(Chain):
     def check_names(self, names: Sequence[str]) -> None:
         """Refuses names that :meth:`forward_activations` does not know, before any work is done.
 
-        Args:
-            names: The names to check.
-
         Raises:
             ConfigError: If one does not exist; the message has the nearest that do.
         """
@@ -196,8 +195,8 @@ def linear_layer(
     Args:
         in_features: Values of one flattened input.
         out_features: Units.
-        activation: The non-linearity, or None. Default: ``relu``.
-        batch_norm: Whether to normalise before the activation. Default: False.
+        activation: The non-linearity, or None.
+        batch_norm: Whether to normalise before the activation.
         linear: Makes the linear map. Default: :class:`torch.nn.Linear`.
 
     Returns:
@@ -250,6 +249,16 @@ def check_positive(argument: str, *values: int) -> None:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f"{argument} must be a whole number above 0, not {value!r}")
+
+
+def check_number(argument: str, value: float, positive: bool = False) -> float:
+    """The value as a float; raises ConfigError unless it is finite and at least 0, or above 0 where ``positive``."""
+    real = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's numbers too
+    if not real or not 0 <= value < math.inf or (positive and value == 0):
+        raise ConfigError(
+            f"{argument} must be a finite number {'above' if positive else 'of at least'} 0, got {value!r}"
+        )
+    return float(value)
 
 
 def check_dropout(value: float) -> None:

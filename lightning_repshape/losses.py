@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.functional.numerics import at_least_float32
 from lightning_repshape.functional.reconstruction import feed_backward_loss
+from lightning_repshape.layers import check_number, check_positive
 
 
 class ClassificationLoss(nn.Module):
@@ -25,6 +27,8 @@ class ClassificationLoss(nn.Module):
 
     Called with features, weight, bias and labels in a plain loop, or by
     :class:`lightning_repshape.modules.FeedBackwardModule`, which builds it as ``loss(num_features, num_classes)``.
+    Shapes throughout: ``features`` N x D, what enters the last linear layer; ``weight`` K x D and ``bias`` K or None,
+    that layer's own; ``target`` N class indices; logits N x K.
 
     Args:
         num_features: Width D of what enters the last linear layer.
@@ -43,65 +47,27 @@ class ClassificationLoss(nn.Module):
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
-        for name, value in (("num_features", num_features), ("num_classes", num_classes)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{type(self).__name__}: {name} must be a whole number above 0, not {value!r}")
+        check_positive(f"{type(self).__name__}: num_features", num_features)
+        check_positive(f"{type(self).__name__}: num_classes", num_classes)
         self.num_features = num_features
         self.num_classes = num_classes
 
     def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The logits that predict.
-
-        Args:
-            features: N x D.
-            weight: K x D.
-            bias: K, or None.
-
-        Returns:
-            N x K.
-        """
+        """The logits that predict."""
         return F.linear(features, weight, bias)
 
     def training_logits(
         self, features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, logits: Tensor | None = None
     ) -> Tensor:
-        """The logits whose cross entropy is trained: those that predict, with the loss's margin.
-
-        Args:
-            features: N x D.
-            weight: K x D.
-            bias: K, or None.
-            target: N class indices.
-            logits: The logits that predict, where they are known already. Default: computed.
-
-        Returns:
-            N x K.
-        """
+        """The logits whose cross entropy is trained: those that predict (``logits``, if known), with the margin."""
         return self.logits(features, weight, bias) if logits is None else logits
 
     def further(self, features: Tensor, target: Tensor) -> Tensor | None:
-        """What is added to the cross entropy, with its weight. Default: None, nothing.
-
-        Args:
-            features: N x D.
-            target: N class indices.
-
-        Returns:
-            A scalar or None.
-        """
+        """What is added to the cross entropy, a scalar with its weight. None: nothing."""
         return None
 
     def forward(self, features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
-        """The loss, averaged over the batch.
-
-        Args:
-            features: N x D, the input of the last linear layer.
-            weight: K x D, that layer's weight.
-            bias: Its bias, K, or None.
-            target: N class indices.
-
-        Returns:
-            A scalar.
+        """The loss, averaged over the batch: a scalar.
 
         Raises:
             ConfigError: If shapes do not fit, or there is a bias that the loss cannot have.
@@ -117,10 +83,6 @@ class ClassificationLoss(nn.Module):
 
     def check(self, weight: Tensor, bias: Tensor | None) -> None:
         """Refuses a last layer that the loss cannot work with.
-
-        Args:
-            weight: K x D.
-            bias: K, or None.
 
         Raises:
             ConfigError: If shapes do not fit, or there is a bias that the loss cannot have.
@@ -152,9 +114,9 @@ class L2Softmax(ClassificationLoss):
     ``scale`` above 1 it is L2-constrained softmax (Ranjan et al. 2017).
 
     Args:
-        num_features: Width D of the features.
-        num_classes: Number of classes K.
-        scale: Length of the features. Default: 1.
+        num_features: D.
+        num_classes: K.
+        scale: Length of the features.
 
     Raises:
         ConfigError: If ``scale`` is not positive.
@@ -164,13 +126,13 @@ class L2Softmax(ClassificationLoss):
 
     def __init__(self, num_features: int, num_classes: int, scale: float = 1.0) -> None:
         super().__init__(num_features, num_classes)
-        self.scale = _positive("L2Softmax", "scale", scale)
+        self.scale = check_number("L2Softmax: scale", scale, positive=True)
 
     def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """See :meth:`ClassificationLoss.logits`."""
+        """Of features of the given length."""
         with torch.autocast(features.device.type, enabled=False):
-            units = F.normalize(_wide(features), dim=1) * self.scale
-            return F.linear(units, _wide(weight), None if bias is None else _wide(bias))
+            units = F.normalize(at_least_float32(features), dim=1) * self.scale
+            return F.linear(units, at_least_float32(weight), None if bias is None else at_least_float32(bias))
 
     def extra_repr(self) -> str:
         """The options, for printing."""
@@ -183,10 +145,10 @@ class CosFace(ClassificationLoss):
     Features and class vectors count with unit length; the last layer has no bias. Predictions use s cos(theta_k).
 
     Args:
-        num_features: Width D of the features.
-        num_classes: Number of classes K.
+        num_features: D.
+        num_classes: K.
         scale: s. Default: 64, as for faces; few classes do with less.
-        margin: m. Default: 0.35.
+        margin: m.
 
     Raises:
         ConfigError: If ``scale`` is not positive or ``margin`` negative.
@@ -197,7 +159,7 @@ class CosFace(ClassificationLoss):
 
     def __init__(self, num_features: int, num_classes: int, scale: float = 64.0, margin: float = 0.35) -> None:
         super().__init__(num_features, num_classes)
-        self.scale = _positive(type(self).__name__, "scale", scale)
+        self.scale = check_number(f"{type(self).__name__}: scale", scale, positive=True)
         self.margin = self._checked_margin(margin)
 
     def _checked_margin(self, margin: float) -> float:
@@ -206,14 +168,16 @@ class CosFace(ClassificationLoss):
         return float(margin)
 
     def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """See :meth:`ClassificationLoss.logits`."""
+        """The scaled cosines."""
         with torch.autocast(features.device.type, enabled=False):
-            return self.scale * (F.normalize(_wide(features), dim=1) @ F.normalize(_wide(weight), dim=1).T)
+            return self.scale * (
+                F.normalize(at_least_float32(features), dim=1) @ F.normalize(at_least_float32(weight), dim=1).T
+            )
 
     def training_logits(
         self, features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, logits: Tensor | None = None
     ) -> Tensor:
-        """See :meth:`ClassificationLoss.training_logits`."""
+        """With the margin on the label's cosine."""
         logits = self.logits(features, weight) if logits is None else logits
         place = target.unsqueeze(1)
         own = logits.gather(1, place)
@@ -234,10 +198,10 @@ class ArcFace(CosFace):
     implementations that are in use. Features and class vectors count with unit length; the last layer has no bias.
 
     Args:
-        num_features: Width D of the features.
-        num_classes: Number of classes K.
+        num_features: D.
+        num_classes: K.
         scale: s. Default: 64, as for faces; few classes do with less.
-        margin: m, in radians. Default: 0.5.
+        margin: m, in radians.
 
     Raises:
         ConfigError: If ``scale`` is not positive, or ``margin`` not in [0, pi / 2].
@@ -269,13 +233,13 @@ class LargeMarginSoftmax(ClassificationLoss):
     the plain logits; the last layer has no bias.
 
     Args:
-        num_features: Width D of the features.
-        num_classes: Number of classes K.
-        margin: m, a whole number; 1 is plain softmax. Default: 4.
-        annealing: lambda at the start; 0: none. Default: 1000.
-        gamma: See above. Default: 2.5e-5.
-        power: See above. Default: 35.
-        least: The smallest lambda. Default: 0.
+        num_features: D.
+        num_classes: K.
+        margin: m, a whole number; 1 is plain softmax.
+        annealing: lambda at the start; 0: none.
+        gamma: See above.
+        power: See above.
+        least: The smallest lambda.
 
     Raises:
         ConfigError: If an option is out of its range.
@@ -296,16 +260,12 @@ class LargeMarginSoftmax(ClassificationLoss):
         least: float = 0.0,
     ) -> None:
         super().__init__(num_features, num_classes)
-        if isinstance(margin, bool) or not isinstance(margin, int) or margin < 1:
-            raise ConfigError(f"LargeMarginSoftmax: margin must be a whole number above 0, not {margin!r}")
-        for name, value in (("annealing", annealing), ("gamma", gamma), ("power", power), ("least", least)):
-            if not 0 <= value < math.inf:
-                raise ConfigError(f"LargeMarginSoftmax: {name}={value!r} must be a finite number of at least 0")
+        check_positive("LargeMarginSoftmax: margin", margin)
         self.margin = margin
-        self.annealing = float(annealing)
-        self.gamma = float(gamma)
-        self.power = float(power)
-        self.least = float(least)
+        self.annealing = check_number("LargeMarginSoftmax: annealing", annealing)
+        self.gamma = check_number("LargeMarginSoftmax: gamma", gamma)
+        self.power = check_number("LargeMarginSoftmax: power", power)
+        self.least = check_number("LargeMarginSoftmax: least", least)
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def share(self) -> Tensor:
@@ -333,9 +293,9 @@ class LargeMarginSoftmax(ClassificationLoss):
     def training_logits(
         self, features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, logits: Tensor | None = None
     ) -> Tensor:
-        """See :meth:`ClassificationLoss.training_logits`; counts a batch in training mode."""
+        """The annealed margin; counts a batch in training mode."""
         with torch.autocast(features.device.type, enabled=False):
-            features, weight = _wide(features), _wide(weight)
+            features, weight = at_least_float32(features), at_least_float32(weight)
             logits = F.linear(features, weight)
             place = target.unsqueeze(1)
             own = logits.gather(1, place).squeeze(1)
@@ -361,10 +321,10 @@ class CenterLoss(ClassificationLoss):
     start at 0 and are kept in checkpoints.
 
     Args:
-        num_features: Width D of the features.
-        num_classes: Number of classes K.
+        num_features: D.
+        num_classes: K.
         weight: lambda. Default: 0.003, the paper's for faces.
-        rate: alpha, from 0 to 1. Default: 0.5.
+        rate: alpha, from 0 to 1.
 
     Raises:
         ConfigError: If an option is out of its range.
@@ -374,26 +334,16 @@ class CenterLoss(ClassificationLoss):
 
     def __init__(self, num_features: int, num_classes: int, weight: float = 0.003, rate: float = 0.5) -> None:
         super().__init__(num_features, num_classes)
-        if not 0 <= weight < math.inf:
-            raise ConfigError(f"CenterLoss: weight={weight!r} must be a finite number of at least 0")
         if not 0 <= rate <= 1:
             raise ConfigError(f"CenterLoss: rate={rate!r} must be from 0 (centers stay) to 1")
-        self.weight = float(weight)
+        self.weight = check_number("CenterLoss: weight", weight)
         self.rate = float(rate)
         self.register_buffer("centers", torch.zeros(num_classes, num_features))
 
     def further(self, features: Tensor, target: Tensor) -> Tensor:
-        """The weighted center loss; in training mode the centers move afterwards.
-
-        Args:
-            features: N x D.
-            target: N class indices.
-
-        Returns:
-            A scalar.
-        """
+        """The weighted center loss; in training mode the centers move afterwards."""
         with torch.autocast(features.device.type, enabled=False):
-            apart = _wide(features) - self.centers[target]
+            apart = at_least_float32(features) - self.centers[target]
             loss = apart.square().sum(dim=1).mean() * (self.weight / 2)
             if self.training and torch.is_grad_enabled():
                 self._move(apart.detach(), target)
@@ -422,7 +372,6 @@ class FeedBackwardReconstruction(nn.Module):
         weight: lambda, at least 0. Default: 0.001, the paper's.
         temperature: Features and class vectors are divided by it before the softmax. Default: 1, the paper's.
         stop_gradient: ``features`` lets the term move the class vectors alone, ``weight`` the features alone.
-            Default: ``none``.
 
     Raises:
         ConfigError: If an option is out of its range.
@@ -442,12 +391,10 @@ class FeedBackwardReconstruction(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise ConfigError(f"{name}: weight must be a finite number of at least 0, got {weight!r}")
         if stop_gradient not in ("none", "features", "weight"):
             raise ConfigError(f"{name}: stop_gradient must be 'none', 'features' or 'weight', got {stop_gradient!r}")
-        self.weight = float(weight)
-        self.temperature = _positive(name, "temperature", temperature)
+        self.weight = check_number(f"{name}: weight", weight)
+        self.temperature = check_number(f"{name}: temperature", temperature, positive=True)
         self.stop_gradient: Literal["none", "features", "weight"] = stop_gradient
 
     def value(self, features: Tensor, class_vectors: Tensor, labels: Tensor) -> Tensor:
@@ -472,19 +419,7 @@ class FeedBackwardReconstruction(nn.Module):
             raise ConfigError(f"{type(self).__name__}: {error}") from error
 
     def forward(self, features: Tensor, class_vectors: Tensor, labels: Tensor) -> Tensor:
-        """The term to be added to a loss: weight times value.
-
-        Args:
-            features: N x D, the input of the last linear layer.
-            class_vectors: K x D, that layer's weight.
-            labels: N integers.
-
-        Returns:
-            A scalar.
-
-        Raises:
-            ConfigError: If a tensor has the wrong type or shape.
-        """
+        """The term to be added to a loss: weight times :meth:`value`."""
         return self.value(features, class_vectors, labels) * self.weight
 
     def extra_repr(self) -> str:
@@ -493,16 +428,6 @@ class FeedBackwardReconstruction(nn.Module):
 
 
 LossCallable = Callable[[int, int], ClassificationLoss]
-
-
-def _positive(owner: str, name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigError(f"{owner}: {name} must be a finite number above 0, got {value!r}")
-    return float(value)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 __all__ = [

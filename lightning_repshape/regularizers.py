@@ -7,7 +7,6 @@ they are computed stand in :mod:`lightning_repshape.functional.regularizers`.
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from numbers import Real
 from typing import Any, ClassVar, Literal, cast
 
 import torch.distributed as dist
@@ -15,13 +14,10 @@ from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.functional.class_statistics import class_counts
-from lightning_repshape.functional.regularizers import cr, cw_cr, cw_vr, l1r, l1w, l2w, vr
+from lightning_repshape.functional.regularizers import Positions, cr, cw_cr, cw_vr, l1r, l1w, l2w, vr
+from lightning_repshape.layers import check_choice, check_number, check_positive
 
 _WATCHED_BATCHES = 10  # batches whose classes are counted before a warning
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)  # NumPy's numbers too
 
 
 class Regularizer(nn.Module, ABC):
@@ -41,28 +37,24 @@ class Regularizer(nn.Module, ABC):
         Args:
             weight: Factor of the penalty in the loss, at least 0.
             layer: Name of the activations (or of the layer) that it applies to. Default: the backbone's output.
-            warmup_epochs: The weight rises linearly from 0 over so many epochs. Default: 0, no warm-up.
+            warmup_epochs: The weight rises linearly from 0 over so many epochs.
 
         Raises:
             ConfigError: If an option has no meaning.
         """
         super().__init__()
         name = type(self).__name__
-        if not _is_number(weight) or not 0 <= weight < float("inf"):
-            raise ConfigError(f"{name}: weight must be a finite number of at least 0, got {weight!r}")
         if not isinstance(layer, str) or not layer:
             raise ConfigError(f"{name}: layer must be the name of a layer, got {layer!r}")
-        if not _is_number(warmup_epochs) or not 0 <= warmup_epochs < float("inf"):
-            raise ConfigError(f"{name}: warmup_epochs must be a number of at least 0, got {warmup_epochs!r}")
-        self.weight = float(weight)
+        self.weight = check_number(f"{name}: weight", weight)
         self.layer = layer
-        self.warmup_epochs = float(warmup_epochs)
+        self.warmup_epochs = check_number(f"{name}: warmup_epochs", warmup_epochs)
 
     def weight_at(self, epoch: float | None = None) -> float:
         """The weight after so many epochs of training.
 
         Args:
-            epoch: Epochs done so far; fractions are welcome. Default: None, the full weight.
+            epoch: Epochs done so far; fractions are welcome. None: the full weight.
 
         Returns:
             ``weight * min(1, epoch / warmup_epochs)``.
@@ -76,7 +68,7 @@ class Regularizer(nn.Module, ABC):
 
         Args:
             *arguments: What a call takes before ``epoch``.
-            epoch: Epochs done so far, for the warm-up. Default: None, the full weight.
+            epoch: Epochs done so far, for the warm-up. None: the full weight.
 
         Returns:
             The weighted penalty, and the raw one without gradient; both scalars.
@@ -108,7 +100,7 @@ class _OfActivations(Regularizer):
         num_classes: int | None = None,
         warmup_epochs: float = 0.0,
         sync: bool = True,
-        positions: Literal["units", "samples"] = "units",
+        positions: Positions = "units",
     ) -> None:
         """Checks and keeps the options.
 
@@ -116,29 +108,26 @@ class _OfActivations(Regularizer):
             weight: Factor of the penalty in the loss, at least 0.
             layer: Name of the activations that it applies to. Default: the backbone's output.
             num_classes: The task's number of classes, for class-wise penalties; may be set later (attribute
-                ``num_classes``) or given at the call. Default: None.
-            warmup_epochs: The weight rises linearly from 0 over so many epochs. Default: 0, no warm-up.
+                ``num_classes``) or given at the call.
+            warmup_epochs: The weight rises linearly from 0 over so many epochs.
             sync: In training mode under an initialised ``torch.distributed``, the statistics are those of the joined
                 batch of all processes, and gradients equal those of one process with that batch. All processes
                 must then call the regularizer equally often. In evaluation mode processes never wait for one
-                another. Default: True.
+                another.
             positions: ``"units"``: every position of a convolutional activation is a unit; ``"samples"``: positions
-                count as samples of their channel. Default: ``"units"``.
+                count as samples of their channel.
 
         Raises:
             ConfigError: If an option has no meaning.
         """
         super().__init__(weight, layer, warmup_epochs)
         name = type(self).__name__
-        if num_classes is not None and (isinstance(num_classes, bool) or not isinstance(num_classes, int)):
-            raise ConfigError(f"{name}: num_classes must be an integer or None, got {num_classes!r}")
-        if num_classes is not None and num_classes < 1:
-            raise ConfigError(f"{name}: num_classes must be at least 1, got {num_classes}")
-        if positions not in ("units", "samples"):
-            raise ConfigError(f"{name}: positions must be 'units' or 'samples', got {positions!r}")
+        if num_classes is not None:
+            check_positive(f"{name}: num_classes", num_classes)
+        check_choice(f"{name}: positions", positions, ("units", "samples"))
         self.num_classes = num_classes
         self.sync = bool(sync)
-        self.positions: Literal["units", "samples"] = positions
+        self.positions: Positions = positions
 
     def forward(
         self,
@@ -151,12 +140,9 @@ class _OfActivations(Regularizer):
 
         Args:
             activations: (N, I), or (N, C, H, W) and the like.
-            labels: (N,) integers or (N, K) memberships; penalties without classes ignore them. Default: None.
-            num_classes: K; wins over the constructor's. Default: None.
-            epoch: Epochs done so far, for the warm-up. Default: None, the full weight.
-
-        Returns:
-            Scalar.
+            labels: (N,) integers or (N, K) memberships; penalties without classes ignore them.
+            num_classes: K; wins over the constructor's.
+            epoch: Epochs done so far, for the warm-up. None: the full weight.
 
         Raises:
             ConfigError: If a class-wise penalty lacks labels or the number of classes, a tensor has the wrong type or
@@ -165,20 +151,7 @@ class _OfActivations(Regularizer):
         return self._checked(activations, labels, num_classes, self.weight_at(epoch))
 
     def value(self, activations: Tensor, labels: Tensor | None = None, num_classes: int | None = None) -> Tensor:
-        """The penalty without weight.
-
-        Args:
-            activations: (N, I), or (N, C, H, W) and the like.
-            labels: (N,) integers or (N, K) memberships; penalties without classes ignore them. Default: None.
-            num_classes: K; wins over the constructor's. Default: None.
-
-        Returns:
-            Scalar.
-
-        Raises:
-            ConfigError: If a class-wise penalty lacks labels or the number of classes, a tensor has the wrong type or
-                shape, or a label is out of range.
-        """
+        """The penalty without weight, of what a call takes before the epoch."""
         return self._checked(activations, labels, num_classes, 1.0)
 
     def _checked(self, activations: Tensor, labels: Tensor | None, num_classes: int | None, scale: float) -> Tensor:
@@ -238,9 +211,7 @@ class _OfClasses(_OfActivations):
 
 
 class Variance(_OfActivations):
-    """VR: the mean over units of the variance over the batch (AAAI 2019, Table 1).
-
-    See :func:`lightning_repshape.functional.vr`.
+    """VR: the mean over units of the variance over the batch, :func:`lightning_repshape.functional.vr`.
 
     Example:
         >>> Variance(0.5)(torch.tensor([[0.0, 1.0], [2.0, 1.0]]))
@@ -252,9 +223,7 @@ class Variance(_OfActivations):
 
 
 class ClasswiseVariance(_OfClasses):
-    """cw-VR: the mean over classes and units of the variance within the class (AAAI 2019, Table 1).
-
-    See :func:`lightning_repshape.functional.cw_vr`.
+    """cw-VR: the mean over classes and units of the class's variance, :func:`lightning_repshape.functional.cw_vr`.
 
     Example:
         >>> ClasswiseVariance(0.5, num_classes=2)(torch.tensor([[0.0], [2.0], [7.0]]), torch.tensor([0, 0, 1]))
@@ -267,9 +236,7 @@ class ClasswiseVariance(_OfClasses):
 
 
 class Covariance(_OfActivations):
-    """CR, also called DeCov: the mean over pairs of units of the squared covariance (AAAI 2019, Table 1).
-
-    See :func:`lightning_repshape.functional.cr`.
+    """CR, or DeCov: the mean over pairs of units of the squared covariance, :func:`lightning_repshape.functional.cr`.
 
     Example:
         >>> Covariance(0.5)(torch.tensor([[0.0, 0.0], [2.0, 4.0]]))
@@ -281,9 +248,7 @@ class Covariance(_OfActivations):
 
 
 class ClasswiseCovariance(_OfClasses):
-    """cw-CR: the mean over classes and pairs of units of the squared covariance within the class (AAAI 2019, Table 1).
-
-    See :func:`lightning_repshape.functional.cw_cr`.
+    """cw-CR: the same by class, and the mean over classes, :func:`lightning_repshape.functional.cw_cr`.
 
     Example:
         >>> z = torch.tensor([[0.0, 0.0], [2.0, 4.0], [7.0, 9.0]])
@@ -297,9 +262,9 @@ class ClasswiseCovariance(_OfClasses):
 
 
 class L1Representation(_OfActivations):
-    """L1R: the mean of absolute activations (AAAI 2019, compared with in its section on other regularizers).
+    """L1R: the mean of absolute activations, :func:`lightning_repshape.functional.l1r`.
 
-    ``positions`` makes no difference to it. See :func:`lightning_repshape.functional.l1r`.
+    AAAI 2019 compares with it in its section on other regularizers. ``positions`` makes no difference to it.
 
     Example:
         >>> L1Representation(0.5)(torch.tensor([[1.0, -3.0]]))
@@ -327,15 +292,14 @@ class _OfWeights(Regularizer):
         Args:
             weight: Factor of the penalty in the loss, at least 0.
             layer: Name of the layer whose weights it applies to. Default: the layer that makes the backbone's output.
-            scope: ``"layer"``: that layer's weights; ``"all"``: the weights of all layers. Default: ``"layer"``.
-            warmup_epochs: The weight rises linearly from 0 over so many epochs. Default: 0, no warm-up.
+            scope: ``"layer"``: that layer's weights; ``"all"``: the weights of all layers.
+            warmup_epochs: The weight rises linearly from 0 over so many epochs.
 
         Raises:
             ConfigError: If an option has no meaning.
         """
         super().__init__(weight, layer, warmup_epochs)
-        if scope not in ("layer", "all"):
-            raise ConfigError(f"{type(self).__name__}: scope must be 'layer' or 'all', got {scope!r}")
+        check_choice(f"{type(self).__name__}: scope", scope, ("layer", "all"))
         self.scope: Literal["layer", "all"] = scope
 
     @staticmethod
@@ -361,10 +325,7 @@ class _OfWeights(Regularizer):
 
         Args:
             weights: One weight tensor or several.
-            epoch: Epochs done so far, for the warm-up. Default: None, the full weight.
-
-        Returns:
-            Scalar.
+            epoch: Epochs done so far, for the warm-up. None: the full weight.
 
         Raises:
             TypeError: If a weight is no floating-point tensor.
@@ -374,18 +335,7 @@ class _OfWeights(Regularizer):
 
     @abstractmethod
     def value(self, weights: Tensor | Iterable[Tensor]) -> Tensor:
-        """The penalty without weight.
-
-        Args:
-            weights: One weight tensor or several.
-
-        Returns:
-            Scalar.
-
-        Raises:
-            TypeError: If a weight is no floating-point tensor.
-            ValueError: If there are none.
-        """
+        """The penalty without weight, of what a call takes before the epoch."""
 
 
 class L1Weight(_OfWeights):
@@ -397,18 +347,7 @@ class L1Weight(_OfWeights):
     """
 
     def value(self, weights: Tensor | Iterable[Tensor]) -> Tensor:
-        """The sum of absolute weights.
-
-        Args:
-            weights: One weight tensor or several.
-
-        Returns:
-            Scalar.
-
-        Raises:
-            TypeError: If a weight is no floating-point tensor.
-            ValueError: If there are none.
-        """
+        """The sum of absolute weights."""
         return l1w(weights)
 
 
@@ -421,18 +360,7 @@ class L2Weight(_OfWeights):
     """
 
     def value(self, weights: Tensor | Iterable[Tensor]) -> Tensor:
-        """The sum of squared weights.
-
-        Args:
-            weights: One weight tensor or several.
-
-        Returns:
-            Scalar.
-
-        Raises:
-            TypeError: If a weight is no floating-point tensor.
-            ValueError: If there are none.
-        """
+        """The sum of squared weights."""
         return l2w(weights)
 
 

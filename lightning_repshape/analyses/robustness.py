@@ -3,7 +3,6 @@
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -35,6 +34,7 @@ from lightning_repshape.data.further import GeneralizationSet, TestImages
 from lightning_repshape.data.module import ImageDataModule
 from lightning_repshape.errors import ConfigError, DataError, RepshapeError
 from lightning_repshape.features.store import agree
+from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.folders import written_atomically
 from lightning_repshape.runs.record import run_folder
 
@@ -193,18 +193,6 @@ def _check_names(sets: Sequence[GeneralizationSet]) -> None:
             raise ConfigError(f"two further test sets are called {name!r}: give one of them another name")
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Any:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
 def corruption_errors(
     model: nn.Module,
     data: ImageDataModule,
@@ -247,7 +235,7 @@ def corruption_errors(
     def predict(images: Tensor) -> Tensor:
         return _logits(model(data.normalize_images(images.to(device))))
 
-    with _evaluating(model):
+    with evaluating(model), torch.no_grad():
         return _counts(versions, _count(versions, predict, batch_size or data.eval_batch_size))
 
 
@@ -448,7 +436,7 @@ class Corruptions(Analysis):
             opened = self._opened if self._opened is not None else _open_sets(self.sets, data)
             versions = _all_versions(data, opened, self.corruptions, self.severities, self.seed, self.constants)
             share = (trainer.global_rank, trainer.world_size)
-            with _evaluating(module), trainer.precision_plugin.forward_context():
+            with evaluating(module), torch.no_grad(), trainer.precision_plugin.forward_context():
                 errors = _count(versions, predict, data.eval_batch_size, share, inputs.progress)
         except (RepshapeError, ValueError) as error:
             failure = error

@@ -13,6 +13,7 @@ from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.features.passes import unpack_batch
 from lightning_repshape.features.store import analysis_loader
+from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.predictions import PredictionWriter
 from lightning_repshape.runs.record import run_folder
 
@@ -81,14 +82,8 @@ class ReconstructionFigure(SkipsSteps, Callback):
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
         images, labels = self._images(trainer, pl_module)
-        modes = {module: module.training for module in pl_module.modules()}
-        pl_module.eval()
-        try:
-            with torch.no_grad(), trainer.precision_plugin.forward_context():
-                output = pl_module(images)
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        with evaluating(pl_module), torch.no_grad(), trainer.precision_plugin.forward_context():
+            output = pl_module(images)
         reconstructions = getattr(output, "reconstruction", output)
         if not isinstance(reconstructions, Tensor) or reconstructions.shape != images.shape:
             raise ConfigError(

@@ -83,17 +83,7 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a public name from the module that defines it.
-
-    Args:
-        name: The attribute that was asked for.
-
-    Returns:
-        The function or class.
-
-    Raises:
-        AttributeError: If there is no such name.
-    """
+    """Loads a public name from the module that defines it."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

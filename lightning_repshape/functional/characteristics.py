@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional.class_statistics import check_label_range, check_labels, class_groups
+from lightning_repshape.functional.checks import check_activations, check_label_range, check_labels
+from lightning_repshape.functional.class_statistics import class_groups
 
 _ROUNDING = 1e-12  # a variance below this part of the mean square is rounding, hence none
 _BLOCK = 2**22  # entries of one pair matrix that are held at a time (32 MiB each)
@@ -101,14 +102,7 @@ class PairSums(NamedTuple):
 
 
 class PairMeans(NamedTuple):
-    """What pair sums come to.
-
-    Attributes:
-        covariance: Sum over the block's pairs of ``|c_ij|``.
-        covariance_pairs: Number of these pairs.
-        correlation: Sum over the block's pairs of ``|r_ij|``.
-        correlation_pairs: Number of these pairs.
-    """
+    """What pair sums come to: sums over a block's pairs of ``|c_ij|`` and ``|r_ij|``, each with the number of pairs."""
 
     covariance: float
     covariance_pairs: int
@@ -129,7 +123,7 @@ def representation_characteristics(
         labels: (N,) integers in 0..K-1, on the activations' device.
         num_classes: K.
         positive_only: Statistics over positive activations alone, as in the paper. Otherwise over all samples; the
-            amplitude is the mean of positive activations in either case. Default: True.
+            amplitude is the mean of positive activations in either case.
 
     Returns:
         The characteristics and what was left out of them.
@@ -144,9 +138,8 @@ def representation_characteristics(
         >>> found.amplitude, found.correlation
         (2.4, 1.0)
     """
-    if not isinstance(activations, Tensor) or not activations.is_floating_point():
-        raise TypeError(f"activations must be floating point, got {getattr(activations, 'dtype', type(activations))}")
-    if activations.ndim < 2 or activations.numel() == 0:
+    check_activations(activations)
+    if activations.numel() == 0:
         raise ValueError(f"activations must have shape (samples, units, ...), got {tuple(activations.shape)}")
     rows = activations.detach().flatten(1)
     if check_labels(labels, rows.shape[0], num_classes):
@@ -178,9 +171,6 @@ def unit_sums(rows: Tensor, labels: Tensor, num_classes: int, shift: Tensor, pos
         num_classes: K.
         shift: (I,) float64, taken off every activation before it is squared; near the units' means for accuracy.
         positive_only: Whether positive activations alone are used.
-
-    Returns:
-        The sums, in float64.
 
     Raises:
         ValueError: If an activation is not finite.
@@ -269,14 +259,7 @@ def pair_means(sums: PairSums, block: slice, usable: Tensor) -> PairMeans:
 
 
 def usable_units(units: UnitSums) -> Tensor:
-    """Units that take at least two values on the samples used; the others are left out of everything.
-
-    Args:
-        units: Statistics of single units.
-
-    Returns:
-        (I,) booleans.
-    """
+    """(I,) booleans: units that take at least two values on the samples used; others are left out of everything."""
     return units.high > units.low
 
 
@@ -287,11 +270,8 @@ def summarize(
 
     Args:
         units: Statistics of single units.
-        totals: Pairs over all samples, block by block. Default: None, which makes covariance and correlation NaN.
-        by_class: Pairs within each class, block by block. Default: None, which makes the class-wise correlation NaN.
-
-    Returns:
-        The characteristics.
+        totals: Pairs over all samples, block by block. None makes covariance and correlation NaN.
+        by_class: Pairs within each class, block by block. None makes the class-wise correlation NaN.
     """
     classes, width = units.counts.shape
     usable = usable_units(units)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_repshape.functional.checks import check_label_range, check_labels
+
 
 class ClassMoments(NamedTuple):
     """First and second moments of every class, see :func:`class_moments`.
@@ -25,82 +27,6 @@ class ClassMoments(NamedTuple):
     squares: Tensor
 
 
-def check_num_classes(num_classes: int) -> None:
-    """Refuses a number of classes that is no positive integer.
-
-    Args:
-        num_classes: The task's number of classes.
-
-    Raises:
-        TypeError: If it is not an integer.
-        ValueError: If it is below 1.
-    """
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int):
-        raise TypeError(f"num_classes must be an integer, got {type(num_classes).__name__} {num_classes!r}")
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-
-
-def check_labels(labels: Tensor | None, num_samples: int, num_classes: int) -> bool:
-    """Checks kind and shape of labels without reading their values.
-
-    Args:
-        labels: (N,) integers or (N, K) floating-point memberships.
-        num_samples: N.
-        num_classes: K.
-
-    Returns:
-        Whether the labels are soft memberships.
-
-    Raises:
-        TypeError: If the labels are no tensor, or neither integers nor memberships.
-        ValueError: If their shape does not fit.
-    """
-    if labels is None:
-        raise ValueError("a class-wise statistic needs labels, got None")
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor, got {type(labels).__name__}")
-    check_num_classes(num_classes)
-    if labels.is_floating_point():
-        if labels.shape != (num_samples, num_classes):
-            raise ValueError(
-                f"soft labels must have shape (samples, classes) = ({num_samples}, {num_classes}), "
-                f"got {tuple(labels.shape)}"
-            )
-        return True
-    if labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must be integers or soft memberships, got {labels.dtype}")
-    if labels.shape != (num_samples,):
-        raise ValueError(
-            f"integer labels must have shape (samples,) = ({num_samples},), got {tuple(labels.shape)}; "
-            "one-hot labels must be floating point"
-        )
-    return False
-
-
-def check_label_range(labels: Tensor, num_classes: int) -> None:
-    """Checks that integer labels lie in 0..K-1 (soft ones: are finite and not negative), which reads their values.
-
-    On an accelerator this waits for the device.
-
-    Args:
-        labels: (N,) integers or (N, K) memberships.
-        num_classes: K.
-
-    Raises:
-        ValueError: If a label is out of range.
-    """
-    if labels.numel() == 0:
-        return
-    low, high = (float(bound) for bound in labels.aminmax())
-    if labels.is_floating_point():
-        if not (low >= 0 and high < float("inf")):
-            raise ValueError(f"soft labels must be finite and not negative, got values from {low:g} to {high:g}")
-    elif low < 0 or high >= num_classes:
-        wrong = low if low < 0 else high
-        raise ValueError(f"labels must lie in 0..{num_classes - 1} for {num_classes} classes, got {wrong:.0f}")
-
-
 def memberships(labels: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Labels as an (N, K) matrix of memberships: one-hot rows for integers, soft labels as they are.
 
@@ -110,7 +36,7 @@ def memberships(labels: Tensor, num_classes: int, dtype: torch.dtype = torch.flo
     Args:
         labels: (N,) integers or (N, K) memberships.
         num_classes: K.
-        dtype: Floating-point type of the result. Default: float32.
+        dtype: Floating-point type of the result.
 
     Returns:
         (N, K) memberships.
@@ -224,7 +150,7 @@ def class_moments(
         activations: (N, I), or more dimensions, which are flattened.
         labels: (N,) integers or (N, K) memberships.
         num_classes: K.
-        dtype: Type of the arithmetic and of the result. Default: float64.
+        dtype: Type of the arithmetic and of the result.
 
     Returns:
         The moments.

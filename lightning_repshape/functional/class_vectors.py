@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_repshape.functional.checks import check_features_and_vectors, check_sizes
+
 _ZERO = 1e-12  # vectors up to this length count as zeros
 _ROWS = 4096  # samples that are looked at together
 
@@ -28,8 +30,7 @@ def random_class_vectors(num_classes: int, num_features: int, generator: torch.G
     Raises:
         ValueError: If K or D is below 1.
     """
-    if num_classes < 1 or num_features < 1:
-        raise ValueError(f"at least one class and one feature are needed, not {num_classes} and {num_features}")
+    check_sizes(num_classes, num_features)
     drawn = torch.randn(num_classes, num_features, generator=generator, dtype=torch.float64, device="cpu")
     return F.normalize(drawn, dim=1)
 
@@ -50,10 +51,7 @@ def cosine_logits(features: Tensor, vectors: Tensor) -> Tensor:
     Raises:
         ValueError: If the widths differ.
     """
-    if features.dim() != 2 or vectors.dim() != 2 or features.shape[1] != vectors.shape[1]:
-        raise ValueError(
-            f"features N x D and class vectors K x D are needed, not {tuple(features.shape)}, {tuple(vectors.shape)}"
-        )
+    check_features_and_vectors(features, vectors)
     dtype = torch.promote_types(torch.promote_types(features.dtype, vectors.dtype), torch.float32)
     features, vectors = features.to(dtype), vectors.to(dtype)
     kind = features.device.type
@@ -113,10 +111,7 @@ def sample_cosines(features: Tensor, vectors: Tensor, classes: Tensor) -> Tensor
     Raises:
         ValueError: If shapes do not fit.
     """
-    if features.dim() != 2 or vectors.dim() != 2 or features.shape[1] != vectors.shape[1]:
-        raise ValueError(
-            f"features N x D and class vectors K x D are needed, not {tuple(features.shape)}, {tuple(vectors.shape)}"
-        )
+    check_features_and_vectors(features, vectors)
     if classes.shape != features.shape[:1]:
         raise ValueError(f"{features.shape[0]} samples need as many classes, not {tuple(classes.shape)}")
     units = vectors.detach().double()

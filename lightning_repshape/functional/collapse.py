@@ -11,15 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_repshape.functional._numerics import (
-    check_features,
-    check_labels,
-    chunks,
-    float64_device,
-    rounding,
-    sums_by_class,
-)
+from lightning_repshape.functional.checks import check_class_indices, check_features
 from lightning_repshape.functional.class_statistics import class_counts
+from lightning_repshape.functional.numerics import chunks, float64_device, rounding, sums_by_class
 
 
 class SimplexDeviation(NamedTuple):
@@ -80,9 +74,8 @@ def neural_collapse(
         labels: N integers in 0 .. K - 1.
         num_classes: K.
         weight: K x D, the last layer's weight as in ``nn.Linear``. Default: none, which leaves NC3 and NC4 out.
-        bias: K. Default: none.
+        bias: K.
         normalize: Scale every row of the features to unit length first (the class vectors stay as they are).
-            Default: False.
 
     Returns:
         The measures.
@@ -93,7 +86,7 @@ def neural_collapse(
             out of range, values that are not finite.
     """
     check_features(features)
-    check_labels(labels, features.shape[0], num_classes)
+    check_class_indices(labels, features.shape[0], num_classes)
     weight, bias = _checked_layer(weight, bias, num_classes, features)
     device = float64_device(features.device)
     labels = labels.to(device, torch.int64)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional._numerics import check_features, check_labels, chunks, eigh, rounding
+from lightning_repshape.functional.checks import check_class_indices, check_columns, check_features
+from lightning_repshape.functional.numerics import chunks, eigh, rounding
 from lightning_repshape.functional.scatter import RoughScatterState, ScatterState, centered_columns, centered_gram
 
 # A factor whose squared pivots (of columns with unit spread) stay above this leaves ten digits to the float64 solve.
@@ -61,8 +62,7 @@ class ClassVsRestLDA(NamedTuple):
             ValueError: Another number of features, or values that are not finite.
         """
         check_features(features)
-        if features.shape[1] != self.axes.shape[1]:
-            raise ValueError(f"features have {features.shape[1]} columns, but the axes have {self.axes.shape[1]}")
+        check_columns(features, self.axes.shape[1], "the axes have")
         parts = chunks(features, self.normalized, self.axes.device)
         return torch.cat([(chunk - self.mean) @ self.axes.T for _, chunk in parts])
 
@@ -94,7 +94,7 @@ def class_vs_rest_lda(features: Tensor, labels: Tensor, num_classes: int, normal
         features: N x D, of any floating dtype; computed in float64 on their device.
         labels: N integers in 0 .. K - 1.
         num_classes: K.
-        normalize: Scale every row to unit length first, as FOCA's Table 1 has it. Default: False.
+        normalize: Scale every row to unit length first, as FOCA's Table 1 has it.
 
     Returns:
         Eigenvalues first, then flags, axes and rank.
@@ -106,7 +106,7 @@ def class_vs_rest_lda(features: Tensor, labels: Tensor, num_classes: int, normal
     """
     check_features(features)
     rows, width = features.shape
-    check_labels(labels, rows, num_classes)
+    check_class_indices(labels, rows, num_classes)
     if rows <= width:
         return _lda_from_few(features, labels, num_classes, normalize)
     # where the products take nearly all the time, half of it can be saved, unless the features are too nearly singular
@@ -174,7 +174,7 @@ def threshold_errors(scores: Tensor, labels: Tensor) -> ThresholdErrors:
     """
     check_features(scores)
     rows, classes = scores.shape
-    check_labels(labels, rows, classes)
+    check_class_indices(labels, rows, classes)
     labels = labels.to(scores.device)
     errors, thresholds = [], []
     for k in range(classes):
@@ -217,11 +217,9 @@ def _lda_from_few(features: Tensor, labels: Tensor, num_classes: int, normalize:
 
 
 def _lda_refined(features: Tensor, labels: Tensor, num_classes: int, normalize: bool) -> ClassVsRestLDA | None:
-    """A factor of float32 products, and residuals in float64 that take its errors out; None where that fails.
-
-    For an approximate solution x of S x = d and r = d - S x, d^T S^{-1} d = d^T x + x^T r + r^T S^{-1} r, so that an
-    error of the factor enters in the third power: one more pass over the features is nearly always enough.
-    """
+    """A factor of float32 products, and residuals in float64 that take its errors out; None where that fails."""
+    # For an approximate solution x of S x = d and r = d - S x, d^T S^{-1} d = d^T x + x^T r + r^T S^{-1} r, so that an
+    # error of the factor enters in the third power: one more pass over the features is nearly always enough.
     state = RoughScatterState(features.shape[1], num_classes, normalize=normalize).update(features, labels)
     scatter, scale, varying = _scaled_scatter(state)
     factor, info = torch.linalg.cholesky_ex(scatter)
@@ -253,10 +251,8 @@ def _lda_refined(features: Tensor, labels: Tensor, num_classes: int, normalize: 
 
 
 def _scaled_scatter(state: ScatterState) -> tuple[Tensor, Tensor, Tensor]:
-    """The total scatter of the features that vary, with unit spread in each, by what it was scaled, and which they are.
-
-    With unit spread in every column, what counts as singular does not depend on the features' units.
-    """
+    """The total scatter of the features that vary, with unit spread; by what it was scaled, and which they are."""
+    # With unit spread in every column, what counts as singular does not depend on the features' units.
     present = int((state.counts > 0).sum())
     if present < 2:
         raise ValueError(f"class against rest needs at least two classes with samples, but there is only {present}")

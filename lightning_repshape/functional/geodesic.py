@@ -19,7 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_repshape.functional._numerics import check_features, check_labels, full_precision
+from lightning_repshape.functional.checks import (
+    check_at_least,
+    check_class_indices,
+    check_columns,
+    check_features,
+    check_floating,
+)
+from lightning_repshape.functional.modes import evaluating
+from lightning_repshape.functional.numerics import full_precision
 
 Layers = Sequence[tuple[Tensor, Tensor | None]]
 """A head: (weight, out x in, and bias, out, or None) of every linear layer in forward order, ReLU between them."""
@@ -81,11 +89,11 @@ def fisher_geodesic(
         end: theta_SD, the head trained on the smallest subset, from the same initial numbers.
         segments: P. Default: 15 (the paper's).
         loss: ``"cross_entropy"``, or ``"squared"``: summed over the outputs, targets one-hot, or -1 and +1 for heads
-            with one output and two classes. Default: ``"cross_entropy"``.
+            with one output and two classes.
         fisher: Over which labels the mean is taken: ``"empirical"`` takes the samples' own (the paper's),
             ``"model"`` all that the head at theta_a itself holds possible, by their probability there (for the squared
-            loss: normal with variance 1/2), which makes it the information metric. Default: ``"empirical"``.
-        test_features: M x D, for the test error along the line. Default: none.
+            loss: normal with variance 1/2), which makes it the information metric.
+        test_features: M x D, for the test error along the line.
         test_labels: M integers.
         dtype: Precision of the computation; sums over samples are in float64 in any case. Default: the features'
             (float32 for half precision).
@@ -131,11 +139,11 @@ def fisher_geodesic_module(
         start: State of theta_LD, as from ``state_dict()``.
         end: State of theta_SD.
         segments: P. Default: 15 (the paper's).
-        loss: As in :func:`fisher_geodesic`. Default: ``"cross_entropy"``.
-        fisher: As in :func:`fisher_geodesic`. Default: ``"empirical"``.
-        test_features: M samples for the test error along the line. Default: none.
+        loss: As in :func:`fisher_geodesic`.
+        fisher: As in :func:`fisher_geodesic`.
+        test_features: M samples for the test error along the line.
         test_labels: M integers.
-        chunk_size: Samples at a time. Default: 1024.
+        chunk_size: Samples at a time.
 
     Returns:
         Lengths by layer (named by submodule), for all layers together, and the test errors.
@@ -146,16 +154,10 @@ def fisher_geodesic_module(
             labels out of range, values that are not finite.
     """
     _check_options(segments, loss, fisher)
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
-    training = {module: module.training for module in head.modules()}
-    head.eval()
-    try:
+    check_at_least("chunk_size", chunk_size, 1)
+    with evaluating(head):
         line = _ModuleLine(head, start, end, segments, chunk_size)
         return _measure(line, features, labels, loss, fisher, test_features, test_labels)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 class _Line(ABC):
@@ -221,8 +223,7 @@ class _StackLine(_Line):
         return self._run(x, self.segments + 1, with_tangents=False)[0]
 
     def _run(self, x: Tensor, points: int, with_tangents: bool) -> tuple[Tensor, list[Tensor]]:
-        if x.shape[1] != self.ends[0][0].shape[1]:
-            raise ValueError(f"features have {x.shape[1]} columns, but the heads take {self.ends[0][0].shape[1]}")
+        check_columns(x, self.ends[0][0].shape[1], "the heads take")
         hidden, tangents = x, list[Tensor]()
         for number, (weights, biases) in enumerate(self.ends):
             at_start, change = F.linear(hidden, weights, biases).chunk(2, dim=-1)
@@ -353,8 +354,7 @@ def _owner(parameter: str) -> str:
 
 
 def _check_options(segments: int, loss: str, fisher: str) -> None:
-    if segments < 1:
-        raise ValueError(f"segments must be at least 1, not {segments}")
+    check_at_least("segments", segments, 1)
     if loss not in ("cross_entropy", "squared"):
         raise ValueError(f"loss must be 'cross_entropy' or 'squared', not {loss!r}")
     if fisher not in ("empirical", "model"):
@@ -363,13 +363,12 @@ def _check_options(segments: int, loss: str, fisher: str) -> None:
 
 def _check_samples(line: _Line, features: Tensor, labels: Tensor, loss: Loss) -> int:
     """Refuses samples that do not fit the heads; the number of outputs."""
-    if not features.is_floating_point():
-        raise TypeError(f"features must be floating-point numbers, not {features.dtype}")
+    check_floating("features", features)
     if features.dim() < 2 or features.numel() == 0:
         raise ValueError(f"features must be a non-empty N x D matrix, but the shape is {tuple(features.shape)}")
     probe = torch.zeros_like(features[:1], device=line.device, dtype=line.dtype)
     outputs = line.logits(probe).shape[-1]
     if outputs == 1 and loss == "cross_entropy":
         raise ValueError("cross entropy needs one output per class; a single output goes with loss='squared'")
-    check_labels(labels, len(features), max(outputs, 2))
+    check_class_indices(labels, len(features), max(outputs, 2))
     return outputs

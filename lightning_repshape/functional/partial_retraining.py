@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lightning_repshape.functional.checks import check_at_least
 from lightning_repshape.functional.stacked_heads import (
     StackedHeads,
     classification_error,
@@ -20,17 +21,16 @@ from lightning_repshape.functional.stacked_heads import (
     gradient_descent,
     init_heads,
 )
-from lightning_repshape.functional.stacked_heads._inputs import (
+from lightning_repshape.functional.stacked_heads.descent import even_share, prefers_gram
+from lightning_repshape.functional.stacked_heads.heads import redraw_heads
+from lightning_repshape.functional.stacked_heads.inputs import (
     Form,
     Loss,
     as_solver_dtype,
-    check_at_least,
     check_shapes,
     check_values,
     full_precision,
 )
-from lightning_repshape.functional.stacked_heads.descent import even_share, prefers_gram
-from lightning_repshape.functional.stacked_heads.heads import redraw_heads
 from lightning_repshape.seeding import generator, key_to_seed
 
 PAPER_REPEATS: Mapping[int, int] = {50_000: 1, 10_000: 5, 1_000: 15, 100: 50, 10: 150}

@@ -5,15 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional._numerics import (
-    check_features,
-    chunks,
-    eigvalsh,
-    leading_eigenvectors,
-    orient,
-    rounding,
-)
+from lightning_repshape.functional.checks import check_columns, check_features
 from lightning_repshape.functional.discriminant import ClassVsRestLDA
+from lightning_repshape.functional.numerics import chunks, eigvalsh, leading_eigenvectors, orient, rounding
 from lightning_repshape.functional.scatter import ScatterState, centered_columns, centered_gram, scatter_state
 
 
@@ -48,10 +42,7 @@ class Projection(NamedTuple):
             ValueError: Another number of features, or values that are not finite.
         """
         check_features(features)
-        if features.shape[1] != self.components.shape[1]:
-            raise ValueError(
-                f"features have {features.shape[1]} columns, but the components have {self.components.shape[1]}"
-            )
+        check_columns(features, self.components.shape[1], "the components have")
         parts = chunks(features, self.normalized, self.components.device)
         return torch.cat([(chunk - self.mean) @ self.components.T for _, chunk in parts])
 
@@ -64,8 +55,8 @@ def pca(features: Tensor, k: int = 2, normalize: bool = False) -> Projection:
 
     Args:
         features: N x D.
-        k: How many, 2 or 3 for a plot. Default: 2.
-        normalize: Scale every row to unit length first. Default: False.
+        k: How many, 2 or 3 for a plot.
+        normalize: Scale every row to unit length first.
 
     Returns:
         Components, mean and explained variance.
@@ -99,7 +90,7 @@ def pca_from_scatter(state: ScatterState, k: int = 2) -> Projection:
 
     Args:
         state: Counts, sums and scatter.
-        k: How many. Default: 2.
+        k: How many.
 
     Returns:
         Components, mean and explained variance.
@@ -154,8 +145,8 @@ def effective_rank(features: Tensor, center: bool = True, normalize: bool = Fals
 
     Args:
         features: N x D.
-        center: Take the mean away first, so that only spread counts. Default: True.
-        normalize: Scale every row to unit length first. Default: False.
+        center: Take the mean away first, so that only spread counts.
+        normalize: Scale every row to unit length first.
 
     Returns:
         The effective rank.
@@ -175,7 +166,7 @@ def effective_rank_from_scatter(state: ScatterState, center: bool = True) -> flo
 
     Args:
         state: Counts, sums and scatter.
-        center: Take the mean away first. Default: True.
+        center: Take the mean away first.
 
     Returns:
         The effective rank.

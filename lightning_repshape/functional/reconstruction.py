@@ -10,6 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_repshape.functional.checks import (
+    check_columns,
+    check_floating,
+    check_integers,
+    check_matrix,
+    check_sizes,
+)
+from lightning_repshape.functional.numerics import at_least_float32
+
 
 def weight_separability(weight: Tensor, normalize: bool = False) -> Tensor:
     r"""How far the class vectors are from orthonormal: e(W) = 1/K \|W^T W - I\|_F^2 (Eq. 6).
@@ -20,7 +29,7 @@ def weight_separability(weight: Tensor, normalize: bool = False) -> Tensor:
     Args:
         weight: K x D, one class vector a row, as in ``nn.Linear`` (the paper's W has them as columns).
         normalize: Scale every class vector to unit length first, so that only angles count: the mean over classes of
-            the sum of squared cosines with all others. A class vector of zeros stays zero and counts 1. Default: False.
+            the sum of squared cosines with all others. A class vector of zeros stays zero and counts 1.
 
     Returns:
         A scalar of the weight's dtype (float32 for half precision).
@@ -29,8 +38,8 @@ def weight_separability(weight: Tensor, normalize: bool = False) -> Tensor:
         TypeError: ``weight`` is not a floating-point tensor.
         ValueError: ``weight`` is not a non-empty matrix.
     """
-    _check_weight(weight)
-    weight = _at_least_float32(weight)
+    check_matrix("weight", weight, "K x D")
+    weight = at_least_float32(weight)
     with torch.autocast(weight.device.type, enabled=False):
         if normalize:
             weight = F.normalize(weight, dim=1)
@@ -64,8 +73,7 @@ def feed_backward_loss(
         y: N labels, integers in 0 .. K - 1.
         temperature: Features and class vectors are divided by it before the softmax. Default: 1 (the paper's).
         stop_gradient: ``"features"`` lets the loss move the weights alone, ``"weight"`` the features alone.
-            Default: ``"none"``.
-        reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for N values. Default: ``"mean"``.
+        reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for N values.
 
     Returns:
         A scalar, or N values; never below zero but for rounding.
@@ -74,15 +82,12 @@ def feed_backward_loss(
         TypeError: Features or weight are not floating-point, or labels not integers.
         ValueError: Shapes that do not fit, a temperature that is not positive, an unknown option.
     """
-    _check_weight(weight)
-    if not features.is_floating_point():
-        raise TypeError(f"features must be floating-point numbers, not {features.dtype}")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise TypeError(f"labels must be integers, not {y.dtype}")
+    check_matrix("weight", weight, "K x D")
+    check_floating("features", features)
+    check_integers("labels", y)
     if features.dim() != 2 or y.shape != features.shape[:1]:
         raise ValueError(f"features must be N x D and labels N, but they are {tuple(features.shape)}, {tuple(y.shape)}")
-    if features.shape[1] != weight.shape[1]:
-        raise ValueError(f"features have {features.shape[1]} columns, but the class vectors have {weight.shape[1]}")
+    check_columns(features, weight.shape[1], "the class vectors have")
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
     if stop_gradient not in ("none", "features", "weight"):
@@ -90,7 +95,7 @@ def feed_backward_loss(
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
 
-    features, weight, y = _at_least_float32(features), _at_least_float32(weight), y.long()
+    features, weight, y = at_least_float32(features), at_least_float32(weight), y.long()
     features = features.detach() if stop_gradient == "features" else features
     weight = weight.detach() if stop_gradient == "weight" else weight
     log_p = F.log_softmax(features / temperature, dim=1)
@@ -119,7 +124,7 @@ def orthonormal_class_vectors(num_classes: int, num_features: int, generator: to
     Raises:
         ValueError: Fewer features than classes, or a number below 1.
     """
-    _check_sizes(num_classes, num_features)
+    check_sizes(num_classes, num_features)
     if num_features < num_classes:
         raise ValueError(f"{num_classes} class vectors cannot be orthonormal in {num_features} features")
     numbers = 2 * torch.rand(num_features, num_classes, generator=generator, dtype=torch.float64) - 1
@@ -138,7 +143,7 @@ def dependent_class_vectors(
     Args:
         num_classes: K.
         num_features: D.
-        rank: Rank of the matrix, below K and at most D. Default: 2.
+        rank: Rank of the matrix, below K and at most D.
         generator: Where the numbers, from U(-1, 1), come from. Default: PyTorch's global one.
 
     Returns:
@@ -147,7 +152,7 @@ def dependent_class_vectors(
     Raises:
         ValueError: A rank out of range, or a number below 1.
     """
-    _check_sizes(num_classes, num_features)
+    check_sizes(num_classes, num_features)
     if not 1 <= rank < num_classes or rank > num_features:
         raise ValueError(
             f"rank must be at least 1, below the {num_classes} classes and at most the {num_features} features, not "
@@ -157,19 +162,3 @@ def dependent_class_vectors(
     mixtures = 2 * torch.rand(num_classes, rank, generator=generator, dtype=torch.float64) - 1
     vectors: Tensor = F.normalize(mixtures, dim=1) @ directions.T
     return vectors.float()
-
-
-def _check_sizes(num_classes: int, num_features: int) -> None:
-    if num_classes < 1 or num_features < 1:
-        raise ValueError(f"numbers of classes and features must be at least 1, not {num_classes} and {num_features}")
-
-
-def _check_weight(weight: Tensor) -> None:
-    if not weight.is_floating_point():
-        raise TypeError(f"weight must be floating-point numbers, not {weight.dtype}")
-    if weight.dim() != 2 or weight.numel() == 0:
-        raise ValueError(f"weight must be a non-empty K x D matrix, but the shape is {tuple(weight.shape)}")
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

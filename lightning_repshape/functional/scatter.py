@@ -6,16 +6,21 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional._numerics import (
-    CHUNK_ELEMENTS,
+from lightning_repshape.functional.checks import (
+    check_at_least,
+    check_class_indices,
+    check_columns,
     check_features,
-    check_labels,
+    check_num_classes,
+)
+from lightning_repshape.functional.class_statistics import class_counts
+from lightning_repshape.functional.numerics import (
+    CHUNK_ELEMENTS,
     chunks,
     float64_device,
     full_precision,
     sums_by_class,
 )
-from lightning_repshape.functional.class_statistics import check_num_classes, class_counts
 
 # Columns of a block of the scatter matrix. Blocks below the diagonal are never computed: little more than half the
 # multiplications of X^T X are left, so that products in float64 cost what one float32 X^T X does.
@@ -33,7 +38,7 @@ class ScatterState:
     Args:
         num_features: D.
         num_classes: K. Default: 1 (labels are not needed then).
-        normalize: Divide every row by its length first. Default: False.
+        normalize: Divide every row by its length first.
         device: Where the state lives; chunks move there. Default: where the first rows are.
 
     Attributes:
@@ -43,7 +48,7 @@ class ScatterState:
         outer: Sum of the shifted rows' outer products, D x D; only its upper triangle has a meaning.
 
     Raises:
-        ValueError: Fewer than one feature or class.
+        ValueError: Fewer than one feature or class; later, where a mean or scatter is asked for and no row was seen.
     """
 
     _products = torch.float64
@@ -56,9 +61,7 @@ class ScatterState:
         normalize: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
-        """Starts without rows."""
-        if num_features < 1:
-            raise ValueError(f"num_features must be at least 1, not {num_features}")
+        check_at_least("num_features", num_features, 1)
         check_num_classes(num_classes)
         self.num_features = num_features
         self.num_classes = num_classes
@@ -71,40 +74,33 @@ class ScatterState:
         self.outer = torch.zeros(num_features if home else 0, num_features, dtype=torch.float64, device=home)
 
     def update(self, features: Tensor, labels: Tensor | None = None) -> Self:
-        """Adds rows.
+        """Adds rows; returns itself.
 
         Args:
             features: N x D.
             labels: N integers in 0 .. K - 1. Default: all 0, which only a state of one class takes.
-
-        Returns:
-            This state.
 
         Raises:
             TypeError: Features are not floating-point, or labels not integers.
             ValueError: Shapes that do not fit, labels out of range, values that are not finite.
         """
         check_features(features)
-        if features.shape[1] != self.num_features:
-            raise ValueError(f"features have {features.shape[1]} columns, but the state has {self.num_features}")
+        check_columns(features, self.num_features, "the state has")
         if labels is None:
             if self.num_classes != 1:
                 raise ValueError(f"a state of {self.num_classes} classes needs labels")
             labels = torch.zeros(features.shape[0], dtype=torch.int64, device=features.device)
-        check_labels(labels, features.shape[0], self.num_classes)
+        check_class_indices(labels, features.shape[0], self.num_classes)
         self._place(float64_device(features.device))
         with full_precision(self.counts.device):
             self._add(features, labels.to(self.counts.device, torch.int64))
         return self
 
     def merge(self, other: Self) -> Self:
-        """Adds another state's rows to this one; the other stays as it is.
+        """Adds another state's rows to this one, which is returned; the other stays as it is.
 
         Args:
             other: A state of the same features, classes and normalisation.
-
-        Returns:
-            This state.
 
         Raises:
             ValueError: The states do not belong together.
@@ -124,13 +120,10 @@ class ScatterState:
         return self
 
     def about(self, shift: Tensor) -> Self:
-        """Expresses the sums and the scatter about another point; the rows they stand for do not change.
+        """Expresses the sums and the scatter about another point; the rows do not change. Returns itself.
 
         Args:
             shift: D numbers, such as zeros or the mean over all processes.
-
-        Returns:
-            This state.
 
         Raises:
             ValueError: Another number of features.
@@ -151,27 +144,15 @@ class ScatterState:
         return int(self.counts.sum())
 
     def mean(self) -> Tensor:
-        """The mean of all rows, D.
-
-        Raises:
-            ValueError: No row was seen.
-        """
+        """The mean of all rows, D."""
         return self._seen() + self.sums.sum(dim=0) / self.total
 
     def class_means(self) -> Tensor:
-        """The mean of each class, K x D; NaN for classes that were not seen.
-
-        Raises:
-            ValueError: No row was seen.
-        """
+        """The mean of each class, K x D; NaN for classes that were not seen."""
         return self._seen() + self.sums / self.counts.unsqueeze(1)
 
     def total_scatter(self) -> Tensor:
-        """The scatter about the mean, D x D: the sum of (x - mean)(x - mean)^T, not divided by the number of rows.
-
-        Raises:
-            ValueError: No row was seen.
-        """
+        """The scatter about the mean, D x D: the sum of (x - mean)(x - mean)^T, not divided by the number of rows."""
         self._seen()
         total = self.sums.sum(dim=0)
         scatter = self.outer.clone().addr_(total, total, alpha=-1 / self.total)
@@ -181,11 +162,7 @@ class ScatterState:
         return scatter
 
     def constant_features(self) -> Tensor:
-        """Which features never change, D booleans, dead units for example: they vary by no more than rounding.
-
-        Raises:
-            ValueError: No row was seen.
-        """
+        """Which features never change, D booleans, dead units for example: they vary by no more than rounding."""
         shift, total, eps = self._seen(), self.sums.sum(dim=0), torch.finfo(torch.float64).eps
         squares = self.outer.diagonal()
         spread = squares - total.square() / self.total
@@ -239,11 +216,8 @@ def scatter_state(
     Args:
         features: N x D.
         labels: N integers in 0 .. K - 1. Default: none, for analyses that ask for no labels.
-        num_classes: K. Default: 1.
-        normalize: Divide every row by its length first. Default: False.
-
-    Returns:
-        The state.
+        num_classes: K.
+        normalize: Divide every row by its length first.
 
     Raises:
         TypeError: Features are not floating-point, or labels not integers.
@@ -272,7 +246,7 @@ def centered_columns(features: Tensor, normalize: bool = False) -> Iterator[Cent
 
     Args:
         features: N x D.
-        normalize: Divide every row by its length first. Default: False.
+        normalize: Divide every row by its length first.
 
     Yields:
         Spans of columns, in order.
@@ -300,7 +274,7 @@ def centered_gram(features: Tensor, normalize: bool = False) -> Tensor:
 
     Args:
         features: N x D.
-        normalize: Divide every row by its length first. Default: False.
+        normalize: Divide every row by its length first.
 
     Returns:
         N x N, float64.

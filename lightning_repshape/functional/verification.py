@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_repshape.functional.checks import check_floating, check_scores
+
 
 class ROCCurve(NamedTuple):
     """All operating points, from the strictest threshold to the laxest.
@@ -70,8 +72,8 @@ def pair_cosines(first: Tensor, second: Tensor) -> Tensor:
     """
     if first.ndim != 2 or first.shape != second.shape:
         raise ValueError(f"need two P x D matrices, got {tuple(first.shape)} and {tuple(second.shape)}")
-    if not first.is_floating_point() or not second.is_floating_point():
-        raise TypeError(f"features must be floating point, got {first.dtype} and {second.dtype}")
+    check_floating("features", first)
+    check_floating("features", second)
     return (F.normalize(first, dim=1) * F.normalize(second, dim=1)).sum(dim=1)
 
 
@@ -188,7 +190,7 @@ def fold_verification(
         scores: P; the higher, the more alike.
         same: P booleans, whether the pair is of one person.
         folds: P integers, the fold of each pair; at least two different ones.
-        fars: False accept rates at which true accept rates are wanted. Default: 1e-2 and 1e-3.
+        fars: False accept rates at which true accept rates are wanted.
 
     Returns:
         The figures.
@@ -240,14 +242,5 @@ def _distinct(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _checked(scores: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
-    if not scores.is_floating_point():
-        raise TypeError(f"scores must be floating point, got {scores.dtype}")
-    if same.dtype != torch.bool:
-        raise TypeError(f"same must be booleans, got {same.dtype}")
-    if scores.ndim != 1 or scores.shape != same.shape or not len(scores):
-        raise ValueError(
-            f"need P scores and P booleans, at least one, got {tuple(scores.shape)} and {tuple(same.shape)}"
-        )
-    if scores.isnan().any():
-        raise ValueError(f"{int(scores.isnan().sum())} of {len(scores)} scores are NaN")
+    check_scores(scores, same)
     return scores.detach().double().cpu(), same.cpu()

@@ -12,11 +12,6 @@ class ClassCosines(ExactSums):
 
     Cosines and sums are float64, so several processes give the result of one up to rounding in float64.
 
-    Shapes:
-        - ``features``: N x D.
-        - ``vectors``: K x D.
-        - ``target``, ``predicted``: N, integer class indices.
-
     Example:
         >>> import torch
         >>> cosines = ClassCosines()
@@ -25,20 +20,14 @@ class ClassCosines(ExactSums):
         {'cosine_own': 0.6, 'cosine_predicted': 0.8}
     """
 
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
-
     own_sum: Tensor
     predicted_sum: Tensor
     count: Tensor
 
     def __init__(self) -> None:
-        """Creates the metric with empty sums."""
         super().__init__()
-        self.add_state("own_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("predicted_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sums("own_sum", "predicted_sum")
+        self.add_sums("count", dtype=torch.int64)
 
     def update(self, features: Tensor, vectors: Tensor, target: Tensor, predicted: Tensor) -> None:
         """Adds one batch.
@@ -54,9 +43,5 @@ class ClassCosines(ExactSums):
         self.count.add_(target.shape[0])
 
     def compute(self) -> dict[str, Tensor]:
-        """The means.
-
-        Returns:
-            ``cosine_own`` and ``cosine_predicted``; NaN where nothing was added.
-        """
+        """``cosine_own`` and ``cosine_predicted``, means over samples; NaN where nothing was added."""
         return {"cosine_own": self.own_sum / self.count, "cosine_predicted": self.predicted_sum / self.count}

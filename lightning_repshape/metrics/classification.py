@@ -12,11 +12,6 @@ class ClassificationSums(ExactSums):
     One metric instead of three keeps the cost of a training step low, and sums of integers and of float64 make the
     result of several processes equal to that of one: error counts exactly, the loss up to rounding in float64.
 
-    Shapes:
-        - ``loss``: scalar, the batch's mean loss.
-        - ``logits``: N x K.
-        - ``target``: N, integer class indices.
-
     Example:
         >>> import torch
         >>> sums = ClassificationSums()
@@ -25,20 +20,14 @@ class ClassificationSums(ExactSums):
         0.25
     """
 
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
-
     loss_sum: Tensor
     errors: Tensor
     count: Tensor
 
     def __init__(self) -> None:
-        """Creates the metric with empty sums."""
         super().__init__()
-        self.add_state("loss_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("errors", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sums("loss_sum")
+        self.add_sums("errors", "count", dtype=torch.int64)
 
     def update(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
         """Adds one batch.
@@ -55,10 +44,6 @@ class ClassificationSums(ExactSums):
         self.count.add_(samples)
 
     def compute(self) -> dict[str, Tensor]:
-        """The stage's figures.
-
-        Returns:
-            ``loss`` (mean over samples), ``error`` and ``accuracy`` (fractions of one); NaN where nothing was added.
-        """
+        """``loss`` (mean over samples), ``error`` and ``accuracy`` (fractions of one); NaN where nothing was added."""
         error = self.errors.double() / self.count
         return {"loss": self.loss_sum / self.count, "error": error, "accuracy": 1 - error}

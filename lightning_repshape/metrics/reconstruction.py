@@ -9,20 +9,16 @@ from lightning_repshape.metrics.base import ExactSums
 class ReconstructionSums(ExactSums):
     """Mean loss and mean squared error of a stage from additive float64 sums, exact under several processes."""
 
-    is_differentiable = False
     higher_is_better = False
-    full_state_update = False
 
     loss_sum: Tensor
     error_sum: Tensor
     count: Tensor
 
     def __init__(self) -> None:
-        """Creates the metric with empty sums."""
         super().__init__()
-        self.add_state("loss_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("error_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sums("loss_sum", "error_sum")
+        self.add_sums("count", dtype=torch.int64)
 
     def update(self, loss: Tensor, error: Tensor, samples: int) -> None:
         """Adds one batch.
@@ -37,9 +33,5 @@ class ReconstructionSums(ExactSums):
         self.count.add_(samples)
 
     def compute(self) -> dict[str, Tensor]:
-        """The stage's figures.
-
-        Returns:
-            ``loss`` and ``mse``, means over samples; NaN where nothing was added.
-        """
+        """``loss`` and ``mse``, means over samples; NaN where nothing was added."""
         return {"loss": self.loss_sum / self.count, "mse": self.error_sum / self.count}

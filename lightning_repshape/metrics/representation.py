@@ -12,8 +12,14 @@ from lightning_repshape.functional.characteristics import (
     unit_sums,
     usable_units,
 )
-from lightning_repshape.functional.class_statistics import check_label_range, check_labels, check_num_classes
-from lightning_repshape.metrics.base import ExactSums
+from lightning_repshape.functional.checks import (
+    check_activations,
+    check_at_least,
+    check_label_range,
+    check_labels,
+    check_num_classes,
+)
+from lightning_repshape.metrics.base import ExactSums, per_column
 
 
 class RepresentationStatistics(ExactSums):
@@ -31,10 +37,6 @@ class RepresentationStatistics(ExactSums):
     - with ``characteristics=True``: the fields of :class:`lightning_repshape.functional.Characteristics` under their
       names with ``characteristics/`` in front; covariances and correlations only with ``pairs=True`` (else NaN).
 
-    Shapes:
-        - ``activations``: N x I, or N x C x H x W with C H W = I.
-        - ``labels``: N, integer class indices.
-
     Example:
         >>> statistics = RepresentationStatistics(num_classes=2, num_units=1)
         >>> statistics.update(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 0]))
@@ -42,10 +44,6 @@ class RepresentationStatistics(ExactSums):
         >>> float(statistics.compute()["classwise_variance"])
         0.5
     """
-
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
 
     samples: Tensor
     sums: Tensor
@@ -65,13 +63,12 @@ class RepresentationStatistics(ExactSums):
         Args:
             num_classes: K.
             num_units: I, after flattening.
-            characteristics: Also collect what Table 5 needs of single units, 3 K I numbers more. Default: False.
+            characteristics: Also collect what Table 5 needs of single units, 3 K I numbers more.
             pairs: Also collect what it needs of pairs of units, 6 K I^2 numbers, and spend O(N I^2): for layers of some
                 hundred units; for wider ones use the function
                 :func:`lightning_repshape.functional.representation_characteristics`. Implies ``characteristics``.
-                Default: False.
-            positive_only: The characteristics are of positive activations alone, as in the paper. Default: True.
-            shift: Taken off the activations before they are summed: a number, or (I,) numbers. Default: 0.
+            positive_only: The characteristics are of positive activations alone, as in the paper.
+            shift: Taken off the activations before they are summed: a number, or (I,) numbers.
 
         Raises:
             TypeError: If a number is of the wrong type.
@@ -79,47 +76,38 @@ class RepresentationStatistics(ExactSums):
         """
         super().__init__()
         check_num_classes(num_classes)
-        if isinstance(num_units, bool) or not isinstance(num_units, int) or num_units < 1:
-            raise ValueError(f"num_units must be a positive integer, got {num_units!r}")
+        check_at_least("num_units", num_units, 1)
         self.num_classes = num_classes
         self.num_units = num_units
         self.characteristics = characteristics or pairs
         self.pairs = pairs
         self.positive_only = positive_only
-        shifts = torch.as_tensor(shift, dtype=torch.float64)
-        if shifts.ndim and shifts.shape != (num_units,):
-            raise ValueError(f"shift must be a number or ({num_units},) numbers, got shape {tuple(shifts.shape)}")
-        self.shift = torch.nn.Buffer(shifts.expand(num_units).clone(), persistent=False)
-        zeros = torch.zeros(num_classes, num_units, dtype=torch.float64)
-        self.add_state("samples", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("sums", zeros, dist_reduce_fx="sum")
-        self.add_state("squares", zeros.clone(), dist_reduce_fx="sum")
+        self.shift = per_column(shift, num_units)
+        shape = (num_classes, num_units)
+        self.add_sums("samples", shape=shape[:1], dtype=torch.int64)
+        self.add_sums("sums", "squares", shape=shape)
         if self.characteristics:
-            for name in ("counts", "sums", "squares"):
-                self.add_state(f"unit_{name}", zeros.clone(), dist_reduce_fx="sum")
-            self.add_state("unit_low", torch.full_like(zeros[0], float("inf")), dist_reduce_fx="min")
-            self.add_state("unit_high", torch.full_like(zeros[0], -float("inf")), dist_reduce_fx="max")
-            for name in ("positive_count", "positive_sum"):
-                self.add_state(f"unit_{name}", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_sums("unit_counts", "unit_sums", "unit_squares", shape=shape)
+            infinite = torch.full((num_units,), float("inf"), dtype=torch.float64)
+            self.add_state("unit_low", infinite, dist_reduce_fx="min")
+            self.add_state("unit_high", -infinite, dist_reduce_fx="max")
+            self.add_sums("unit_positive_count", "unit_positive_sum")
         if pairs:
-            shape = (num_classes, num_units, num_units)
-            for name in PairSums._fields:
-                self.add_state(f"pair_{name}", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_sums(*(f"pair_{name}" for name in PairSums._fields), shape=(*shape, num_units))
 
     def update(self, activations: Tensor, labels: Tensor) -> None:
         """Adds one batch.
 
         Args:
-            activations: N x I, or more dimensions with I numbers a sample.
-            labels: N class indices.
+            activations: N x I, or more dimensions (N x C x H x W) with I numbers a sample.
+            labels: N integers in 0 .. K - 1.
 
         Raises:
             TypeError: If the activations are not floating point or the labels no integers.
             ValueError: If a shape does not fit, a label is out of range (checked on the CPU; an accelerator's own index
                 check reports it there) or, for the characteristics, an activation is not finite.
         """
-        if not activations.is_floating_point():
-            raise TypeError(f"activations must be floating point, got {activations.dtype}")
+        check_activations(activations)
         rows = activations.detach().flatten(1)
         if rows.shape[1] != self.num_units:
             raise ValueError(f"activations have {rows.shape[1]} units, the metric was made for {self.num_units}")
@@ -141,11 +129,7 @@ class RepresentationStatistics(ExactSums):
                     getattr(self, f"pair_{name}")[k] += values
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures of everything added.
-
-        Returns:
-            Scalars by name, see the class.
-        """
+        """The figures of everything added, by the names that the class tells."""
         total = self.samples.sum()
         if not total:
             variance = classwise = self.sums.new_full((), float("nan"))

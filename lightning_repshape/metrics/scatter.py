@@ -1,11 +1,10 @@
 """The scatter of features as an additive metric, and the LDA eigenvalues that follow from it."""
 
-import torch
 from torch import Tensor
 
 from lightning_repshape.functional.discriminant import lda_from_scatter
 from lightning_repshape.functional.scatter import ScatterState
-from lightning_repshape.metrics.base import ExactSums
+from lightning_repshape.metrics.base import ExactSums, per_column
 
 
 class ScatterMetric(ExactSums):
@@ -16,10 +15,6 @@ class ScatterMetric(ExactSums):
     features less ``shift``: where means are more than some thousand times larger than standard deviations, give a
     rough mean, the same in all processes. Memory: 8 D^2 bytes.
 
-    Shapes:
-        - ``features``: N x D.
-        - ``labels``: N, integer class indices.
-
     Example:
         >>> scatter = ScatterMetric(num_classes=2, num_features=1)
         >>> scatter.update(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 0]))
@@ -27,10 +22,6 @@ class ScatterMetric(ExactSums):
         >>> scatter.compute().total_scatter()
         tensor([[8.]], dtype=torch.float64)
     """
-
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
 
     counts: Tensor
     sums: Tensor
@@ -44,8 +35,8 @@ class ScatterMetric(ExactSums):
         Args:
             num_classes: K.
             num_features: D.
-            normalize: Scale every feature vector to unit length first. Default: False.
-            shift: Taken off the features before they are summed: a number, or (D,) numbers. Default: 0.
+            normalize: Scale every feature vector to unit length first.
+            shift: Taken off the features before they are summed: a number, or (D,) numbers.
 
         Raises:
             TypeError: If a number is of the wrong type.
@@ -56,10 +47,7 @@ class ScatterMetric(ExactSums):
         self.num_classes = num_classes
         self.num_features = num_features
         self.normalize = normalize
-        shifts = torch.as_tensor(shift, dtype=torch.float64)
-        if shifts.ndim and shifts.shape != (num_features,):
-            raise ValueError(f"shift must be a number or ({num_features},) numbers, got shape {tuple(shifts.shape)}")
-        self.shift = torch.nn.Buffer(shifts.expand(num_features).clone(), persistent=False)
+        self.shift = per_column(shift, num_features)
         self.add_state("counts", empty.counts, dist_reduce_fx="sum")
         self.add_state("sums", empty.sums, dist_reduce_fx="sum")
         self.add_state("outer", empty.outer, dist_reduce_fx="sum")
@@ -78,21 +66,13 @@ class ScatterMetric(ExactSums):
         self.state().update(features.to(self.counts.device), labels)
 
     def state(self) -> ScatterState:
-        """The sums as a state of the function's kind, which shares their memory.
-
-        Returns:
-            The state.
-        """
+        """The sums as a state of the function's kind, which shares their memory."""
         state = ScatterState(self.num_features, self.num_classes, normalize=self.normalize).about(self.shift)
         state.counts, state.sums, state.outer = self.counts, self.sums, self.outer
         return state
 
     def compute(self) -> ScatterState:
-        """The state of everything added.
-
-        Returns:
-            Counts, sums and scatter.
-        """
+        """Counts, sums and scatter of everything added."""
         return self.state()
 
 
@@ -100,10 +80,6 @@ class LDAEigenvalueMetric(ScatterMetric):
     """The eigenvalue of every class against the rest (FOCA, section 4.3), from any number of batches and processes.
 
     ``compute()`` gives K eigenvalues: infinite for a class without spread along its axis, NaN for one without samples.
-
-    Shapes:
-        - ``features``: N x D.
-        - ``labels``: N, integer class indices.
 
     Example:
         >>> metric = LDAEigenvalueMetric(num_classes=2, num_features=1)
@@ -113,10 +89,7 @@ class LDAEigenvalueMetric(ScatterMetric):
     """
 
     def compute(self) -> Tensor:  # type: ignore[override]
-        """The eigenvalues of everything added.
-
-        Returns:
-            K eigenvalues, float64.
+        """The K eigenvalues of everything added, float64.
 
         Raises:
             ValueError: If fewer than two classes have samples, or no feature changes.

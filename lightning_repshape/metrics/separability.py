@@ -38,9 +38,6 @@ class WeightSeparabilityMetric(ExactSums):
     The paper defines e(W) for more features than classes. Where there are not, a warning says so once, and the value
     is computed all the same: with K > D it cannot be below 1 - D/K.
 
-    Shapes:
-        - ``weight``: K x D, a class vector a row, as in ``nn.Linear``.
-
     Example:
         >>> separability = WeightSeparabilityMetric()
         >>> separability.update(torch.eye(3, 5))
@@ -48,27 +45,23 @@ class WeightSeparabilityMetric(ExactSums):
         0.0
     """
 
-    is_differentiable = False
     higher_is_better = False
-    full_state_update = False
 
     raw: Tensor
     unit: Tensor
     updates: Tensor
 
     def __init__(self) -> None:
-        """Creates the metric with empty sums."""
         super().__init__()
-        self.add_state("raw", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("unit", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("updates", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sums("raw", "unit")
+        self.add_sums("updates", dtype=torch.int64)
         self._said = False
 
     def update(self, weight: Tensor) -> None:
         """Adds a weight.
 
         Args:
-            weight: K x D.
+            weight: K x D, a class vector a row, as in ``nn.Linear``.
 
         Raises:
             TypeError: If the weight is not floating-point.
@@ -85,9 +78,5 @@ class WeightSeparabilityMetric(ExactSums):
         self.updates += 1
 
     def compute(self) -> dict[str, Tensor]:
-        """The means over all updates.
-
-        Returns:
-            ``raw`` and ``unit``.
-        """
+        """``raw`` and ``unit``, means over all updates."""
         return {"raw": self.raw / self.updates, "unit": self.unit / self.updates}

@@ -17,12 +17,6 @@ class VerificationMetric(ExactSums):
     The scores are gathered, so the result of several processes is that of one, whatever each of them has seen. With
     ``index`` a pair that was seen twice (samplers repeat some to give every process equally many) counts once.
 
-    Shapes:
-        - ``scores``: P, the higher, the more alike.
-        - ``same``: P booleans.
-        - ``folds``: P integers.
-        - ``index``: P integers, the pairs' numbers.
-
     Example:
         >>> metric = VerificationMetric()
         >>> same = torch.tensor([True, False, True, False])
@@ -31,9 +25,7 @@ class VerificationMetric(ExactSums):
         1.0
     """
 
-    is_differentiable = False
     higher_is_better = True
-    full_state_update = False
 
     rows: list[Tensor]
 
@@ -41,7 +33,7 @@ class VerificationMetric(ExactSums):
         """Creates the metric.
 
         Args:
-            fars: False accept rates at which true accept rates are wanted. Default: 1e-2 and 1e-3.
+            fars: False accept rates at which true accept rates are wanted.
         """
         super().__init__()
         self.fars = tuple(fars)
@@ -53,7 +45,7 @@ class VerificationMetric(ExactSums):
         """Adds pairs.
 
         Args:
-            scores: P.
+            scores: P; the higher, the more alike.
             same: P booleans.
             folds: P integers.
             index: P numbers of the pairs, not negative; give it in all calls or in none. Default: none, every pair
@@ -73,9 +65,6 @@ class VerificationMetric(ExactSums):
     def compute(self) -> VerificationResult:
         """The figures of all pairs.
 
-        Returns:
-            See :class:`lightning_repshape.functional.verification.VerificationResult`.
-
         Raises:
             ValueError: There are too few pairs or folds, or a score is NaN.
         """
@@ -94,20 +83,12 @@ class PairFeatures(ExactSums):
     length first. States are sums, so any split of the images over batches and processes gives the same; an image that
     was seen twice changes nothing where items are single images (their mean is the same), and counts twice in a video.
 
-    Shapes:
-        - ``features``: N x D.
-        - ``items``: N integers, which item each image belongs to.
-
     Example:
         >>> pairs = PairFeatures(num_items=2, num_features=2)
         >>> pairs.update(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 1]))
         >>> pairs.scores(torch.tensor([0]), torch.tensor([1]))[0]
         tensor([0.], dtype=torch.float64)
     """
-
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
 
     sums: Tensor
     counts: Tensor
@@ -125,8 +106,8 @@ class PairFeatures(ExactSums):
         super().__init__()
         if num_items < 1 or num_features < 1:
             raise ValueError(f"num_items and num_features must be at least 1, got {num_items} and {num_features}")
-        self.add_state("sums", torch.zeros(num_items, num_features, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("counts", torch.zeros(num_items, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_sums("sums", shape=(num_items, num_features))
+        self.add_sums("counts", shape=(num_items,), dtype=torch.int64)
 
     def update(self, features: Tensor, items: Tensor) -> None:
         """Adds images.

@@ -14,6 +14,7 @@ from lightning_repshape.data.faces.pairs import FaceVerificationDataModule, Pair
 from lightning_repshape.errors import DivergenceError
 from lightning_repshape.functional.verification import VerificationResult, fold_verification
 from lightning_repshape.heads import LinearHead
+from lightning_repshape.layers import evaluating
 from lightning_repshape.losses import LossCallable
 from lightning_repshape.metrics.verification import PairFeatures
 from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, HeadCallable
@@ -254,10 +255,8 @@ def verify_pairs(
     """
     backbone = model.backbone if isinstance(model, ClassifierModule) else model
     loaders = data.pair_loaders(stage)
-    training = backbone.training
-    backbone.eval()
     results = {}
-    try:
+    with evaluating(backbone):
         for pairs, loader in zip(data.pair_sets(stage), loaders, strict=True):
             collected: PairFeatures | None = None
             for batch in loader:
@@ -270,8 +269,6 @@ def verify_pairs(
             result = None if collected is None else score_pairs(pairs, collected, fars)
             if result is not None:
                 results[pairs.name] = result
-    finally:
-        backbone.train(training)
     return results
 
 

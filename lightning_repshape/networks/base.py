@@ -20,10 +20,6 @@ class Backbone(NamedActivations):
         num_features: Width of the features.
         stages: The modules by name, in forward order; the last one returns N x ``num_features``.
 
-    Attributes:
-        input_shape: As given.
-        num_features: As given.
-
     Example:
         >>> import torch
         >>> from torch import nn

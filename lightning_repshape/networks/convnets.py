@@ -32,16 +32,14 @@ class ConvNet(Backbone):
 
     Args:
         input_shape: (channels, height, width), at least 8 x 8 pixels with ``same`` padding, 24 x 24 with ``valid``.
-        width: Units of ``fc``; the paper's scenarios have 32, 128 and 512. Default: 128.
+        width: Units of ``fc``; the paper's scenarios have 32, 128 and 512.
         padding: ``same`` keeps the size of the map in a convolution, ``valid`` takes 2 pixels off. Not published.
-            Default: ``same``.
-        dropout: Share of the activations set to zero in training. Default: 0.
-        batch_norm: Whether layers are batch-normalised before ReLU. Default: False.
+        dropout: Share of the activations set to zero in training.
+        batch_norm: Whether layers are batch-normalised before ReLU.
         init: ``glorot`` (the paper), ``he`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
         dropout_layers: Behind which layers ``dropout`` stands: ``last``, behind ``fc``, or behind ``all`` convolutions
-            as well. Default: ``last``.
-        batch_norm_layers: Which layers ``batch_norm`` normalises: ``all``, or the ``last`` one, ``fc``. Default:
-            ``all``.
+            as well.
+        batch_norm_layers: Which layers ``batch_norm`` normalises: ``all``, or the ``last`` one, ``fc``.
 
     Raises:
         ConfigError: If the image is too small or an argument out of its range.
@@ -93,9 +91,9 @@ class LeNet(Backbone):
 
     Args:
         input_shape: (channels, height, width), at least 16 x 16 pixels.
-        width: Units of ``fc``. Default: 500.
-        activate_features: Whether ``fc`` has a ReLU; False leaves the features linear. Default: True.
-        batch_norm: Whether all layers are batch-normalised before ReLU. Default: False.
+        width: Units of ``fc``.
+        activate_features: Whether ``fc`` has a ReLU; False leaves the features linear.
+        batch_norm: Whether all layers are batch-normalised before ReLU.
         init: ``he``, ``glorot`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
 
     Raises:
@@ -139,9 +137,9 @@ class FOCANet(Backbone):
 
     Args:
         input_shape: (channels, height, width), at least 8 x 8 pixels.
-        widths: Filters before the first, second and third pool. Default: (64, 128, 256).
-        depth: Convolutions before each pool. Default: 2.
-        batch_norm: Whether convolutions are batch-normalised before ReLU: FOCA's baseline "Batch Norm". Default: False.
+        widths: Filters before the first, second and third pool.
+        depth: Convolutions before each pool.
+        batch_norm: Whether convolutions are batch-normalised before ReLU: FOCA's baseline "Batch Norm".
         init: ``he``, ``glorot`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
 
     Raises:

@@ -45,9 +45,8 @@ class DenseNet40(Backbone):
 
     Args:
         input_shape: (channels, height, width), at least 4 x 4 pixels; any size above.
-        growth: k, the channels that each layer appends. Default: 12.
+        growth: k, the channels that each layer appends.
         dropout: Share of the appended values set to zero in training; the paper has 0.2 without augmentation.
-            Default: 0.
         init: ``he``, ``glorot`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
 
     Raises:

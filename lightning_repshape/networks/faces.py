@@ -33,7 +33,7 @@ class LocallyConnected2d(nn.Module):
         kernel: Height and width of the filters.
         height: Rows of the input.
         width: Columns of the input.
-        stride: Step between places. Default: 1.
+        stride: Step between places.
 
     Raises:
         ConfigError: The input is smaller than the filters.
@@ -73,8 +73,8 @@ class DeepFace(Backbone):
 
     Args:
         input_shape: (channels, height, width), at least 72 x 72 pixels.
-        width: Units of ``fc7``. Default: 4096.
-        filters: Filters of the five layers before it. Default: (32, 16, 16, 16, 16).
+        width: Units of ``fc7``.
+        filters: Filters of the five layers before it.
         dropout: Share of ``fc7`` set to zero in training. Default: 0.5; the paper has dropout there, and no number.
 
     Raises:
@@ -128,8 +128,8 @@ class DeepID2Plus(Backbone):
 
     Args:
         input_shape: (channels, height, width), at least 32 x 32 pixels.
-        width: Number of features. Default: 512.
-        filters: Filters of each convolution. Default: 128.
+        width: Number of features.
+        filters: Filters of each convolution.
 
     Raises:
         ConfigError: If the image is too small or an argument out of its range.
@@ -178,9 +178,9 @@ class InceptionResNetV1(Backbone):
 
     Args:
         input_shape: (channels, height, width), at least 80 x 80 pixels.
-        width: Number of features. Default: 512.
-        width_multiplier: Factor on the filters of all layers. Default: 1.
-        dropout: Share of the pooled values set to zero in training. Default: 0.2.
+        width: Number of features.
+        width_multiplier: Factor on the filters of all layers.
+        dropout: Share of the pooled values set to zero in training.
 
     Raises:
         ConfigError: If the image is too small or an argument out of its range.
@@ -255,8 +255,8 @@ class FaceResNet(Backbone):
 
     Args:
         input_shape: (channels, height, width), at least 16 x 16 pixels.
-        width: Number of features. Default: 512.
-        filters: Filters of the first stage; each following one has twice as many. Default: 64.
+        width: Number of features.
+        filters: Filters of the first stage; each following one has twice as many.
         units: Residual units of the stages. Default: (1, 2, 4, 1), 20 layers.
         batch_norm: Whether to normalise after every convolution, and the features (Deng et al. 2018 do). Default:
             False, as published.
@@ -304,10 +304,10 @@ class DDRL(Backbone):
 
     Args:
         input_shape: (channels, height, width), at least 16 x 16 pixels.
-        width: Number of features. Default: 512.
-        filters: Filters of ``conv1``; the following stages have 2, 4, 8 and 16 times as many. Default: 32.
-        units: Residual units of the stages. Default: (1, 2, 5, 3).
-        batch_norm: Whether to normalise after every convolution, and the features. Default: False.
+        width: Number of features.
+        filters: Filters of ``conv1``; the following stages have 2, 4, 8 and 16 times as many.
+        units: Residual units of the stages.
+        batch_norm: Whether to normalise after every convolution, and the features.
 
     Raises:
         ConfigError: If the image is too small or an argument out of its range.

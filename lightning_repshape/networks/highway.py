@@ -58,10 +58,10 @@ class Highway(Backbone):
 
     Args:
         input_shape: (channels, height, width), at least 4 x 4 pixels; any size above.
-        width: Filters of all layers. Default: 256.
-        depth: Layers with ``conv1`` and a linear head, at least 5. Default: 12.
-        gate_bias: Initial bias of the transform gates. Default: -2.
-        batch_norm: Whether convolutions are batch-normalised. Published networks are not. Default: False.
+        width: Filters of all layers.
+        depth: Layers with ``conv1`` and a linear head, at least 5.
+        gate_bias: Initial bias of the transform gates.
+        batch_norm: Whether convolutions are batch-normalised. Published networks are not.
         init: ``he``, ``glorot`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
 
     Raises:

@@ -28,15 +28,15 @@ class MLP(Backbone):
 
     Args:
         input_shape: Shape of one input; any number of dimensions.
-        widths: Units of the layers. Default: five times 100.
+        widths: Units of the layers.
         activation: The non-linearity. FOCA's Proposition 3.2 wants a strictly monotone one: ``sigmoid`` and
-            ``softplus`` are positive as well. Default: ``relu``.
-        activate_features: Whether the last layer is activated, too; False leaves the features linear. Default: True.
-        dropout: Share of the activations set to zero in training. Default: 0.
-        batch_norm: Whether layers are batch-normalised before the activation. Default: False.
+            ``softplus`` are positive as well.
+        activate_features: Whether the last layer is activated, too; False leaves the features linear.
+        dropout: Share of the activations set to zero in training.
+        batch_norm: Whether layers are batch-normalised before the activation.
         init: ``glorot`` (the paper), ``he`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
-        dropout_layers: Behind which layers ``dropout`` stands: ``all`` of them, or the ``last`` one. Default: ``all``.
-        batch_norm_layers: Which layers ``batch_norm`` normalises, likewise. Default: ``all``.
+        dropout_layers: Behind which layers ``dropout`` stands: ``all`` of them, or the ``last`` one.
+        batch_norm_layers: Which layers ``batch_norm`` normalises, likewise.
 
     Raises:
         ConfigError: If an argument is out of its range.

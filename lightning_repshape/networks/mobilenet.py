@@ -55,9 +55,9 @@ class MobileNetV2(Backbone):
         input_shape: (channels, height, width); any size.
         stem: ``small``: ``conv1`` and ``stage2`` with stride 1, for 32 pixels; ``medium``: ``stage2`` alone with stride
             1, for 64 and 96; ``large``: both with stride 2, as for ImageNet. ``auto`` chooses by the shorter side:
-            below 48 pixels small, below 128 medium. Default: ``auto``.
+            below 48 pixels small, below 128 medium.
         width_multiplier: Factor on all filters (but never fewer than 1280 in ``conv2``), rounded to multiples of 8 as
-            in the paper's code. Default: 1.
+            in the paper's code.
 
     Raises:
         ConfigError: If the shape is no image or an argument out of its range.

@@ -27,9 +27,9 @@ class NiN(Backbone):
 
     Args:
         input_shape: (channels, height, width), at least 8 x 8 pixels; any size above.
-        layout: ``twelve`` or ``nine``. Default: ``twelve``.
-        dropout: Share of the values set to zero after each pool in training; Lin's has 0.5. Default: 0.5.
-        batch_norm: Whether convolutions are batch-normalised before ReLU. Lin's is not. Default: False.
+        layout: ``twelve`` or ``nine``.
+        dropout: Share of the values set to zero after each pool in training; Lin's has 0.5.
+        batch_norm: Whether convolutions are batch-normalised before ReLU. Lin's is not.
         init: ``he``, ``glorot`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
 
     Raises:

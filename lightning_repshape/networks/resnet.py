@@ -119,8 +119,8 @@ class ResNet18(Backbone):
         input_shape: (channels, height, width); any size.
         stem: ``small``: 3 x 3 convolution with stride 1, for 32 pixels; ``medium``: the same with stride 2, for 64 and
             96; ``large``: 7 x 7 with stride 2 and a 3 x 3 max pool with stride 2, as for ImageNet. ``auto`` chooses by
-            the shorter side: below 48 pixels small, below 128 medium. Default: ``auto``.
-        width: Filters of ``layer1``; the following layers have 2, 4 and 8 times as many. Default: 64.
+            the shorter side: below 48 pixels small, below 128 medium.
+        width: Filters of ``layer1``; the following layers have 2, 4 and 8 times as many.
 
     Raises:
         ConfigError: If the shape is no image or an argument out of its range.
@@ -157,8 +157,8 @@ class PreActResNet18(Backbone):
 
     Args:
         input_shape: (channels, height, width); any size.
-        stem: As in :class:`ResNet18`. Default: ``auto``.
-        width: Filters of ``layer1``; the following layers have 2, 4 and 8 times as many. Default: 64.
+        stem: As in :class:`ResNet18`.
+        width: Filters of ``layer1``; the following layers have 2, 4 and 8 times as many.
 
     Raises:
         ConfigError: If the shape is no image or an argument out of its range.
@@ -218,8 +218,8 @@ class ResNet32(_CIFARResNet):
     Args:
         input_shape: (channels, height, width); any size.
         shortcut: ``A``, as published: identity with zeros for the new channels; ``B``: 1 x 1 convolution where the
-            shape changes. Default: ``A``.
-        width: Filters of ``layer1``. Default: 16.
+            shape changes.
+        width: Filters of ``layer1``.
 
     Raises:
         ConfigError: If the shape is no image or an argument out of its range.
@@ -237,8 +237,8 @@ class ResNet110(_CIFARResNet):
     Args:
         input_shape: (channels, height, width); any size.
         shortcut: ``A``, as published: identity with zeros for the new channels; ``B``: 1 x 1 convolution where the
-            shape changes. Default: ``A``.
-        width: Filters of ``layer1``. Default: 16.
+            shape changes.
+        width: Filters of ``layer1``.
 
     Raises:
         ConfigError: If the shape is no image or an argument out of its range.

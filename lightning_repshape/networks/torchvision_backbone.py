@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.layers import Tap, check_choice
+from lightning_repshape.layers import Tap, check_choice, evaluating
 from lightning_repshape.networks.base import Backbone, check_image_shape, describe
 
 # families whose first convolution can do without its stride, and what else of their stem shrinks the image
@@ -35,14 +35,13 @@ class TorchvisionBackbone(Backbone):
 
     Args:
         input_shape: (channels, height, width).
-        name: The model's name, as in ``torchvision.models.list_models()``. Default: ``resnet18``.
+        name: The model's name, as in ``torchvision.models.list_models()``.
         weights: Name of pretrained weights, such as ``DEFAULT`` or ``IMAGENET1K_V1``, which torchvision downloads; None
-            starts from random numbers. Default: None.
+            starts from random numbers.
         stem: ``small``: a first convolution of at most 3 x 3 with stride 1, and no pooling after it, for images of
             about 32 pixels (ResNet, ResNeXt, ShuffleNet, DenseNet, EfficientNet, MNASNet, MobileNet, RegNet families);
             a convolution replaced for it starts from random numbers. ``keep``: as torchvision has it. ``auto``: small
-            if the shorter side is below 64 pixels, the family is one of these and no weights are asked for. Default:
-            ``auto``.
+            if the shorter side is below 64 pixels, the family is one of these and no weights are asked for.
 
     Raises:
         ConfigError: If model, weights or stem do not exist, or the model cannot take images of this size.
@@ -105,10 +104,8 @@ class TorchvisionBackbone(Backbone):
             for path, module in net.named_modules()
             if path
         ]
-        training = net.training
-        net.eval()
         try:
-            with torch.no_grad():
+            with evaluating(net), torch.no_grad():
                 features = net(torch.zeros(1, *self.input_shape))
         except (RuntimeError, ValueError, AssertionError) as error:
             raise ConfigError(
@@ -116,7 +113,6 @@ class TorchvisionBackbone(Backbone):
                 "take larger images or another model"
             ) from error
         finally:
-            net.train(training)
             for handle in handles:
                 handle.remove()
         if features.flatten(1).shape[1] != self.num_features:

@@ -8,10 +8,8 @@ import torch
 from torch.nn import functional as F
 
 import lightning_repshape.functional as functional
+from lightning_repshape.functional.checks import check_label_range, check_labels, check_num_classes
 from lightning_repshape.functional.class_statistics import (
-    check_label_range,
-    check_labels,
-    check_num_classes,
     class_counts,
     class_groups,
     class_moments,

@@ -6,33 +6,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toy_features import clusters
 
 from lightning_repshape.functional.discriminant import (
-    ClassVsRestLDA,
     class_vs_rest_lda,
     lda_from_scatter,
     threshold_errors,
 )
-from lightning_repshape.functional.projection import (
-    discriminant_plane,
-    effective_rank,
-    effective_rank_from_scatter,
-    pca,
-    pca_from_scatter,
-)
-from lightning_repshape.functional.scatter import ScatterState, scatter_state
-
-
-def clusters(rows: int, width: int, classes: int, spread: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Classes of different sizes, correlated features of different scales."""
-    rng = torch.Generator().manual_seed(seed)
-    labels = torch.cat(
-        [torch.arange(classes), torch.randint(0, classes, (rows - classes,), generator=rng) ** 2 % classes]
-    )
-    centers = torch.randn(classes, width, generator=rng, dtype=torch.float64)
-    mixing = torch.randn(width, width, generator=rng, dtype=torch.float64)
-    noise = torch.randn(rows, width, generator=rng, dtype=torch.float64) @ mixing
-    return centers[labels] * 3 + spread * noise + 5, labels
+from lightning_repshape.functional.scatter import scatter_state
 
 
 def eigenvalue_of_scipy(features: Tensor, member: Tensor) -> tuple[float, np.ndarray]:
@@ -211,46 +192,6 @@ def test_few_rows_with_repeats_go_either_way_to_the_same_result() -> None:
     torch.testing.assert_close(few.mean, many.mean)
 
 
-def test_states_of_chunks_merge_to_the_state_of_all_rows() -> None:
-    features, labels = clusters(3000, 20, 4)
-    whole = scatter_state(features, labels, 4)
-    parts = ScatterState(20, 4)
-    for rows in torch.arange(3000).split([1, 999, 1500, 500]):
-        parts.merge(ScatterState(20, 4).update(features[rows], labels[rows]))
-    steps = ScatterState(20, 4)
-    for rows in torch.arange(3000).split(700):
-        steps.update(features[rows], labels[rows])
-    moved = scatter_state(features, labels, 4).about(torch.zeros(20))
-    reference = (features - features.mean(0)).T @ (features - features.mean(0))
-    for state in (whole, parts, steps, moved):
-        assert state.total == 3000
-        torch.testing.assert_close(state.counts, torch.bincount(labels, minlength=4))
-        torch.testing.assert_close(state.mean(), features.mean(0))
-        torch.testing.assert_close(state.class_means()[2], features[labels == 2].mean(0))
-        torch.testing.assert_close(state.total_scatter(), reference)
-        torch.testing.assert_close(lda_from_scatter(state).eigenvalues, lda_from_scatter(whole).eigenvalues)
-
-
-def test_states_about_one_point_add_as_tensors() -> None:
-    features, labels = clusters(500, 6, 3)
-    states = [
-        scatter_state(features[rows], labels[rows], 3).about(torch.ones(6)) for rows in torch.arange(500).split(170)
-    ]
-    total = ScatterState(6, 3).about(torch.ones(6))
-    for state in states:
-        total.counts += state.counts
-        total.sums += state.sums
-        total.outer += state.outer
-    torch.testing.assert_close(lda_from_scatter(total).eigenvalues, class_vs_rest_lda(features, labels, 3).eigenvalues)
-
-
-def test_a_large_offset_costs_no_digits() -> None:
-    features, labels = clusters(2000, 8, 3)
-    exact = class_vs_rest_lda(features + 2.0**20, labels, 3)
-    x = (features + 2.0**20) - 2.0**20  # what the sum can hold
-    torch.testing.assert_close(exact.eigenvalues, class_vs_rest_lda(x, labels, 3).eigenvalues, rtol=1e-12, atol=0)
-
-
 def test_threshold_error_is_the_smallest_of_all_thresholds() -> None:
     rng = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 3, (200,), generator=rng)
@@ -316,96 +257,6 @@ def test_bad_input_gets_one_clear_message(shape: tuple[int, int]) -> None:
         class_vs_rest_lda(labels.unsqueeze(1), labels, 2)
     with pytest.raises(TypeError, match="not list"):
         class_vs_rest_lda(features.tolist(), labels, 2)  # type: ignore[arg-type]
-
-
-def test_states_refuse_what_does_not_belong_together() -> None:
-    state = ScatterState(4, 2)
-    with pytest.raises(ValueError, match="no rows yet"):
-        state.mean()
-    with pytest.raises(ValueError, match="needs labels"):
-        state.update(torch.ones(3, 4))
-    with pytest.raises(ValueError, match="5 columns, but the state has 4"):
-        state.update(torch.ones(3, 5), torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(ValueError, match="differ"):
-        state.merge(ScatterState(4, 3))
-    with pytest.raises(ValueError, match="4 numbers"):
-        state.about(torch.zeros(3))
-    lda: ClassVsRestLDA = class_vs_rest_lda(*clusters(100, 4, 3), 3)
-    with pytest.raises(ValueError, match="5 columns, but the axes have 4"):
-        lda.scores(torch.ones(3, 5))
-
-
-@pytest.mark.parametrize("rows, width", [(400, 20), (30, 80), (2000, 700), (50, 50)])
-def test_principal_components_are_those_of_scikit_learn(rows: int, width: int) -> None:
-    from sklearn.decomposition import PCA
-
-    features, labels = clusters(rows, width, 5)
-    ours, theirs = pca(features, 3), PCA(3, svd_solver="full").fit(features.numpy())
-    torch.testing.assert_close(ours.components, torch.from_numpy(theirs.components_), atol=1e-9, rtol=0)
-    torch.testing.assert_close(ours.explained_variance, torch.from_numpy(theirs.explained_variance_))
-    torch.testing.assert_close(ours.explained_variance_ratio, torch.from_numpy(theirs.explained_variance_ratio_))
-    torch.testing.assert_close(ours.apply(features), torch.from_numpy(theirs.transform(features.numpy())))
-    by_class = pca_from_scatter(scatter_state(features, labels, 5), 3)
-    torch.testing.assert_close(by_class.components, ours.components, atol=1e-9, rtol=0)
-    assert (ours.components.gather(1, ours.components.abs().argmax(1, keepdim=True)) > 0).all()
-    assert torch.equal(pca(features, 3).components, ours.components)
-
-
-@pytest.mark.parametrize("rows, width", [(400, 20), (15, 80)])
-def test_components_of_degenerate_features_stay_orthonormal(rows: int, width: int) -> None:
-    features = torch.outer(torch.arange(rows).double(), torch.ones(width, dtype=torch.float64)) + 3
-    found = pca(features, 2)
-    torch.testing.assert_close(found.components @ found.components.T, torch.eye(2, dtype=torch.float64))
-    torch.testing.assert_close(found.explained_variance_ratio, torch.tensor([1.0, 0.0], dtype=torch.float64))
-    with pytest.raises(ValueError, match="never change"):
-        pca(torch.full((rows, width), 0.1), 2)
-    with pytest.raises(ValueError, match=f"1 to {min(rows - 1, width)} components, not 90"):
-        pca(features, 90)
-
-
-def test_the_plane_of_a_class_has_the_axis_and_the_largest_spread_orthogonal_to_it() -> None:
-    features, labels = clusters(500, 12, 3)
-    state = scatter_state(features, labels, 3)
-    lda = lda_from_scatter(state)
-    plane = discriminant_plane(state, lda, 1)
-    torch.testing.assert_close(plane.components @ plane.components.T, torch.eye(2, dtype=torch.float64))
-    torch.testing.assert_close(plane.components[0], lda.axes[1])
-    centered = features - features.mean(0)
-    rest = centered - torch.outer(centered @ lda.axes[1], lda.axes[1])
-    torch.testing.assert_close(plane.components[1], pca(rest, 1).components[0])
-    torch.testing.assert_close(plane.explained_variance, plane.apply(features).var(dim=0))
-    torch.testing.assert_close(plane.apply(features)[:, 0], lda.scores(features)[:, 1])
-    # features on one line: nothing is left beside the axis, and any direction orthogonal to it will do
-    for width in (5, 600):
-        line = torch.outer(torch.arange(700).double(), torch.ones(width, dtype=torch.float64))
-        state_of_line = scatter_state(line, (torch.arange(700) > 300).long(), 2)
-        flat = discriminant_plane(state_of_line, lda_from_scatter(state_of_line), 0)
-        torch.testing.assert_close(flat.components @ flat.components.T, torch.eye(2, dtype=torch.float64))
-        assert flat.explained_variance_ratio[1] < 1e-12
-    with pytest.raises(ValueError, match=r"label must lie in 0 \.\. 2, not 3"):
-        discriminant_plane(state, lda, 3)
-    with pytest.raises(ValueError, match="not of the same features"):
-        discriminant_plane(ScatterState(5, 3), lda, 1)
-
-
-def test_effective_rank_counts_equal_directions() -> None:
-    corners = torch.cat([torch.eye(6), -torch.eye(6)]).double()
-    assert effective_rank(corners) == pytest.approx(6)
-    assert effective_rank(torch.cat([corners, torch.zeros(12, 30)], dim=1)) == pytest.approx(6)
-    assert effective_rank(corners + 7) == pytest.approx(6)
-    assert effective_rank(torch.ones(5, 3), center=False) == pytest.approx(1)
-    features, labels = clusters(300, 9, 3)
-    singular = torch.linalg.svdvals(features - features.mean(0))
-    shares = singular / singular.sum()
-    expected = math.exp(-float((shares * shares.log()).sum()))
-    assert effective_rank(features) == pytest.approx(expected)
-    assert effective_rank_from_scatter(scatter_state(features, labels, 3)) == pytest.approx(expected)
-    assert effective_rank(features[:8]) == pytest.approx(effective_rank_from_scatter(scatter_state(features[:8])))
-    assert effective_rank(3 * features @ torch.linalg.qr(torch.randn(9, 9, dtype=torch.float64)).Q) == pytest.approx(
-        expected
-    )
-    with pytest.raises(ValueError, match="never change"):
-        effective_rank(torch.full((20, 3), 0.1))
 
 
 def test_examples_of_the_page_on_analysis_functions_run() -> None:

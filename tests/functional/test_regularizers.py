@@ -16,7 +16,8 @@ from ddp_pool import GlooPool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import lightning_repshape.functional.regularizers as kernels
+import lightning_repshape.functional.regularizer_kernels as kernels
+import lightning_repshape.functional.regularizers as functions
 import lightning_repshape.regularizers as faces
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.functional import cr, cw_cr, cw_vr, l1r, l1w, l2w, vr
@@ -30,7 +31,7 @@ from lightning_repshape.regularizers import (
     Variance,
 )
 
-FORMS = [kernels._class_covariance_masked, kernels._class_covariance_bins, kernels._class_covariance_loop]
+FORMS = [kernels.class_covariance_masked, kernels.class_covariance_bins, kernels.class_covariance_loop]
 SIZES = [(12, 5, 3), (6, 20, 4), (5, 4, 9), (40, 3, 2), (3, 2, 1), (70, 6, 2)]  # N, I, K
 
 
@@ -126,7 +127,7 @@ def test_transcription(samples: int, units: int, classes: int) -> None:
 def test_every_form_of_class_covariance(form: Callable[..., object], samples: int, units: int, classes: int) -> None:
     z, y = data(samples, units, classes, seed=1)
     kernel = partial(form, labels=y, num_classes=classes)
-    assert_same(lambda z: kernels._apply(z, kernel, 1.0), lambda z: transcribed(z, y, classes, "covariance"), z)
+    assert_same(lambda z: kernels.differentiable(z, kernel, 1.0), lambda z: transcribed(z, y, classes, "covariance"), z)
 
 
 @pytest.mark.parametrize(("samples", "units", "classes"), [(8, 3, 3), (5, 9, 4)])
@@ -147,11 +148,11 @@ def test_large_sizes_choose_other_forms() -> None:
     chosen = set()
     for samples, units, classes in [(20, 10, 3), (400, 128, 80), (3000, 8, 2)]:
         z, y = data(samples, units, classes)
-        form = kernels._choose_class_covariance(z, y, classes)
+        form = kernels.choose_class_covariance(z, y, classes)
         chosen.add(form)
-        reference = kernels._class_covariance_masked if form in FORMS[1:] else kernels._class_covariance_loop
+        reference = kernels.class_covariance_masked if form in FORMS[1:] else kernels.class_covariance_loop
         kernel = partial(reference, labels=y, num_classes=classes)
-        assert_same(lambda z, y=y, k=classes: cw_cr(z, y, k), lambda z, f=kernel: kernels._apply(z, f, 1.0), z)
+        assert_same(lambda z, y=y, k=classes: cw_cr(z, y, k), lambda z, f=kernel: kernels.differentiable(z, f, 1.0), z)
     assert chosen == set(FORMS)
 
 
@@ -485,7 +486,7 @@ def test_a_plain_loop_learns_compact_classes() -> None:
     assert spread[3.0] < 0.3 * spread[0.0]
 
 
-@pytest.mark.parametrize("module", [kernels, faces])
+@pytest.mark.parametrize("module", [functions, faces])
 def test_examples_in_docstrings(module: object) -> None:
     failed, attempted = doctest.testmod(module, extraglobs={"torch": torch})  # type: ignore[arg-type]
     assert attempted > 0

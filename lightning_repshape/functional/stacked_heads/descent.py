@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_repshape.functional.checks import check_at_least, check_choice, check_not_negative
 from lightning_repshape.functional.stacked_heads._first_layer import (
     FirstLayer,
     GramLayer,
@@ -17,14 +18,12 @@ from lightning_repshape.functional.stacked_heads._first_layer import (
     choose_samples,
     take,
 )
-from lightning_repshape.functional.stacked_heads._inputs import (
+from lightning_repshape.functional.stacked_heads.heads import GramWeight, StackedHeads, head_seeds
+from lightning_repshape.functional.stacked_heads.inputs import (
     Form,
     Loss,
     Reduction,
     as_solver_dtype,
-    check_at_least,
-    check_choice,
-    check_not_negative,
     check_shapes,
     check_values,
     full_precision,
@@ -32,7 +31,6 @@ from lightning_repshape.functional.stacked_heads._inputs import (
     make_targets,
     num_classes_of,
 )
-from lightning_repshape.functional.stacked_heads.heads import GramWeight, StackedHeads, head_seeds
 from lightning_repshape.seeding import generator
 
 # On a CPU heads are solved in blocks whose working set stays in a core's cache; on a GPU all at once.

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_repshape.functional.stacked_heads._inputs import Form, check_at_least, check_choice, full_precision
+from lightning_repshape.functional.checks import check_at_least, check_choice
+from lightning_repshape.functional.stacked_heads.inputs import Form, full_precision
 from lightning_repshape.seeding import generator, key_to_seed
 
 

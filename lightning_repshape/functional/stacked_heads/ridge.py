@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional.stacked_heads._inputs import (
+from lightning_repshape.functional.checks import check_at_least, check_choice, check_not_negative
+from lightning_repshape.functional.stacked_heads.descent import HeadSolution
+from lightning_repshape.functional.stacked_heads.heads import StackedHeads
+from lightning_repshape.functional.stacked_heads.inputs import (
     Form,
     Reduction,
     as_solver_dtype,
-    check_at_least,
-    check_choice,
-    check_not_negative,
     check_shapes,
     check_values,
     full_precision,
@@ -19,8 +19,6 @@ from lightning_repshape.functional.stacked_heads._inputs import (
     make_targets,
     num_classes_of,
 )
-from lightning_repshape.functional.stacked_heads.descent import HeadSolution
-from lightning_repshape.functional.stacked_heads.heads import StackedHeads
 
 
 def ridge(

@@ -8,17 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional.stacked_heads._inputs import (
-    Form,
-    Loss,
-    Reduction,
-    as_solver_dtype,
-    check_at_least,
-    check_choice,
-    num_classes_of,
-)
+from lightning_repshape.functional.checks import check_at_least, check_choice
 from lightning_repshape.functional.stacked_heads.descent import EarlyStopping, HeadSolution, gradient_descent
 from lightning_repshape.functional.stacked_heads.heads import head_seeds, init_heads
+from lightning_repshape.functional.stacked_heads.inputs import Form, Loss, Reduction, as_solver_dtype, num_classes_of
 from lightning_repshape.functional.stacked_heads.ridge import ridge
 
 Solver = Literal["gd", "ridge"]

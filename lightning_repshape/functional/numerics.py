@@ -1,4 +1,4 @@
-"""Small numerical helpers that the analyses share: checked input, chunks, and dense decompositions in float64."""
+"""Small numerical helpers that the analyses share: chunks, and dense decompositions in float64."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,12 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional.class_statistics import (
-    check_label_range,
-    check_num_classes,
-    class_sums,
-    memberships,
-)
+from lightning_repshape.functional.class_statistics import class_sums, memberships
 
 CHUNK_ELEMENTS = 2**22
 """How many float64 numbers a chunk of features holds at most (32 MiB): large enough for full speed of the products."""
@@ -20,44 +15,9 @@ CHUNK_ROWS = 1024
 """How many rows it has at most: long sums lose digits, and sums of a thousand rows, summed up, hardly any."""
 
 
-def check_features(features: Tensor) -> None:
-    """Refuses anything but a matrix of real floating-point numbers with at least one row and one column.
-
-    Args:
-        features: What should be N x D.
-
-    Raises:
-        TypeError: Not a tensor, or not of a real floating dtype.
-        ValueError: Not two-dimensional, or empty.
-    """
-    if not isinstance(features, Tensor):
-        raise TypeError(f"features must be a tensor of N x D numbers, not {type(features).__name__}")
-    if features.dim() != 2 or features.numel() == 0:
-        raise ValueError(f"features must be a non-empty N x D matrix, but the shape is {tuple(features.shape)}")
-    if not features.is_floating_point():
-        raise TypeError(f"features must be floating-point numbers, not {features.dtype}")
-
-
-def check_labels(labels: Tensor, rows: int, num_classes: int) -> None:
-    """Refuses labels that are not one integer in 0 .. ``num_classes`` - 1 per row.
-
-    Args:
-        labels: What should be N integers.
-        rows: N.
-        num_classes: K.
-
-    Raises:
-        TypeError: Not a tensor of integers.
-        ValueError: Another length, or a label outside the range.
-    """
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor of N integers, not {type(labels).__name__}")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must be integers, not {labels.dtype}")
-    if labels.shape != (rows,):
-        raise ValueError(f"labels must be one integer for each of {rows} rows, but the shape is {tuple(labels.shape)}")
-    check_num_classes(num_classes)
-    check_label_range(labels, num_classes)
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision as float32, anything else as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def float64_device(device: torch.device) -> torch.device:
@@ -74,7 +34,7 @@ def chunks(
 
     Args:
         features: N x D, of any floating dtype, on any device (a memory map too).
-        normalize: Divide every row by its length; rows of zeros stay zeros. Default: False.
+        normalize: Divide every row by its length; rows of zeros stay zeros.
         device: Where the chunks are wanted. Default: on the features' device, if it has float64.
 
     Yields:
@@ -100,13 +60,7 @@ def chunks(
 
 
 def sums_by_class(rows: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Sums of rows by class, K x D, the same at every call.
-
-    Args:
-        rows: N x D, float64.
-        labels: N integers in 0 .. K - 1, on the rows' device.
-        num_classes: K.
-    """
+    """Sums of rows (N x D, float64) by class (N integers on their device), K x D, the same at every call."""
     # on a GPU, adding by index happens in whatever order the threads come; a product with one-hot rows does not
     groups = labels if rows.device.type == "cpu" else memberships(labels, num_classes, rows.dtype)
     return class_sums(rows, groups, num_classes)[1]

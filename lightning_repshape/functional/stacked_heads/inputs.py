@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_repshape.functional.checks import check_integers
+
 Loss = Literal["cross_entropy", "squared"]
 Reduction = Literal["mean", "sum"]
 Form = Literal["auto", "primal", "gram"]
@@ -28,26 +30,6 @@ def as_solver_dtype(features: Tensor) -> Tensor:
     return features if features.dtype in (torch.float32, torch.float64) else features.float()
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-
-
-def check_at_least(name: str, value: int, least: int) -> None:
-    """Raises TypeError or ValueError unless ``value`` is an integer that is not below ``least``."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-
-
-def check_not_negative(name: str, value: float) -> None:
-    """Raises ValueError if ``value`` is below zero or not a finite number."""
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite number >= 0, got {value}")
-
-
 def check_shapes(features: Tensor, labels: Tensor, num_heads: int, indices: Tensor | None = None) -> None:
     """Checks what can be checked without looking at a value (on a GPU: without waiting for it)."""
     if not features.is_floating_point():
@@ -56,8 +38,7 @@ def check_shapes(features: Tensor, labels: Tensor, num_heads: int, indices: Tens
         raise ValueError(f"features must be N x D or E x N x D with N >= 1, got shape {tuple(features.shape)}")
     if features.ndim == 3 and features.shape[0] != num_heads:
         raise ValueError(f"features of {features.shape[0]} heads were given for {num_heads} heads")
-    if labels.is_floating_point() or labels.dtype == torch.bool or labels.is_complex():
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
+    check_integers("labels", labels)
     count = features.shape[-2]
     if tuple(labels.shape) not in ((count,), (num_heads, count)):
         raise ValueError(

@@ -20,8 +20,7 @@ from lightning_repshape import page
 from lightning_repshape._version import __version__
 from lightning_repshape.errors import ConfigError, RepshapeError
 from lightning_repshape.page import Strong
-from lightning_repshape.plots.kit import save_figure
-from lightning_repshape.plots.studies import Line, Panel, study_figure
+from lightning_repshape.plots import Line, Panel, save_figure, study_figure
 from lightning_repshape.runs.folders import METRICS, folder_name, make_folder, read_json, write_json, written_atomically
 from lightning_repshape.studies.jobs import STUDY, Run, read_run
 from lightning_repshape.studies.reading import Figure, Published

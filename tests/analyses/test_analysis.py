@@ -60,7 +60,7 @@ def quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         figure.savefig(path, dpi=20)
         return path
 
-    monkeypatch.setattr("lightning_repshape.plots.kit.save_figure", save)
+    monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
 
 
 @pytest.fixture
@@ -432,7 +432,7 @@ def test_values_before_the_activation_function_of_any_model() -> None:
 
 
 def test_representations_side_by_side() -> None:
-    from lightning_repshape.plots.points import representations_figure
+    from lightning_repshape.plots import representations_figure
 
     part = clusters()
     columns = {
@@ -841,7 +841,7 @@ def test_a_single_output_of_two_classes(num_classes: int | None) -> None:
 
 
 def test_classes_that_are_not_drawn_are_counted() -> None:
-    from lightning_repshape.plots.points import units_figure
+    from lightning_repshape.plots import units_figure
 
     values, names = np.linspace(0, 1, 48)[:, None], [str(k) for k in range(12)]
     assert units_figure(values, np.arange(48) % 12, [0], names, "units").get_suptitle() == (

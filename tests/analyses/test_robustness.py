@@ -39,7 +39,7 @@ from lightning_repshape.data import (
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.modules import SupervisedModule
 from lightning_repshape.networks import MLP
-from lightning_repshape.plots.points import corruptions_sheet, severities_figure
+from lightning_repshape.plots import corruptions_sheet, severities_figure
 
 
 def smooth_images(count: int = 6, size: int = 32, channels: int = 3) -> Tensor:

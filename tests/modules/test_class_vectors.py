@@ -37,7 +37,7 @@ from lightning_repshape.heads import ClassVectorHead
 from lightning_repshape.metrics import ClassCosines
 from lightning_repshape.modules import ClassVectorModule, RegularizedModule, SupervisedModule
 from lightning_repshape.networks import MLP
-from lightning_repshape.plots.points import cosines_figure
+from lightning_repshape.plots import cosines_figure
 from lightning_repshape.regularizers import ClasswiseVariance, L2Weight
 from lightning_repshape.runs.checkpoints import load_weights
 from lightning_repshape.seeding import generator
@@ -64,7 +64,7 @@ def _quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         figure.savefig(path, dpi=20)
         return path
 
-    monkeypatch.setattr("lightning_repshape.plots.kit.save_figure", save)
+    monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
 
 
 # -- formulas --------------------------------------------------------------------------------------------------------

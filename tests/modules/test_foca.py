@@ -735,7 +735,7 @@ def test_toy_features_shrink_to_points_as_proposition_3_2_says(monkeypatch: pyte
 def test_toy_and_partial_retraining_figures() -> None:
     import numpy as np
 
-    from lightning_repshape.plots.kit import partial_retraining_figure, spread_figure, toy_figure
+    from lightning_repshape.plots import partial_retraining_figure, spread_figure, toy_figure
 
     stream = np.random.default_rng(0)
     panel = (stream.random((20, 2)), np.arange(20) % 2, stream.random((5, 5)), np.array([0, 1, 0, 1]))

@@ -265,7 +265,7 @@ def _small_random_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for module in (data_room.CIFAR101, ImageFolderSet):
         monkeypatch.setattr(module, "prepare", lambda self: None)
         monkeypatch.setattr(module, "open", opened)
-    monkeypatch.setattr("lightning_repshape.plots.kit.save_figure", lambda figure, path, vector=True: Path(path))
+    monkeypatch.setattr("lightning_repshape.plots.save_figure", lambda figure, path, vector=True: Path(path))
     yield
 
 

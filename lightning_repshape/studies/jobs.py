@@ -22,7 +22,9 @@ from lightning_repshape.runs.folders import (
     read_json,
     write_json,
 )
-from lightning_repshape.studies.reading import RESERVED, Row, Selection, Variant, about, digest
+from lightning_repshape.studies.calls import about, digest
+from lightning_repshape.studies.reading import RESERVED
+from lightning_repshape.studies.rows import Row, Selection, Variant
 
 FORMAT = 1
 INDEX = "studies.json"

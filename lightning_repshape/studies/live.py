@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lightning_repshape.studies.reading import Figure, Study
+from lightning_repshape.studies.rows import Figure, Study
 from lightning_repshape.studies.runner import Progress
 
 _LOWEST_ROWS = 6  # of a table in a low terminal

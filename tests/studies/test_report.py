@@ -11,10 +11,14 @@ import pytest
 from scipy import stats
 
 from lightning_repshape.errors import ConfigError, DataError
+from lightning_repshape.studies.cells import StudyResult
+from lightning_repshape.studies.check import check_report
 from lightning_repshape.studies.jobs import Job
-from lightning_repshape.studies.reading import Study, Variant, read_studies
-from lightning_repshape.studies.report import check_report, write_report
-from lightning_repshape.studies.results import StudyResult, read_results, statistics
+from lightning_repshape.studies.reading import read_studies
+from lightning_repshape.studies.report import write_report
+from lightning_repshape.studies.results import read_results
+from lightning_repshape.studies.rows import Study, Variant
+from lightning_repshape.studies.values import statistics
 
 STUDY = """
 format: 1

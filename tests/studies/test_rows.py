@@ -16,21 +16,9 @@ from lightning_repshape.data import ImageDataModule, ImageFolderSet, LFWPairs, S
 from lightning_repshape.data.further import TestImages
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.runs.folders import read_json
-from lightning_repshape.studies.reading import (
-    Published,
-    Row,
-    Study,
-    Variant,
-    as_word,
-    digest,
-    filtered,
-    find_row,
-    find_studies,
-    read_studies,
-    row_words,
-    shipped,
-    take_row,
-)
+from lightning_repshape.studies.calls import digest, row_words, take_row
+from lightning_repshape.studies.reading import filtered, find_row, find_studies, read_studies, shipped
+from lightning_repshape.studies.rows import Published, Row, Study, Variant, as_word
 
 # Columns times methods of every table and figure of the papers that has numbers.
 STUDIES = {

@@ -5,7 +5,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_repshape.plots.kit import MARKERS, PALETTE, Array, new_figure, outside_legend, style
+from lightning_repshape.plots.kit import (
+    BLUE,
+    GREY,
+    MARKERS,
+    PALETTE,
+    SKY,
+    VERMILION,
+    Array,
+    colour,
+    line_look,
+    name_classes,
+    new_figure,
+    outside_legend,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,14 +35,11 @@ def curves_figure(
         ylabel: Label of the vertical axis.
         title: The heading.
         log_y: Whether the vertical axis is logarithmic.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(6.0, 3.8)
     axes = figure.subplots()
     for number, (name, (epochs, values)) in enumerate(curves.items()):
-        axes.plot(epochs, values, color=PALETTE[number % len(PALETTE)], label=name, linewidth=1.6)
+        axes.plot(epochs, values, color=colour(number), label=name, linewidth=1.6)
     if log_y:
         axes.set_yscale("log")
     style(axes, "epoch", ylabel, title)
@@ -41,9 +52,6 @@ def curve_figure(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
 
     Args:
         runs: By name: ``step``, ``accuracy``, ``loss``, ``raw`` and ``unit``, equally long; NaN where not known.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(13.2, 3.4)
     panels = figure.subplots(1, 4)
@@ -57,15 +65,14 @@ def curve_figure(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
         values: list[float] = []
         for number, (name, run) in enumerate(runs.items()):
             line = np.array([np.nan if value is None else factor * value for value in run[key]], dtype=float)
-            axes.plot(run["step"], line, color=PALETTE[number % len(PALETTE)], linewidth=1.4, label=name)
+            axes.plot(run["step"], line, color=colour(number), linewidth=1.4, label=name)
             values += [value for value in line if np.isfinite(value)]
         if key != "accuracy" and values and min(values) > 0 and max(values) > 20 * min(values):
             axes.set_yscale("log")
         style(axes, "training step", "", label)
         axes.margins(x=0.02)
     if any(runs):
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize="small")
+        outside_legend(figure, panels[0])
     return figure
 
 
@@ -87,9 +94,9 @@ def spread_figure(
     axes = figure.subplots()
     for number, (name, (steps, values)) in enumerate(curves.items()):
         line = "-" if number % 2 == 0 else "--"
-        axes.plot(steps, values, color=PALETTE[number % len(PALETTE)], linestyle=line, label=name, linewidth=1.6)
+        axes.plot(steps, values, color=colour(number), linestyle=line, label=name, linewidth=1.6)
     if goal is not None:
-        axes.axhline(goal, color="#8C8C8C", linewidth=0.8, linestyle=":")
+        axes.axhline(goal, color=GREY, linewidth=0.8, linestyle=":")
         axes.annotate(f"{goal:g}", (0, goal), xycoords=("axes fraction", "data"), fontsize="small", va="bottom")
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -106,9 +113,6 @@ def eigenvalues_figure(values: Array, errors: Array, class_names: Sequence[str],
         errors: K errors (fractions); NaN where there are none.
         class_names: K names.
         label: The class that is set apart by colour.
-
-    Returns:
-        The figure.
     """
     classes = len(values)
     has_errors = bool(np.isfinite(errors).any())
@@ -117,13 +121,13 @@ def eigenvalues_figure(values: Array, errors: Array, class_names: Sequence[str],
     finite = values[np.isfinite(values)]
     top = float(finite.max()) * 1.6 if len(finite) and finite.max() > 0 else 1.0
     numbers = np.arange(classes)
-    colours = [PALETTE[0] if k == label else PALETTE[4] for k in range(classes)]
+    colours = [BLUE if k == label else SKY for k in range(classes)]
     bars = rows[0].bar(numbers, np.where(np.isinf(values), top, np.nan_to_num(values)), color=colours, width=0.75)
     for bar, value in zip(bars, values, strict=True):
         if np.isinf(value):
             bar.set_hatch("//")
             bar.set_facecolor("none")
-            bar.set_edgecolor(PALETTE[0])
+            bar.set_edgecolor(BLUE)
         text = "∞" if np.isinf(value) else "" if np.isnan(value) else f"{value:.3g}"
         if classes <= 20:
             x = bar.get_x() + bar.get_width() / 2
@@ -133,9 +137,7 @@ def eigenvalues_figure(values: Array, errors: Array, class_names: Sequence[str],
     if has_errors:
         rows[1].bar(numbers, 100 * np.nan_to_num(errors), color=colours, width=0.75)
         style(rows[1], "class against the rest", "threshold test error (%)")
-    if classes <= 40:
-        long = max(map(len, class_names), default=0) > 3
-        rows[-1].set_xticks(numbers, class_names, rotation=45 if long else 0, ha="right" if long else "center")
+    name_classes(rows[-1], class_names)
     return figure
 
 
@@ -162,7 +164,7 @@ def partial_retraining_figure(
     largest = max(float(np.max(sizes)) for sizes, _, _ in curves.values())
     lowest = min(float(np.min(means)) for _, means, _ in curves.values())
     for number, (name, (sizes, means, deviations)) in enumerate(curves.items()):
-        colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
+        look = line_look(number)
         percent, spread = 100 * np.asarray(means), 100 * np.asarray(deviations)
         # A deviation larger than the mean has no place on a logarithmic axis.
         below = np.minimum(spread, percent - 50 * lowest)
@@ -171,16 +173,15 @@ def partial_retraining_figure(
             at,
             percent,
             yerr=(np.maximum(below, 0), spread),
-            color=colour,
-            marker=marker,
             markersize=4.5,
             linewidth=1.4,
             elinewidth=0.9,
             capsize=2,
             label=name,
+            **look,
         )
         if joint is not None and name in joint:
-            axes.plot(largest * 1.7, 100 * joint[name], color=colour, marker=marker, markersize=6, fillstyle="none")
+            axes.plot(largest * 1.7, 100 * joint[name], markersize=6, fillstyle="none", **look)
     if joint:
         axes.annotate("joint", (largest * 1.7, 1.0), xycoords=("data", "axes fraction"), ha="center", fontsize="small")
         axes.annotate("all", (largest, 1.0), xycoords=("data", "axes fraction"), ha="center", fontsize="small")
@@ -191,7 +192,7 @@ def partial_retraining_figure(
     for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         formatted(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in digits else ""))
     style(axes, "training samples of the head, n'", "test error (%)", title)
-    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    outside_legend(figure, axes)
     return figure
 
 
@@ -203,9 +204,6 @@ def retraining_figure(errors: Mapping[int, Array], joint: float | None, total: i
         joint: The model's own test error, or None.
         total: Number of training samples; that size is labelled "all".
         title: The heading.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(6.8, 4.0)
     axes = figure.subplots()
@@ -215,15 +213,15 @@ def retraining_figure(errors: Mapping[int, Array], joint: float | None, total: i
     for size in sizes:
         if len(errors[size]) > 1:
             dots = 100 * errors[size]
-            axes.scatter(np.full(len(dots), size), dots, s=8, color=PALETTE[4], alpha=0.4, linewidths=0, zorder=1)
+            axes.scatter(np.full(len(dots), size), dots, s=8, color=SKY, alpha=0.4, linewidths=0, zorder=1)
     if any(len(errors[size]) > 1 for size in sizes):
-        axes.scatter([], [], s=14, color=PALETTE[4], linewidths=0, label="one head")
+        axes.scatter([], [], s=14, color=SKY, linewidths=0, label="one head")
     axes.errorbar(
-        sizes, means, yerr=spread, color=PALETTE[0], marker="o", markersize=4.5, capsize=3, linewidth=1.6,
+        sizes, means, yerr=spread, color=BLUE, marker="o", markersize=4.5, capsize=3, linewidth=1.6,
         label="mean and standard deviation", zorder=3,
     )  # fmt: skip
     if joint is not None:
-        axes.axhline(100 * joint, color=PALETTE[5], linestyle="--", linewidth=1.2, label="the model itself (joint)")
+        axes.axhline(100 * joint, color=VERMILION, linestyle="--", linewidth=1.2, label="the model itself (joint)")
     axes.set_xscale("log")
     lowest = min(float(values.min()) for values in errors.values())
     highest = max(float(values.max()) for values in errors.values())
@@ -251,9 +249,6 @@ def geodesic_figure(lines: Mapping[str, Array], errors: Array | None, many: int,
         errors: P + 1 test errors (fractions), or None.
         many: Number of samples of the head where the line starts.
         few: Number of samples of the head where it ends.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(9.4 if errors is not None else 6.2, 3.8)
     panels = figure.subplots(1, 2 if errors is not None else 1, squeeze=False)[0]
@@ -264,7 +259,7 @@ def geodesic_figure(lines: Mapping[str, Array], errors: Array | None, many: int,
         panels[0].plot(
             middle,
             segments,
-            color="black" if full else PALETTE[number % 7],
+            color="black" if full else PALETTE[number % 7],  # the first seven: the eighth is black
             linestyle="--" if full else "-",
             marker=MARKERS[number % len(MARKERS)],
             markersize=3.5,
@@ -278,7 +273,7 @@ def geodesic_figure(lines: Mapping[str, Array], errors: Array | None, many: int,
     style(panels[0], along, "Fisher length of the segment", "Length by layer")
     if errors is not None:
         panels[1].plot(
-            np.linspace(0, 1, len(errors)), 100 * errors, color=PALETTE[0], marker="o", markersize=3.5, linewidth=1.5
+            np.linspace(0, 1, len(errors)), 100 * errors, color=BLUE, marker="o", markersize=3.5, linewidth=1.5
         )
         panels[1].set_ylim(bottom=0)
         style(panels[1], along, "test error (%)", "Error along the line")
@@ -300,9 +295,6 @@ def roc_figure(
         different: Number of different pairs; the axis begins at half of the smallest rate that they can tell. Points
             without a false accept lie on its left edge.
         title: The heading.
-
-    Returns:
-        The figure.
     """
     from matplotlib.ticker import FuncFormatter
 
@@ -310,11 +302,11 @@ def roc_figure(
     axes = figure.add_subplot()
     edge = 0.5 / max(different, 1)
     for number, (name, (far, tar)) in enumerate(curves.items()):
-        colour = PALETTE[number % len(PALETTE)]
+        own = colour(number)
         at = np.maximum(far, edge)
-        axes.plot(at, 100 * tar, color=colour, linewidth=1.6, drawstyle="steps-post", label=name)
+        axes.plot(at, 100 * tar, color=own, linewidth=1.6, drawstyle="steps-post", label=name)
         for rate, value in (marks or {}).get(name, {}).items():
-            axes.plot(rate, 100 * value, color=colour, marker="o", markersize=5)
+            axes.plot(rate, 100 * value, color=own, marker="o", markersize=5)
             axes.annotate(
                 f"{100 * value:.1f} % at {rate:g}",
                 (rate, 100 * value),
@@ -344,9 +336,6 @@ def severities_figure(
         panels: By panel and line: severities and errors (fractions). A name has one colour in all panels.
         clean: By panel and line: the error on clean images, drawn as a level line: in the colour of the line of that
             name, black where there is none.
-
-    Returns:
-        The figure.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     count = max(1, len(panels))
@@ -365,20 +354,19 @@ def severities_figure(
             (handles[name.replace("_", " ")],) = axes.plot(
                 severities,
                 100 * np.asarray(errors),
-                color=PALETTE[number % len(PALETTE)],
-                marker=MARKERS[number % len(MARKERS)],
+                **line_look(number),
                 linestyle=("-", ":", "-.")[number // len(PALETTE) % 3],
                 markersize=4.5,
                 linewidth=1.4,
             )
         for name, error in clean.get(panel, {}).items():
-            colour = PALETTE[names.index(name) % len(PALETTE)] if name in names else "black"
-            line = axes.axhline(100 * error, color=colour, linestyle="--", linewidth=1.1)
+            own = colour(names.index(name)) if name in names else "black"
+            line = axes.axhline(100 * error, color=own, linestyle="--", linewidth=1.1)
             handles.setdefault("clean" if name not in names else "clean (dashed)", line)
         style(axes, "severity", "error (%)" if position % columns == 0 else "", panel.replace("_", " "))
         axes.set_xticks((1, 2, 3, 4, 5))
         axes.set_xlim(0.7, 5.3)
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", linewidth=0.4, alpha=0.5)
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize="small")
+    outside_legend(figure, handles)
     return figure

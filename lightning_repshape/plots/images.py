@@ -1,11 +1,11 @@
-"""Figures of images, and of activation patterns."""
+"""Figures of images, and of the patterns of activations."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_repshape.plots.kit import PALETTE, Array, new_figure, style
+from lightning_repshape.plots.kit import BLUE, VERMILION, Array, heading, new_figure, outside_legend, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,9 +28,6 @@ def reconstruction_figure(
         errors: N mean squared errors, below the reconstructions. Default: none.
         title: The heading.
         columns: Images in a row at most.
-
-    Returns:
-        The figure.
     """
     count = len(originals)
     across = min(count, columns)
@@ -42,17 +39,14 @@ def reconstruction_figure(
         axes.axis("off")
     for number in range(count):
         row, column = 2 * (number // across), number % across
-        for offset, images in enumerate((originals, reconstructions)):
-            axes = grid[row + offset, column]
+        above, below = grid[row, column], grid[row + 1, column]
+        for axes, images in ((above, originals), (below, reconstructions)):
             axes.imshow(images[number], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        grid[row, column].set_title(class_names[number], fontsize="small", pad=3)
+        above.set_title(class_names[number], fontsize="small", pad=3)
         if errors:
             text = f"{errors[number]:.4f}"
-            grid[row + 1, column].text(
-                0.5, -0.06, text, transform=grid[row + 1, column].transAxes, ha="center", va="top", fontsize="xx-small"
-            )
-    if title:
-        figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+            below.text(0.5, -0.06, text, transform=below.transAxes, ha="center", va="top", fontsize="xx-small")
+    heading(figure, title)
     return figure
 
 
@@ -62,9 +56,6 @@ def corruptions_sheet(images: Mapping[str, Sequence[Array]], columns: Sequence[s
     Args:
         images: By row: as many uint8 pictures H x W x C as there are columns.
         columns: The headings.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(1.4 + 1.1 * len(columns), 0.4 + 1.15 * len(images))
     grid = figure.subplots(len(images), len(columns), squeeze=False)
@@ -94,9 +85,6 @@ def patterns_figure(
         distances: C Euclidean distances.
         cosines: C cosines.
         title: The heading.
-
-    Returns:
-        The figure.
     """
     rows, width = means.shape
     figure = new_figure(float(np.clip(3 + 0.11 * width, 7, 16)), 0.6 + 1.9 * rows)
@@ -104,8 +92,8 @@ def patterns_figure(
     units = np.arange(width)
     for row, axes in enumerate(panels):
         for shift, values, colour, label in (
-            (-0.22, means[row], PALETTE[0], "mean activation"),
-            (0.22, vectors[row], PALETTE[5], "class vector"),
+            (-0.22, means[row], BLUE, "mean activation"),
+            (0.22, vectors[row], VERMILION, "class vector"),
         ):
             # bars of many units as one polygon: hundreds of rectangles take a second to draw
             if width <= 150:
@@ -115,9 +103,8 @@ def patterns_figure(
         axes.axhline(0, color="black", linewidth=0.5)
         axes.margins(x=0.01)
         cosine = f"cosine {cosines[row]:.3f} (distance {1 - cosines[row]:.3f})"
-        heading = f"{names[row]}: Euclidean distance {distances[row]:.3f}, {cosine}"
-        style(axes, "unit" if row == rows - 1 else "", "value", heading)
-    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower right", ncols=2, frameon=False, fontsize="small")
+        own = f"{names[row]}: Euclidean distance {distances[row]:.3f}, {cosine}"
+        style(axes, "unit" if row == rows - 1 else "", "value", own)
+    heading(figure, title)
+    outside_legend(figure, panels[0], loc="outside lower right", columns=2)
     return figure

@@ -1,15 +1,15 @@
-"""Every figure of the project. Functions take numbers and return a matplotlib figure; nothing is computed here.
+"""What all figures have in common: colours, markers, names of classes, legends, headings, files.
 
 Figures are made without pyplot's global state, in a palette that colour-blind readers can tell apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_repshape.runs.folders import written_atomically
+from lightning_repshape.runs import written_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,37 +31,147 @@ PALETTE = (
     "#8C8C8C",
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+BLUE, SKY, VERMILION, GREY = PALETTE[0], PALETTE[4], PALETTE[5], PALETTE[9]
+
+_NAMED = 40  # classes whose names fit an axis
+_LISTED = 60  # entries that fit a legend
+
+
+def colour(number: int) -> str:
+    """The colour of the line of that number, from 0."""
+    return PALETTE[number % len(PALETTE)]
+
+
+def line_look(number: int) -> dict[str, str]:
+    """Colour and marker of the line of that number, from 0."""
+    return {"color": colour(number), "marker": MARKERS[number % len(MARKERS)]}
+
+
+def class_look(number: int) -> dict[str, str]:
+    """Colour and marker of the class of that number among those drawn: classes of one colour have other markers."""
+    return {"color": colour(number), "marker": MARKERS[number // len(PALETTE) % len(MARKERS)]}
+
+
+def name_of(class_names: Sequence[str], label: int) -> str:
+    """The name of a class, or its index where it has none."""
+    return class_names[label] if label < len(class_names) else str(label)
 
 
 def new_figure(width: float = 6.4, height: float = 4.8) -> "Figure":
-    """An empty figure with the project's style.
-
-    Args:
-        width: In inches.
-        height: In inches.
-
-    Returns:
-        The figure; it lays itself out.
-    """
+    """An empty figure, which lays itself out; width and height in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def style(axes: "Axes", xlabel: str = "", ylabel: str = "", title: str = "") -> None:
-    """Labels axes and takes away what distracts.
-
-    Args:
-        axes: The axes.
-        xlabel: Label of the horizontal axis, with its unit.
-        ylabel: Label of the vertical axis, with its unit.
-        title: The heading.
-    """
+    """Labels axes, with the units, and takes away what distracts."""
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     if title:
         axes.set_title(title, fontsize="medium", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def heading(figure: "Figure", title: str) -> None:
+    """The heading of a whole figure; nothing where it is empty."""
+    if title:
+        figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+
+
+def name_classes(axes: "Axes", class_names: Sequence[str], down: bool = False) -> None:
+    """Class names at the ticks of the horizontal axis, slanted where they are long; none where they do not fit.
+
+    Args:
+        axes: Whose classes lie at 0, 1, ...
+        class_names: All of them.
+        down: Whether to name those of the vertical axis, too.
+    """
+    if len(class_names) > _NAMED:
+        return
+    ticks = np.arange(len(class_names))
+    slanted = {"rotation": 45, "ha": "right"} if any(len(name) > 3 for name in class_names) else {"ha": "center"}
+    axes.set_xticks(ticks, class_names, **slanted)
+    if down:
+        axes.set_yticks(ticks, class_names)
+
+
+def scatter(axes: Any, points: Array, total: int, **look: Any) -> Any:
+    """Dots, the smaller the more there are in all.
+
+    Args:
+        axes: Where to draw, in the plane or in space.
+        points: N x 2, or N x 3 in space.
+        total: How many dots the axes get.
+        **look: Of matplotlib's ``scatter``; takes the place of what is set here.
+
+    Returns:
+        What the legend shows.
+    """
+    own = {"s": dot_size(total), "linewidths": 0, "alpha": 0.75, "rasterized": total > 2000}
+    return axes.scatter(*points.T, **{**own, **look})
+
+
+def dot_size(total: int, ink: float = 4000, least: float = 3, most: float = 30) -> float:
+    """The area of a dot in square points where ``total`` of them share an area ``ink``."""
+    return float(np.clip(ink / max(total, 1), least, most))
+
+
+def scatter_by_class(
+    axes: Any, points: Array, labels: Array, class_names: Sequence[str] = (), wrong: Array | None = None
+) -> None:
+    """Scatter of points, a colour and a marker a class.
+
+    Args:
+        axes: Where to draw.
+        points: N x 2, or N x 3 in space.
+        labels: N class indices.
+        class_names: Names for the legend. Default: the indices.
+        wrong: N booleans, the samples to ring as misclassified. Default: none.
+    """
+    total = len(points)
+    for number, label in enumerate(np.unique(labels)):
+        own = points[labels == label]
+        scatter(axes, own, total, label=name_of(class_names, label), **class_look(number))
+    if wrong is not None and wrong.any():
+        axes.scatter(
+            *points[wrong].T,
+            s=4 * dot_size(total),
+            facecolors="none",
+            edgecolors="black",
+            linewidths=0.8,
+            label="misclassified",
+        )
+
+
+def outside_legend(
+    figure: "Figure",
+    shown: "Axes | Mapping[str, Any]",
+    title: str = "",
+    loc: str = "outside right upper",
+    columns: int | None = None,
+) -> None:
+    """A legend beside the axes, where it covers no data; none where there is too much to list.
+
+    Args:
+        figure: The figure.
+        shown: Axes whose entries to show, or lines and dots by name.
+        title: The legend's heading.
+        loc: Where, as matplotlib says it.
+        columns: How many. Default: as many as the entries need.
+    """
+    handles, names = (
+        (list(shown.values()), list(shown)) if isinstance(shown, Mapping) else shown.get_legend_handles_labels()
+    )
+    if len(names) > _LISTED:
+        return
+    if columns is None:
+        columns = 1 if len(names) <= 22 else 2 if len(names) <= 44 else 4
+    legend = figure.legend(handles, names, loc=loc, frameon=False, fontsize="small", title=title, ncols=columns)
+    for handle in legend.legend_handles:
+        if handle is not None and hasattr(handle, "set_sizes"):
+            handle.set_sizes([28])
+            handle.set_alpha(1)
 
 
 def save_figure(figure: "Figure", path: str | Path, vector: bool = True) -> Path:
@@ -80,63 +190,3 @@ def save_figure(figure: "Figure", path: str | Path, vector: bool = True) -> Path
         with written_atomically(target.with_suffix(suffix)) as temporary:
             figure.savefig(temporary, format=suffix[1:])
     return target
-
-
-def scatter_by_class(
-    axes: "Axes", points: Array, labels: Array, class_names: Sequence[str] = (), wrong: Array | None = None
-) -> None:
-    """Scatter of 2-D points, a colour and a marker a class.
-
-    Args:
-        axes: Where to draw.
-        points: N x 2.
-        labels: N class indices.
-        class_names: Names for the legend. Default: the indices.
-        wrong: N booleans, the samples to ring as misclassified. Default: none.
-    """
-    size = float(np.clip(4000 / max(len(points), 1), 3, 30))
-    for number, label in enumerate(np.unique(labels)):
-        mask = labels == label
-        name = class_names[label] if label < len(class_names) else str(label)
-        axes.scatter(
-            points[mask, 0],
-            points[mask, 1],
-            s=size,
-            color=PALETTE[number % len(PALETTE)],
-            marker=MARKERS[(number // len(PALETTE)) % len(MARKERS)],
-            linewidths=0,
-            alpha=0.75,
-            label=name,
-            rasterized=len(points) > 2000,
-        )
-    if wrong is not None and wrong.any():
-        axes.scatter(
-            points[wrong, 0],
-            points[wrong, 1],
-            s=size * 4,
-            facecolors="none",
-            edgecolors="black",
-            linewidths=0.8,
-            label="misclassified",
-        )
-
-
-def outside_legend(figure: "Figure", axes: "Axes", title: str = "") -> None:
-    """A legend beside the axes, where it covers no data.
-
-    Args:
-        figure: The figure.
-        axes: Whose entries to show.
-        title: The legend's heading.
-    """
-    handles, names = axes.get_legend_handles_labels()
-    columns = 1 if len(names) <= 22 else 2 if len(names) <= 44 else 4
-    if len(names) > 60:
-        return
-    legend = figure.legend(
-        handles, names, loc="outside right upper", frameon=False, fontsize="small", title=title, ncols=columns
-    )
-    for handle in legend.legend_handles:
-        if handle is not None and hasattr(handle, "set_sizes"):
-            handle.set_sizes([28])
-            handle.set_alpha(1)

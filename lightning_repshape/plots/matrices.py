@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_repshape.plots.kit import PALETTE, Array, new_figure, outside_legend, style
+from lightning_repshape.plots.kit import (
+    BLUE,
+    GREY,
+    VERMILION,
+    Array,
+    name_classes,
+    new_figure,
+    outside_legend,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_GREY = "#8C8C8C"
 
 
 def confusion_figure(counts: Array, class_names: Sequence[str], title: str = "") -> "Figure":
@@ -21,9 +28,6 @@ def confusion_figure(counts: Array, class_names: Sequence[str], title: str = "")
         counts: K x K counts.
         class_names: K names.
         title: The heading.
-
-    Returns:
-        The figure.
     """
     classes = len(counts)
     side = float(np.clip(1.6 + 0.42 * classes, 3.6, 14))
@@ -31,25 +35,10 @@ def confusion_figure(counts: Array, class_names: Sequence[str], title: str = "")
     axes = figure.subplots()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    ticks = np.arange(classes)
-    if classes <= 40:
-        long = max(map(len, class_names), default=0) > 3
-        axes.set_xticks(ticks, class_names, rotation=45 if long else 0, ha="right" if long else "center")
-        axes.set_yticks(ticks, class_names)
+    name_classes(axes, class_names, down=True)
     if classes <= 20:
-        for row in range(classes):
-            for column in range(classes):
-                if counts[row, column]:
-                    dark = share[row, column] > 0.5
-                    axes.text(
-                        column,
-                        row,
-                        f"{counts[row, column]}",
-                        ha="center",
-                        va="center",
-                        fontsize="x-small",
-                        color="white" if dark else "black",
-                    )
+        texts = [[f"{count}" if count else "" for count in row] for row in counts]
+        _write(axes, texts, share > 0.5, "x-small")
     style(axes, "predicted class", "true class", title)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
@@ -63,9 +52,6 @@ def cosines_figure(cosines: Array, class_names: Sequence[str], title: str) -> "F
         cosines: K x K.
         class_names: K names.
         title: The heading.
-
-    Returns:
-        The figure.
     """
     side = float(np.clip(1.8 + 0.42 * len(cosines), 3.8, 12))
     figure = new_figure(side + 1.0, side)
@@ -79,34 +65,6 @@ def cosines_figure(cosines: Array, class_names: Sequence[str], title: str) -> "F
     return figure
 
 
-def _cosines(figure: "Figure", axes: "Axes", cosines: Array, class_names: Sequence[str], title: str) -> None:
-    classes = len(cosines)
-    image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
-    if classes <= 40:
-        ticks = np.arange(classes)
-        long = max(map(len, class_names), default=0) > 3
-        axes.set_xticks(ticks, class_names, rotation=45 if long else 0, ha="right" if long else "center")
-        axes.set_yticks(ticks, class_names)
-    if classes <= 12:
-        for row in range(classes):
-            for column in range(classes):
-                value = cosines[row, column]
-                if row != column and np.isfinite(value):
-                    colour = "white" if abs(value) > 0.6 else "black"
-                    axes.text(
-                        column,
-                        row,
-                        f"{value:.2f}".replace("0.", "."),
-                        ha="center",
-                        va="center",
-                        fontsize=6.5,
-                        color=colour,
-                    )
-    style(axes, "class", "class", title)
-    axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, label="cosine", shrink=0.85)
-
-
 def collapse_figure(
     cosines: Array,
     class_names: Sequence[str],
@@ -118,31 +76,23 @@ def collapse_figure(
     Args:
         cosines: K x K.
         class_names: K names.
-        reliability: ``confidence`` and ``accuracy`` of the bins by split.
+        reliability: ``confidence``, ``accuracy`` and ``share`` of the samples of the bins by split.
         errors: Expected calibration error by split.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(11.2 if reliability else 5.8, 4.8)
     panels = figure.subplots(1, 2 if reliability else 1, squeeze=False)[0]
     simplex = -1 / (len(cosines) - 1) if len(cosines) > 1 else 0.0
-    heading = f"Cosines of class means about their mean (simplex: {simplex:.2f})"
-    _cosines(figure, panels[0], cosines, class_names, heading)
+    title = f"Cosines of class means about their mean (simplex: {simplex:.2f})"
+    _cosines(figure, panels[0], cosines, class_names, title)
     if reliability:
         axes = panels[1]
-        axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1, label="calibrated")
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="calibrated")
         for number, (split, found) in enumerate(reliability.items()):
-            axes.plot(
-                found["confidence"],
-                found["accuracy"],
-                color=PALETTE[(0, 5)[number % 2]],
-                linewidth=1.2,
-                label=f"{split}: error {100 * errors[split]:.2g} %" if split in errors else split,
-            )
+            colour = (BLUE, VERMILION)[number % 2]
+            label = f"{split}: error {100 * errors[split]:.2g} %" if split in errors else split
+            axes.plot(found["confidence"], found["accuracy"], color=colour, linewidth=1.2, label=label)
             # bins of few samples, whose means are all over the place, get small dots
-            sizes = 4 + 60 * np.sqrt(found["share"])
-            axes.scatter(found["confidence"], found["accuracy"], s=sizes, color=PALETTE[(0, 5)[number % 2]])
+            axes.scatter(found["confidence"], found["accuracy"], s=4 + 60 * np.sqrt(found["share"]), color=colour)
         axes.set_xlim(0, 1.01)
         axes.set_ylim(0, 1.02)
         style(
@@ -150,3 +100,27 @@ def collapse_figure(
         )
         outside_legend(figure, axes, "calibration")
     return figure
+
+
+def _cosines(figure: "Figure", axes: "Axes", cosines: Array, class_names: Sequence[str], title: str) -> None:
+    image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
+    name_classes(axes, class_names, down=True)
+    if len(cosines) <= 12:
+        shown = np.isfinite(cosines) & ~np.eye(len(cosines), dtype=bool)
+        texts = [
+            [f"{value:.2f}".replace("0.", ".") if show else "" for value, show in zip(*row, strict=True)]
+            for row in zip(cosines, shown, strict=True)
+        ]
+        _write(axes, texts, np.abs(cosines) > 0.6, 6.5)
+    style(axes, "class", "class", title)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, label="cosine", shrink=0.85)
+
+
+def _write(axes: "Axes", texts: Sequence[Sequence[str]], dark: Array, size: str | float) -> None:
+    """Writes into a matrix's cells, in white where they are dark."""
+    for row, own in enumerate(texts):
+        for column, text in enumerate(own):
+            if text:
+                colour = "white" if dark[row, column] else "black"
+                axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)

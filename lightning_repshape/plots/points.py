@@ -5,13 +5,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lightning_repshape.plots.kit import MARKERS, PALETTE, Array, new_figure, outside_legend, scatter_by_class, style
+from lightning_repshape.plots.kit import (
+    BLUE,
+    GREY,
+    VERMILION,
+    Array,
+    class_look,
+    colour,
+    dot_size,
+    heading,
+    name_of,
+    new_figure,
+    outside_legend,
+    scatter,
+    scatter_by_class,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_GREY = "#8C8C8C"
 
 
 def features_figure(
@@ -31,9 +44,6 @@ def features_figure(
         explained: Share of the variance along each of the two components.
         wrong: N booleans, the misclassified samples.
         title: The heading.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(6.8, 4.8)
     axes = figure.subplots()
@@ -56,9 +66,6 @@ def plane_figure(
         shares: Share of the variance along each component.
         wrong: N booleans, the misclassified samples, or None.
         title: The heading.
-
-    Returns:
-        The figure.
     """
     return features_figure(points[:, :2], labels, class_names, [float(share) for share in shares[:2]], wrong, title)
 
@@ -72,9 +79,6 @@ def map_figure(points: Array, labels: Array, class_names: Sequence[str], wrong: 
         class_names: K names.
         wrong: N booleans, the misclassified samples, or None.
         title: The heading.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(6.8, 5.0)
     axes = figure.subplots()
@@ -99,33 +103,19 @@ def discriminant_figure(
         second_axis: What the vertical axis is.
         threshold: The best threshold on the test samples, drawn in the panels that are not of training samples; NaN or
             infinite: none.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(2.2 + 4.0 * len(panels), 4.2)
     rows = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (heading, (points, member)) in zip(rows, panels.items(), strict=True):
-        size = float(np.clip(4000 / max(len(points), 1), 3, 30))
-        order = (("rest", ~member, _GREY, "o"), (f"class {class_name}", member, PALETTE[0], "^"))
-        for name, mask, colour, marker in order:
-            axes.scatter(
-                points[mask, 0],
-                points[mask, 1],
-                s=size,
-                color=colour,
-                marker=marker,
-                linewidths=0,
-                alpha=0.7,
-                label=name,
-                rasterized=len(points) > 2000,
-            )
-        if np.isfinite(threshold) and not heading.startswith("training"):
-            axes.axvline(threshold, color=PALETTE[5], linestyle="--", linewidth=1.2, label="best threshold")
-        style(axes, f"discriminant axis of class {class_name}", "", heading)
+    for axes, (part, (points, member)) in zip(rows, panels.items(), strict=True):
+        order = (("rest", ~member, GREY, "o"), (f"class {class_name}", member, BLUE, "^"))
+        for name, mask, own, marker in order:
+            scatter(axes, points[mask], len(points), color=own, marker=marker, alpha=0.7, label=name)
+        if np.isfinite(threshold) and not part.startswith("training"):
+            axes.axvline(threshold, color=VERMILION, linestyle="--", linewidth=1.2, label="best threshold")
+        style(axes, f"discriminant axis of class {class_name}", "", part)
     rows[0].set_ylabel(second_axis)
     shown = "infinite (no spread along the axis)" if np.isinf(eigenvalue) else f"{eigenvalue:.3g}"
-    figure.suptitle(f"Class {class_name} against the rest, eigenvalue {shown}", fontsize="medium", x=0.01, ha="left")
+    heading(figure, f"Class {class_name} against the rest, eigenvalue {shown}")
     outside_legend(figure, rows[-1])
     return figure
 
@@ -140,17 +130,13 @@ def space_figure(
         labels: N class indices.
         class_names: Names for the legend.
         title: The heading of the whole. Default: none.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(2.0 + 4.8 * len(panels), 5.2)
-    for column, (heading, (points, shares)) in enumerate(panels.items(), start=1):
+    for column, (part, (points, shares)) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), column, projection="3d")
         _space(axes, points, labels, class_names, shares)
-        axes.set_title(heading, fontsize="medium", loc="left")
-    if title:
-        figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+        axes.set_title(part, fontsize="medium", loc="left")
+    heading(figure, title)
     outside_legend(figure, figure.axes[0], "class")
     return figure
 
@@ -164,19 +150,7 @@ def _space(
     ticks: int = 8,
     zoom: float = 0.88,
 ) -> None:
-    size = float(np.clip(4000 / max(len(points), 1), 3, 30))
-    for number, label in enumerate(np.unique(labels)):
-        mask = labels == label
-        axes.scatter(
-            *points[mask, :3].T,
-            s=size,
-            color=PALETTE[number % len(PALETTE)],
-            marker=MARKERS[(number // len(PALETTE)) % len(MARKERS)],
-            linewidths=0,
-            alpha=0.75,
-            label=class_names[label] if label < len(class_names) else str(label),
-            rasterized=len(points) > 2000,
-        )
+    scatter_by_class(axes, points[:, :3], labels, class_names)
     for setter, k in ((axes.set_xlabel, 0), (axes.set_ylabel, 1), (axes.set_zlabel, 2)):
         setter(f"component {k + 1} ({100 * shares[k]:.0f} %)", fontsize="small")
     axes.tick_params(labelsize="x-small")
@@ -196,9 +170,6 @@ def representations_figure(columns: Mapping[str, Mapping[str, Array]], class_nam
             and :class:`PrincipalComponents` (``points``, ``explained``, ``point_labels``; with ``before_`` in front,
             those of the layer before) save.
         class_names: K names.
-
-    Returns:
-        The figure.
     """
     rows = [
         ("histogram", "values"),
@@ -207,10 +178,10 @@ def representations_figure(columns: Mapping[str, Mapping[str, Array]], class_nam
         ("after the activation function", "points"),
     ]
     rows = [row for row in rows if any(row[1] in arrays for arrays in columns.values())]
-    figure = new_figure(1.2 + 3.0 * len(columns), 0.4 + sum(2.2 if kind == "histogram" else 3.0 for kind, _ in rows))
     heights = [2.2 if kind == "histogram" else 3.0 for kind, _ in rows]
+    figure = new_figure(1.2 + 3.0 * len(columns), 0.4 + sum(heights))
     grid = figure.add_gridspec(len(rows), len(columns), height_ratios=heights)
-    for column, (heading, arrays) in enumerate(columns.items()):
+    for column, (title, arrays) in enumerate(columns.items()):
         for row, (kind, key) in enumerate(rows):
             if key not in arrays:
                 continue
@@ -228,7 +199,7 @@ def representations_figure(columns: Mapping[str, Mapping[str, Array]], class_nam
                 _space(axes, arrays[key], arrays["point_labels"], class_names, shares, ticks=4, zoom=0.78)
                 axes.set_title(f"components {kind}", fontsize="x-small", loc="left")
             if row == 0:
-                axes.set_title(heading, fontsize="medium", loc="left")
+                axes.set_title(title, fontsize="medium", loc="left")
     outside_legend(figure, next(axes for axes in figure.axes if axes.get_legend_handles_labels()[0]), "class")
     return figure
 
@@ -241,9 +212,9 @@ def _histogram(axes: "Axes", values: Array, labels: Array, class_names: Sequence
             values[labels == label],
             bins=list(edges),
             histtype="stepfilled",
-            color=PALETTE[number % len(PALETTE)],
+            color=colour(number),
             alpha=0.55,
-            label=class_names[label] if label < len(class_names) else str(label),
+            label=name_of(class_names, label),
         )
     # a ReLU's zeros would hide all else: the axis ends where 98 % of the other bars do
     heights = np.concatenate([np.histogram(values[labels == label], edges)[0][1:] for label in np.unique(labels)])
@@ -263,9 +234,6 @@ def units_figure(
         class_names: K names.
         title: The heading.
         most: How many classes are drawn at most, the first ones; the heading says so where there are more.
-
-    Returns:
-        The figure.
     """
     present = np.unique(labels)
     shown = present[:most]
@@ -283,16 +251,11 @@ def units_figure(
         axes = figure.add_subplot(grid[row, 0], sharex=first)
         first = first or axes
         own = values[labels == label, 0]
-        colour = PALETTE[row % len(PALETTE)]
-        axes.hist(own, bins=list(edges), color=colour, alpha=0.85, weights=np.full(len(own), 1 / len(own)))
+        axes.hist(own, bins=list(edges), color=colour(row), alpha=0.85, weights=np.full(len(own), 1 / len(own)))
         axes.set_ylim(0, None)
         axes.set_yticks([])
-        name = class_names[label] if label < len(class_names) else str(label)
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
-        style(axes, "", name)
-        axes.yaxis.label.set_rotation(0)
-        axes.yaxis.label.set_horizontalalignment("right")
-        axes.yaxis.label.set_verticalalignment("center")
+        style(axes)
+        axes.set_ylabel(name_of(class_names, label), rotation=0, ha="right", va="center", fontsize="small")
         axes.spines["left"].set_visible(False)
         last = row == len(shown) - 1
         axes.tick_params(labelbottom=last, bottom=last)
@@ -308,7 +271,7 @@ def units_figure(
         style(axes, f"activation of unit {units[0]}", f"activation of unit {units[1]}")
         axes.set_title("two units by class", fontsize="small", loc="left")
         outside_legend(figure, axes, "class")
-    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+    heading(figure, title)
     return figure
 
 
@@ -323,14 +286,11 @@ def confusion_cosine_figure(
         pairs: P pairs of names: the class, and what it is taken for; the most frequent are written beside their dots.
         rho: Spearman's rank correlation; NaN: none.
         title: The heading.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(6.6, 4.6)
     axes = figure.subplots()
-    size = float(np.clip(3000 / max(len(counts), 1), 4, 28))
-    axes.scatter(cosines, counts, s=size, color=PALETTE[0], alpha=0.6, linewidths=0, rasterized=len(counts) > 2000)
+    dots = np.stack([cosines, counts], axis=1)
+    scatter(axes, dots, len(dots), s=dot_size(len(dots), 3000, 4, 28), color=BLUE, alpha=0.6)
     middle = (float(cosines.min()) + float(cosines.max())) / 2
     heights: list[float] = []
     gap = 0.045 * max(float(counts.max()), 1.0)
@@ -380,28 +340,24 @@ def weight_space_figure(panels: Mapping[str, SpacePanel], class_names: Sequence[
     Args:
         panels: Models by heading; a column each.
         class_names: Names for the legend.
-
-    Returns:
-        The figure.
     """
     count = len(panels)
     figure = new_figure(1.2 + 3.3 * count, 7.0)
     used: dict[int, Any] = {}
-    for column, (heading, panel) in enumerate(panels.items(), start=1):
+    for column, (title, panel) in enumerate(panels.items(), start=1):
         above = figure.add_subplot(2, count, column, projection="3d")
         below = figure.add_subplot(2, count, count + column, projection="3d")
-        size = float(np.clip(9000 / max(len(panel.points), 1), 3, 24))
+        total = len(panel.points)
         for label in (int(value) for value in np.unique(panel.labels)):
-            own = panel.points[panel.labels == label]
-            dots = above.scatter(*own.T, s=size, linewidths=0, alpha=0.75, rasterized=True, **_look(label))
+            look = {**class_look(label), "s": dot_size(total, 9000, 3, 24), "rasterized": True}
+            dots = scatter(above, panel.points[panel.labels == label], total, **look)
             used.setdefault(label, dots)
         reach = float(np.abs(panel.vectors).max()) or 1.0
         for label, vector in enumerate(panel.vectors):
             drawn = label in panel.labels
-            colour = _look(label)["color"]
             # outputs without samples, as with some classes left out, are drawn thin
-            below.plot(*(np.array([0, end]) for end in vector), color=colour, linewidth=1.8 if drawn else 0.8)
-            below.scatter(*vector.reshape(3, 1), s=22 if drawn else 8, linewidths=0, **_look(label))
+            below.plot(*(np.array([0, end]) for end in vector), color=colour(label), linewidth=1.8 if drawn else 0.8)
+            below.scatter(*vector.reshape(3, 1), s=22 if drawn else 8, linewidths=0, **class_look(label))
         below.scatter(0, 0, 0, s=8, color="black")
         for axes, names in ((above, True), (below, False)):
             axes.tick_params(labelsize=6, pad=-2)
@@ -411,28 +367,12 @@ def weight_space_figure(panels: Mapping[str, SpacePanel], class_names: Sequence[
             axes.set_box_aspect(None, zoom=1.02)
         for limit in (below.set_xlim, below.set_ylim, below.set_zlim):
             limit(-reach, reach)
-        above.set_title(f"{heading}\n{panel.figures}".strip(), fontsize="small", loc="left")
+        above.set_title(f"{title}\n{panel.figures}".strip(), fontsize="small", loc="left")
         below.set_title("class vectors", fontsize="small", loc="left")
-    labels = sorted(used)
-    if len(labels) <= 40:
-        shown = [class_names[label] if label < len(class_names) else str(label) for label in labels]
-        legend = figure.legend(
-            [used[label] for label in labels],
-            shown,
-            loc="outside right upper",
-            frameon=False,
-            fontsize="small",
-            title="class",
-        )
-        for handle in legend.legend_handles:
-            if handle is not None and hasattr(handle, "set_sizes"):
-                handle.set_sizes([28])
-                handle.set_alpha(1)
+    if len(used) <= 40:
+        entries = {name_of(class_names, label): used[label] for label in sorted(used)}
+        outside_legend(figure, entries, "class", columns=1)
     return figure
-
-
-def _look(label: int) -> dict[str, Any]:
-    return {"color": PALETTE[label % len(PALETTE)], "marker": MARKERS[(label // len(PALETTE)) % len(MARKERS)]}
 
 
 def toy_figure(panels: Mapping[str, tuple[Array, Array, Array, Array]], ylabel: str = "feature 2") -> "Figure":
@@ -442,9 +382,6 @@ def toy_figure(panels: Mapping[str, tuple[Array, Array, Array, Array]], ylabel: 
         panels: By heading: the points N x 2, their labels N (0 or 1), the outputs rows x columns on a grid (values near
             -1 and +1), and the grid's extent (left, right, bottom, top).
         ylabel: Label of the vertical axis.
-
-    Returns:
-        The figure.
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -456,10 +393,9 @@ def toy_figure(panels: Mapping[str, tuple[Array, Array, Array, Array]], ylabel: 
         left, right, bottom, top = (float(bound) for bound in extent)
         box = (left, right, bottom, top)
         image = axes.imshow(output, origin="lower", extent=box, cmap="PuOr_r", vmin=-1.2, vmax=1.2, aspect="auto")
-        for label, colour in ((0, "white"), (1, "black")):
-            mask = labels == label
-            other = "black" if colour == "white" else "white"
-            axes.scatter(points[mask, 0], points[mask, 1], s=14, color=colour, edgecolors=other, linewidths=0.4)
+        for label, own in ((0, "white"), (1, "black")):
+            dots = points[labels == label]
+            axes.scatter(*dots.T, s=14, color=own, edgecolors="black" if label == 0 else "white", linewidths=0.4)
         last, first = number // columns == rows - 1, number % columns == 0
         style(axes, "feature 1" if last else "", ylabel if first else "", title)
         axes.set_xlim(left, right)

@@ -142,9 +142,7 @@ def eigenvalues_figure(values: Array, errors: Array, class_names: Sequence[str],
 
 
 def partial_retraining_figure(
-    curves: Mapping[str, tuple[Array, Array, Array]],
-    joint: Mapping[str, float] | None = None,
-    title: str = "",
+    curves: Mapping[str, tuple[Array, Array, Array]], joint: Mapping[str, float] | None = None, title: str = ""
 ) -> "Figure":
     """Test error of heads retrained on partial data sets (FOCA, Fig. 2).
 
@@ -327,8 +325,7 @@ def roc_figure(
 
 
 def severities_figure(
-    panels: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]],
-    clean: Mapping[str, Mapping[str, float]],
+    panels: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]], clean: Mapping[str, Mapping[str, float]]
 ) -> "Figure":
     """Error against the severity of corruptions, a panel a set (or a corruption), a line a corruption (or a run).
 

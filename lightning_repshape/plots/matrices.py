@@ -5,16 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_repshape.plots.kit import (
-    BLUE,
-    GREY,
-    VERMILION,
-    Array,
-    name_classes,
-    new_figure,
-    outside_legend,
-    style,
-)
+from lightning_repshape.plots.kit import BLUE, GREY, VERMILION, Array, name_classes, new_figure, outside_legend, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,14 +6,13 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.studies.reading import _is_number, find_row
+from lightning_repshape.studies.reading import find_row, is_number, read_yaml
 from lightning_repshape.studies.rows import Row, Variant, as_word
 
 
@@ -50,7 +49,7 @@ def digest(row: Row, variant: Variant) -> str:
         ConfigError: As :func:`row_words`.
     """
     configs, overrides = _call(row, variant)
-    content = json.dumps([[_read(path) for path in configs], overrides], sort_keys=True, default=str)
+    content = json.dumps([[read_yaml(path) for path in configs], overrides], sort_keys=True, default=str)
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
@@ -78,7 +77,7 @@ def _composed(configs: Iterable[Path], overrides: Mapping[str, Any]) -> dict[str
     """The configs one upon the other, as far as budgets need to know them."""
     content: dict[str, Any] = {}
     for path in configs:
-        loaded = _read(path)
+        loaded = read_yaml(path)
         _merge(content, copy.deepcopy(loaded) if isinstance(loaded, dict) else {})
     for option, value in overrides.items():
         *folders, last = option.split(".")
@@ -87,21 +86,8 @@ def _composed(configs: Iterable[Path], overrides: Mapping[str, Any]) -> dict[str
             if not isinstance(own.get(name), dict):
                 own[name] = {}
             own = own[name]
-        own[last] = value
+        own[last] = copy.deepcopy(value)  # a later option may reach into it
     return content
-
-
-def _read(path: Path) -> Any:
-    try:
-        return _loaded(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-
-
-@lru_cache(maxsize=256)
-def _loaded(text: str) -> Any:
-    """A config's content, not to be changed: the rows of a table share most of their configs, and YAML is slow."""
-    return yaml.safe_load(text)
 
 
 def _merge(base: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -144,7 +130,7 @@ def _scaled(row: Row, composed: dict[str, Any], fraction: float) -> dict[str, An
             continue
         if isinstance(length, list) and all(isinstance(item, int) for item in length):
             scaled[option] = [part(item) for item in length]
-        elif _is_number(length) and length > 0:
+        elif is_number(length) and length > 0:
             scaled[option] = part(length) if isinstance(length, int) else length * fraction
     return scaled
 
@@ -158,25 +144,13 @@ def _leaves(content: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def import_beside(row: Row) -> None:
-    """Lets Python import what stands beside a user's study: data and networks of their own.
-
-    Args:
-        row: A row of the study.
-    """
+    """Lets Python import what stands beside the study of a row: a user's own data and networks."""
     if row.beside is not None and str(row.beside) not in sys.path:
         sys.path.append(str(row.beside))
 
 
 def about(row: Row, variant: Variant) -> dict[str, Any]:
-    """What a run's manifest says of the row that it trains.
-
-    Args:
-        row: The row.
-        variant: How much of it, and with what.
-
-    Returns:
-        Plain data.
-    """
+    """What a run's manifest says of the row that it trains, and of how much of it: plain data."""
     return {"row": row.trained_as, **dataclasses.asdict(variant), "digest": digest(row, variant)}
 
 

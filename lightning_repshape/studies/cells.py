@@ -124,25 +124,11 @@ class CellResult:
         return tuple(found)
 
     def seeds(self, *states: State) -> list[int]:
-        """The seeds whose training is at something.
-
-        Args:
-            states: What.
-
-        Returns:
-            The seeds, in the row's order.
-        """
+        """The seeds whose training is at something, in the row's order."""
         return [seed for seed, run in self.repeats.items() if run.state in states]
 
     def count(self, *states: State) -> int:
-        """How many trainings after the choice are at something.
-
-        Args:
-            states: What, such as ``finished``, ``failed``, ``missing``.
-
-        Returns:
-            Their number.
-        """
+        """How many trainings after the choice are at something, such as ``finished``, ``failed``, ``missing``."""
         return len(self.seeds(*states))
 
     @property
@@ -196,19 +182,11 @@ class StudyResult:
         return [name for name in self.study.methods if any(cell.row.method == name for cell in self.cells)]
 
     def cell(self, column: str, method: str) -> CellResult | None:
-        """The cell of a column and a method.
-
-        Args:
-            column: The column's name.
-            method: The method's name.
-
-        Returns:
-            The cell, or None where there is none.
-        """
+        """The cell of a column and a method, or None where there is none."""
         return next((own for own in self.cells if (own.row.column, own.row.method) == (column, method)), None)
 
 
-def _with_best(study: Study, cells: Sequence[CellResult]) -> Iterator[CellResult]:
+def with_best(study: Study, cells: Sequence[CellResult]) -> Iterator[CellResult]:
     """Marks which method is the best of each column, in ours and in the paper's; nothing of equals."""
     marks: dict[tuple[str, str], dict[str, dict[str, bool | None]]] = {}
     for column in study.columns:
@@ -223,9 +201,7 @@ def _with_best(study: Study, cells: Sequence[CellResult]) -> Iterator[CellResult
             cell,
             figures={
                 name: dataclasses.replace(
-                    own,
-                    best=marks[column, name]["ours"][method],
-                    best_published=marks[column, name]["paper"][method],
+                    own, best=marks[column, name]["ours"][method], best_published=marks[column, name]["paper"][method]
                 )
                 for name, own in cell.figures.items()
             },
@@ -237,15 +213,7 @@ def _published_mean(own: FigureResult) -> float | None:
 
 
 def best_of(cells: Sequence[CellResult], figure: Figure) -> list[str]:
-    """The methods whose mean is the best of several.
-
-    Args:
-        cells: The cells.
-        figure: Of which figure.
-
-    Returns:
-        Their names: several where means are equal, none where there are fewer than two different means.
-    """
+    """The methods whose mean is the best: several where means are equal, none without two different means."""
     means = {cell.row.method: cell.figures[figure.name].statistics.mean for cell in cells}
     return [method for method, best in _best(means, figure).items() if best]
 

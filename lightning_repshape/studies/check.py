@@ -10,7 +10,7 @@ from typing import Any
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.runs import METRICS, read_json
 from lightning_repshape.studies.jobs import STUDY, Run, read_run
-from lightning_repshape.studies.records import _CHECKED, FORMAT, MANIFEST, TABLE, _checksum, _derived, _text
+from lightning_repshape.studies.records import FORMAT, KEY, MANIFEST, TABLE, as_text, checksum, derived, seeds_of
 from lightning_repshape.studies.rows import Figure
 from lightning_repshape.studies.values import cost, figure_of, statistics
 
@@ -60,7 +60,7 @@ class _Check:
         ratios = set()
         for number in numbers:
             try:
-                key = tuple(str(number[name]) for name in ("study", "column", "method", "figure"))
+                key = tuple(str(number[name]) for name in KEY)
                 self._number(number)
                 values.setdefault(key, {}).setdefault(number["part"], {})[int(number["seed"])] = float(number["value"])
                 if number["ratio"]:
@@ -69,7 +69,7 @@ class _Check:
                 self._add(f"{MANIFEST}: {json.dumps(number)[:200]} is no number of a run")
         for entry in costs:
             try:
-                key = tuple(str(entry[name]) for name in ("study", "column", "method"))
+                key = tuple(str(entry[name]) for name in KEY[:3])
                 run = self._run(entry)
                 if run is None:
                     self._unsure.add(key)  # that its run is not there is problem enough
@@ -78,11 +78,11 @@ class _Check:
             except (KeyError, TypeError):
                 self._add(f"{MANIFEST}: {json.dumps(entry)[:200]} is no training")
         self._table(values, ratios, runs)
-        for name, checksum in files.items():
+        for name, written in files.items():
             file = self.folder / name
             if not file.is_file():
                 self._add(f"{name} is missing from {self.folder}")
-            elif _checksum(file) != checksum:
+            elif checksum(file) != written:
                 self._add(f"{name} was changed after the report was written")
         return list(self.problems)
 
@@ -103,7 +103,7 @@ class _Check:
             self._add(f"run {name} is none of {entry['row']}")
             return None
         file = run.folder / METRICS
-        if (_checksum(file) if file.is_file() else None) != entry["checksum"]:
+        if (checksum(file) if file.is_file() else None) != entry["checksum"]:
             self._add(f"run {name}: {METRICS} was changed after the report was written")
         return run
 
@@ -133,22 +133,22 @@ class _Check:
             return
         seen = set()
         for record in records:
-            key = tuple(str(record.get(name)) for name in ("study", "column", "method", "figure"))
+            key = tuple(str(record.get(name)) for name in KEY)
             seen.add(key)
             parts, of_cost = values.get(key, {}), runs.get(key[:3], {})
             own = parts.get("own", {})
             found = statistics(own, parts.get("over", {}) if key in ratios else None, parts.get("baseline"))
-            expected = _derived(
+            expected = derived(
                 found, _read(record.get("published")), cost(of_cost.get("own", []), of_cost.get("baseline", []))
             )
-            for name in _CHECKED:
+            for name, value in expected.items():
                 given = record.get(name) or ""
                 if name.endswith("_ratio") and key[:3] in self._unsure:
                     continue
-                if not _agrees(given, expected[name]):
-                    shown = _text(expected[name]) or "nothing"
+                if not _agrees(given, value):
+                    shown = as_text(value) or "nothing"
                     self._add(f"{TABLE}: {'/'.join(key)}: {name} is {given or 'empty'}, but the runs give {shown}")
-            seeds = " ".join(map(str, found.values or sorted(own)))
+            seeds = seeds_of(found, own)
             if (record.get("seeds") or "") != seeds:
                 self._add(f"{TABLE}: {'/'.join(key)}: seeds are {record.get('seeds')!r}, but the runs are {seeds!r}")
         for key in values:

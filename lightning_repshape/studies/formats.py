@@ -1,66 +1,68 @@
 """What a report is made of, and how it looks as Markdown and as HTML."""
 
-import dataclasses
 import html
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from lightning_repshape import page
 from lightning_repshape.page import Strong
 from lightning_repshape.runs import folder_name
-from lightning_repshape.studies.cells import StudyResult
 
 
-@dataclasses.dataclass(frozen=True)
-class _Heading:
+class Heading(NamedTuple):
+    """A heading of level 2 or 3; what has a name can be linked to."""
+
     text: str
     level: int
-    anchor: str = ""
+    name: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Paragraph:
+class Paragraph(NamedTuple):
+    """Some sentences."""
+
     text: str
 
 
-@dataclasses.dataclass(frozen=True)
-class _Points:
+class Points(NamedTuple):
+    """A list."""
+
     texts: Sequence[str]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Table:
+class Table(NamedTuple):
+    """A table, of whose columns the first ``texts`` hold no numbers."""
+
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
-    texts: int  # so many columns, from the left, are no numbers
+    texts: int
 
 
-@dataclasses.dataclass(frozen=True)
-class _Picture:
+class Picture(NamedTuple):
+    """A file beside the report, and what it shows."""
+
     file: str
     alt: str
 
 
-_Part = _Heading | _Paragraph | _Points | _Table | _Picture
+Part = Heading | Paragraph | Points | Table | Picture
 
 
-_TITLE = "Results of studies"
-
-
-def _markdown(about: str, parts: Sequence[_Part]) -> str:
-    lines = [f"# {_TITLE}", "", _plain(about), ""]
+def as_markdown(title: str, about: str, parts: Sequence[Part]) -> str:
+    """A whole file of Markdown."""
+    lines = [f"# {title}", "", _plain(about), ""]
     for part in parts:
         match part:
-            case _Heading(text, level, _):
+            case Heading(text, level, _):
                 lines += ["#" * level + " " + _plain(text)]
-            case _Paragraph(text):
+            case Paragraph(text):
                 lines += [_plain(text)]
-            case _Points(texts):
+            case Points(texts):
                 lines += [f"- {_plain(text)}" for text in texts]
-            case _Picture(file, alt):
+            case Picture(file, alt):
                 lines += [f"![{_plain(alt)}]({file})"]
-            case _Table(headers, rows, texts):
-                lines += [_row(headers), _row(["---"] * texts + ["---:"] * (len(headers) - texts))]
+            case Table(headers, rows, numbers_from):
+                lines += [_row(headers), _row(["---"] * numbers_from + ["---:"] * (len(headers) - numbers_from))]
                 lines += [_row(row) for row in rows]
         lines.append("")
     return "\n".join(lines)
@@ -79,21 +81,23 @@ def _plain(text: str) -> str:
     return text
 
 
-def _html(about: str, parts: Sequence[_Part], folder: Path, studies: Sequence[StudyResult]) -> list[str]:
-    links = [f'<a href="#{folder_name(study.study.id)}">{html.escape(study.study.id)}</a>' for study in studies]
+def as_html(title: str, about: str, parts: Sequence[Part], folder: Path) -> str:
+    """A whole page, with the pictures that lie in a folder inside it."""
+    names = [part.name for part in parts if isinstance(part, Heading) and part.name]
+    links = [f'<a href="#{folder_name(name)}">{html.escape(name)}</a>' for name in names]
     lines = [f'<p class="about">{html.escape(about)}</p>', "<nav>", *links, "</nav>"]
     for part in parts:
         match part:
-            case _Heading(text, level, anchor):
-                mark = f' id="{html.escape(anchor)}"' if anchor else ""
+            case Heading(text, level, name):
+                mark = f' id="{html.escape(folder_name(name))}"' if name else ""
                 lines.append(f"<h{level}{mark}>{html.escape(text)}</h{level}>")
-            case _Paragraph(text):
+            case Paragraph(text):
                 lines.append(f'<p class="about">{html.escape(text)}</p>')
-            case _Points(texts):
+            case Points(texts):
                 lines += ['<ul class="notes">', *(f"<li>{html.escape(text)}</li>" for text in texts), "</ul>"]
-            case _Picture(file, alt):
+            case Picture(file, alt):
                 lines.append(page.image(folder / file, alt))
-            case _Table(headers, rows, texts):
-                numeric = [number >= texts for number in range(len(headers))]
+            case Table(headers, rows, numbers_from):
+                numeric = [number >= numbers_from for number in range(len(headers))]
                 lines += ['<div class="wide">', *page.table(headers, rows, numeric), "</div>"]
-    return lines
+    return page.document(title, lines)

@@ -30,11 +30,7 @@ class LiveTable:
         self._printed: set[str] = set()
 
     def __enter__(self) -> "LiveTable":
-        """Begins to show.
-
-        Returns:
-            Itself.
-        """
+        """Begins to show."""
         if self.console.is_terminal:
             self._live.start()
         return self
@@ -42,22 +38,12 @@ class LiveTable:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leaves the last table standing.
-
-        Args:
-            kind: Of an error.
-            error: The error.
-            trace: Its trace.
-        """
+        """Leaves the last table standing."""
         if self.console.is_terminal:
             self._live.stop()
 
     def show(self, progress: Sequence[Progress]) -> None:
-        """Shows a new state: as a table in a terminal, else a line for each training that has ended.
-
-        Args:
-            progress: All cells' progress.
-        """
+        """Shows all cells' progress: as a table in a terminal, else a line for each training that has ended."""
         if self.console.is_terminal:
             room = max(_LOWEST_ROWS, self.console.height - 6)
             self._live.update(self.table(progress, room), refresh=True)

@@ -1,4 +1,4 @@
-"""Rows: every cell of a table as data, read from YAML, and the words of the command line that train it.
+"""Studies as they stand in YAML, those that are shipped and those of users, and how one is found by its name.
 
 A file of studies looks like this; ``configs/rows`` has those of the four papers.
 
@@ -43,7 +43,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,7 @@ _CELL_KEYS = {"configs", "overrides", "select", "retrain", "seeds"}  # of a meth
 
 @cache
 def shipped() -> tuple[Study, ...]:
-    """All studies of ``configs/rows``.
-
-    Returns:
-        The studies, in the order of file names and then of the files.
+    """All studies of ``configs/rows``, in the order of file names and then of the files.
 
     Raises:
         ConfigError: If a file is damaged.
@@ -156,22 +153,30 @@ def filtered(rows: Iterable[Row], patterns: Sequence[str]) -> list[Row]:
     return [row for row in rows if not patterns or any(all_fit(row, pattern) for pattern in patterns)]
 
 
+def read_yaml(file: Path) -> Any:
+    """A file's content, not to be changed: the rows of a table share most of their configs, and YAML is slow.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
+    try:
+        return _loaded(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+
+
+@lru_cache(maxsize=256)
+def _loaded(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
 def read_studies(file: Path) -> tuple[Study, ...]:
-    """Reads a file of studies.
-
-    Args:
-        file: The file.
-
-    Returns:
-        Its studies, in order.
+    """Reads a file of studies, one or several in order.
 
     Raises:
         ConfigError: If it is no such file; the message says where and what.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise ConfigError(
             f"{file} holds no mapping; a file of studies has 'format: {FORMAT}' and 'methods' or 'studies'"
@@ -362,7 +367,7 @@ class _Reader:
             raise self._error(f"{where}select: better is {better!r}; it must be 'lower' or 'higher'")
         self._option(own["option"], f"{where}select: ")
         texts = tuple(as_word(value) for value in values)
-        if len({repr(float(value)) if _is_number(value) else repr(value) for value in values}) != len(values):
+        if len({repr(float(value)) if is_number(value) else repr(value) for value in values}) != len(values):
             raise self._error(f"{where}select: values names one twice: {values}")
         return Selection(str(own["option"]), texts, str(own.get("metric", "val/error")), better)
 
@@ -377,7 +382,7 @@ class _Reader:
         if better not in ("lower", "higher", None):
             raise self._error(f"{where}better is {better!r}; it must be 'lower', 'higher' or null")
         scale, digits = own.get("scale", 1.0), own.get("digits", 2)
-        if not _is_number(scale) or scale == 0 or not math.isfinite(scale):
+        if not is_number(scale) or scale == 0 or not math.isfinite(scale):
             raise self._error(f"{where}scale is {scale!r}; it must be a number that is not 0")
         if isinstance(digits, bool) or not isinstance(digits, int) or digits < 0:
             raise self._error(f"{where}digits is {digits!r}; it must be an integer of at least 0")
@@ -413,14 +418,14 @@ class _Reader:
         return str(own.get("source", "")), found
 
     def _value(self, value: Any, where: str) -> Published:
-        if _is_number(value):
+        if is_number(value):
             return Published(mean=float(value)) if math.isfinite(value) else Published(text="did not converge")
         if isinstance(value, str):
             return Published(text=value)
-        if isinstance(value, list) and len(value) == 2 and all(_is_number(item) for item in value):
+        if isinstance(value, list) and len(value) == 2 and all(is_number(item) for item in value):
             return Published(mean=float(value[0]), spread=float(value[1]))
         bounds = _as_list(value["range"]) if isinstance(value, dict) and set(value) == {"range"} else []
-        if len(bounds) == 2 and all(_is_number(item) for item in bounds):
+        if len(bounds) == 2 and all(is_number(item) for item in bounds):
             return Published(range=(float(bounds[0]), float(bounds[1])))
         raise self._error(f"{where}{value!r} is no number, [mean, deviation], {{range: [a, b]}} or text")
 
@@ -455,5 +460,6 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value out of YAML is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Reports: the tables of studies as Markdown, CSV and one HTML page, and the check that every number has its run.
+"""Reports: the tables of studies as Markdown, CSV and one HTML page.
 
 A report's folder holds ``report.md``, ``report.csv`` (a line a cell and figure), ``report.html``, the figures as PNG,
 and ``report.json``: for every number the run folder it comes from and a checksum of that run's ``metrics.json``.
@@ -8,33 +8,20 @@ import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lightning_repshape import page
 from lightning_repshape._version import __version__
 from lightning_repshape.errors import RepshapeError
 from lightning_repshape.page import Strong
 from lightning_repshape.plots import Line, Panel, save_figure, study_figure
 from lightning_repshape.runs import folder_name, make_folder, read_json, write_json, written_atomically
 from lightning_repshape.studies.cells import CellResult, FigureResult, Folder, StudyResult, best_of
-from lightning_repshape.studies.formats import (
-    _TITLE,
-    _Heading,
-    _html,
-    _markdown,
-    _Paragraph,
-    _Part,
-    _Picture,
-    _Points,
-    _Table,
-)
-from lightning_repshape.studies.records import FORMAT, MANIFEST, TABLE, _checksum, _cost_runs, _csv, _numbers
+from lightning_repshape.studies.formats import Heading, Paragraph, Part, Picture, Points, Table, as_html, as_markdown
+from lightning_repshape.studies.records import FORMAT, MANIFEST, TABLE, checksum, numbers_of, table_of, trainings_of
 from lightning_repshape.studies.rows import Figure, Published
 
 PAGE = "report.html"
-
 TEXT = "report.md"
-
+_TITLE = "Results of studies"
 _ACROSS = 6  # columns of values in one table at most
-
 _NONE = "–"
 
 
@@ -59,9 +46,9 @@ def write_report(folder: Path, studies: Sequence[StudyResult]) -> Path:
         parts += _leftover(studies[0].folder)
     about = f"lightning-repshape {__version__}; {'; '.join(study.study.id for study in studies)}"
     texts = {
-        TABLE: _csv(studies),
-        TEXT: _markdown(about, parts),
-        PAGE: page.document(_TITLE, _html(about, parts, folder, studies)),
+        TABLE: table_of(studies),
+        TEXT: as_markdown(_TITLE, about, parts),
+        PAGE: as_html(_TITLE, about, parts, folder),
     }
     for name, text in texts.items():
         # Line ends are part of the checksum, so they are the same everywhere.
@@ -75,9 +62,9 @@ def write_report(folder: Path, studies: Sequence[StudyResult]) -> Path:
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "version": __version__,
         "studies": [study.study.id for study in studies],
-        "files": {name: _checksum(folder / name) for name in files},
-        "numbers": [entry for study in studies for cell in study.cells for entry in _numbers(study, cell)],
-        "costs": [entry for study in studies for cell in study.cells for entry in _cost_runs(study, cell)],
+        "files": {name: checksum(folder / name) for name in files},
+        "numbers": [entry for study in studies for cell in study.cells for entry in numbers_of(study, cell)],
+        "costs": [entry for study in studies for cell in study.cells for entry in trainings_of(study, cell)],
     }
     write_json(folder / MANIFEST, manifest)
     return folder / PAGE
@@ -93,35 +80,35 @@ def _files(folder: Path) -> list[str]:
     return [name for name in names if Path(name).name == name]
 
 
-def _study(result: StudyResult, pictures: Sequence[_Picture]) -> Iterator[_Part]:
+def _study(result: StudyResult, pictures: Sequence[Picture]) -> Iterator[Part]:
     study = result.study
-    yield _Heading(f"{study.id}: {study.title}", 2, folder_name(study.id))
-    about = [
-        ", ".join(part for part in (study.paper, study.source) if part),
-        f"data: {study.data}" if study.data else "",
-    ]
+    yield Heading(f"{study.id}: {study.title}", 2, study.id)
+    about = [_joined(", ", study.paper, study.source), f"data: {study.data}" if study.data else ""]
     if any(about):
-        yield _Paragraph("; ".join(part for part in about if part))
+        yield Paragraph(_joined("; ", *about))
     marks = _Marks()
-    tables = list(_values(result, marks))
-    yield from tables
+    yield from _values(result, marks)
     published = any(cell.row.published for cell in result.cells)
     best = f"The best of a column is set in bold{', ours and the paper’s' if published else ''}."
-    yield _Paragraph(f"Mean ± standard deviation (number of trainings). {best}")
+    yield Paragraph(f"Mean ± standard deviation (number of trainings). {best}")
     if marks.texts:
-        yield _Points([f"{_raised(number)} {text}" for text, number in marks.texts.items()])
+        yield Points([f"{_raised(number)} {text}" for text, number in marks.texts.items()])
     yield from pictures
     yield from _bests(result)
     yield from _differences(result)
     yield from _trainings(result)
     failures = [line for cell in result.cells for line in cell.failures]
     if failures:
-        yield _Heading("Failed", 3)
-        yield _Points(failures)
+        yield Heading("Failed", 3)
+        yield Points(failures)
     notes = [*study.notes, *(note for cell in result.cells for note in cell.notes), *_mixed(result)]
     if notes:
-        yield _Heading("Notes", 3)
-        yield _Points(notes)
+        yield Heading("Notes", 3)
+        yield Points(notes)
+
+
+def _joined(by: str, *texts: str) -> str:
+    return by.join(text for text in texts if text)
 
 
 class _Marks:
@@ -144,7 +131,7 @@ def _figure_name(result: StudyResult, figure: Figure) -> str:
     return f"{figure.name} ({figure.unit})" if figure.unit else figure.name
 
 
-def _values(result: StudyResult, marks: _Marks) -> Iterator[_Part]:
+def _values(result: StudyResult, marks: _Marks) -> Iterator[Part]:
     """The study's own table: figures side by side where there is one column, else a table a figure."""
     columns, methods, figures = result.columns, result.methods, list(result.study.figures.values())
     named = {name: result.study.methods[name] for name in methods}
@@ -153,7 +140,7 @@ def _values(result: StudyResult, marks: _Marks) -> Iterator[_Part]:
         yield from _grid(result, "method", named, heads, marks)
         return
     for figure in figures:
-        yield _Heading(_figure_name(result, figure), 3)
+        yield Heading(_figure_name(result, figure), 3)
         titles = {name: result.study.columns[name] for name in columns}
         if len(columns) > _ACROSS >= len(methods):
             yield from _grid(result, "column", titles, {named[name]: (name, figure) for name in methods}, marks, True)
@@ -168,7 +155,7 @@ def _grid(
     heads: Mapping[str, tuple[str, Figure]],
     marks: _Marks,
     turned: bool = False,
-) -> Iterator[_Table]:
+) -> Iterator[Table]:
     names = list(heads)
     for start in range(0, len(names), _ACROSS):
         headers = [corner]
@@ -182,7 +169,7 @@ def _grid(
                 row.append("" if cell is None else _ours(cell, figure, marks))
                 if paper:
                     row.append("" if cell is None else _papers(cell.figures[figure.name]))
-        yield _Table(headers, rows, 1)
+        yield Table(headers, rows, 1)
 
 
 def _ours(cell: CellResult, figure: Figure, marks: _Marks) -> str:
@@ -202,7 +189,7 @@ def _papers(own: FigureResult) -> str:
     return Strong(shown) if own.best_published else shown
 
 
-def _bests(result: StudyResult) -> Iterator[_Part]:
+def _bests(result: StudyResult) -> Iterator[Part]:
     rows = []
     titles = result.study.methods
     for column in result.columns:
@@ -224,11 +211,11 @@ def _bests(result: StudyResult) -> Iterator[_Part]:
         kept = [0, 1, 2]
         kept += [3] if any(row[3] not in (_NONE, row[2]) for row in rows) else []
         kept += [4] if any(row[4] != _NONE for row in rows) else []
-        yield _Heading("The best method", 3)
-        yield _Table([headers[at] for at in kept], [[row[at] for at in kept] for row in rows], len(kept))
+        yield Heading("The best method", 3)
+        yield Table([headers[at] for at in kept], [[row[at] for at in kept] for row in rows], len(kept))
 
 
-def _differences(result: StudyResult) -> Iterator[_Part]:
+def _differences(result: StudyResult) -> Iterator[Part]:
     published = any(cell.row.published for cell in result.cells)
     rows = []
     for column, method, cell in _cells(result):
@@ -246,10 +233,10 @@ def _differences(result: StudyResult) -> Iterator[_Part]:
         baseline = result.study.baseline
         against = result.study.methods[baseline] if baseline is not None else "the baseline"
         papers = ["paper", "ours − paper"] if published else []
-        yield _Heading("Differences", 3)
+        yield Heading("Differences", 3)
         headers = ["ours", "budget", "95 % interval of the mean", *papers, f"p against {against}"]
-        yield _Table(["column", "method", "figure", *headers], rows, 3)
-        yield _Paragraph("p: paired t-test over the seeds that both have at the same budget.")
+        yield Table(["column", "method", "figure", *headers], rows, 3)
+        yield Paragraph("p: paired t-test over the seeds that both have at the same budget.")
 
 
 def _signed(value: float | None, digits: int) -> str:
@@ -263,7 +250,7 @@ def _p(p: float | None) -> str:
     return _NONE if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _trainings(result: StudyResult) -> Iterator[_Part]:
+def _trainings(result: StudyResult) -> Iterator[Part]:
     rows = []
     for column, method, cell in _cells(result):
         own = cell.cost
@@ -287,12 +274,12 @@ def _trainings(result: StudyResult) -> Iterator[_Part]:
                 _NONE if own.memory_ratio is None else f"{own.memory_ratio:.2f}",
             ]
         )
-    yield _Heading("Trainings and their cost", 3)
+    yield Heading("Trainings and their cost", 3)
     headers = ["finished seeds", "ms a step", "of the baseline's", "peak memory, MB", "of the baseline's"]
-    yield _Table(["column", "method", "value chosen", "budget", *headers], rows, 5)
+    yield Table(["column", "method", "value chosen", "budget", *headers], rows, 5)
     selections = dict.fromkeys(cell.row.select for cell in result.cells if cell.row.select is not None)
     for select in selections:
-        yield _Paragraph(
+        yield Paragraph(
             f"Chosen by {select.metric} ({select.better} is better) among {', '.join(select.values)}: {select.option}."
         )
 
@@ -324,16 +311,16 @@ def _mixed(result: StudyResult) -> Iterator[str]:
             yield f"The budgets of {result.study.columns[column]} differ between methods: compare with care."
 
 
-def _leftover(folder: Folder) -> Iterator[_Part]:
+def _leftover(folder: Folder) -> Iterator[Part]:
     if folder.corrupt:
-        yield _Heading("Run folders that were skipped", 2)
-        yield _Points([f"{name}: {error}" for name, error in folder.corrupt.items()])
+        yield Heading("Run folders that were skipped", 2)
+        yield Points([f"{name}: {error}" for name, error in folder.corrupt.items()])
     if folder.unknown:
-        yield _Heading("Run folders of rows that are not known", 2)
-        yield _Points([f"{name}: {row}" for name, row in folder.unknown.items()])
+        yield Heading("Run folders of rows that are not known", 2)
+        yield Points([f"{name}: {row}" for name, row in folder.unknown.items()])
 
 
-def _pictures(folder: Path, result: StudyResult) -> Iterator[_Picture]:
+def _pictures(folder: Path, result: StudyResult) -> Iterator[Picture]:
     columns, figures = result.columns, list(result.study.figures.values())
     sets: dict[str, list[tuple[str, Figure, str]]] = {}
     if len(columns) == 1:
@@ -349,7 +336,7 @@ def _pictures(folder: Path, result: StudyResult) -> Iterator[_Picture]:
         if panels:
             file = folder_name("-".join([*result.study.id.split("/"), *([name] if name else [])])) + ".png"
             save_figure(study_figure(panels), folder / file, vector=False)
-            yield _Picture(file, f"{result.study.id}{f', {name}' if name else ''}: values by method")
+            yield Picture(file, f"{result.study.id}{f', {name}' if name else ''}: values by method")
 
 
 def _lines(result: StudyResult, column: str, figure: Figure) -> list[Line]:

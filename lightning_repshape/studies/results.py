@@ -1,7 +1,7 @@
 """Results: what the run folders of a folder of results say of a study's cells. Nothing else is read.
 
 The budget of a cell is the fullest at which at least one of the trainings after the choice is finished. What a report's
-check must find again is computed here by :func:`statistics` and :func:`cost` alone.
+check must find again is computed by :mod:`.values` alone.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lightning_repshape.errors import DataError, RepshapeError
-from lightning_repshape.studies.cells import CellResult, Choice, FigureResult, Folder, StudyResult, _with_best
+from lightning_repshape.studies.cells import CellResult, Choice, FigureResult, Folder, StudyResult, with_best
 from lightning_repshape.studies.jobs import STUDY, Budget, Cell, Job, Run, outdated, runs_under, validation_figure
 from lightning_repshape.studies.reading import shipped
 from lightning_repshape.studies.rows import Figure, Row, Study, Variant
@@ -36,7 +36,7 @@ def read_results(folder: Path, studies: Sequence[Study], rows: Collection[str] |
     for study in studies:
         cells = [reader.cell(study, row) for row in study.rows if rows is None or row.id in rows]
         if cells:
-            found.append(StudyResult(study, tuple(_with_best(study, cells)), reader.about))
+            found.append(StudyResult(study, tuple(with_best(study, cells)), reader.about))
     wanted = {cell.row.trained_as for result in found for cell in result.cells}
     states = Counter(run.state for row, runs in reader.runs.items() if row in wanted for run in runs.values())
     if not states["finished"]:
@@ -129,9 +129,7 @@ class _Reader:
             over = None if figure.over is None else numbers(figure, others(figure.over))
             against = numbers(figure, baseline)
             values = statistics(
-                _by_seed(own),
-                None if over is None else _by_seed(over),
-                _by_seed(against) if against else None,
+                _by_seed(own), None if over is None else _by_seed(over), _by_seed(against) if against else None
             )
             figures[name] = FigureResult(figure, values, own, over, against, row.published.get(name))
         return CellResult(

@@ -1,4 +1,4 @@
-"""The types of studies: a table, its rows, its figures, what is chosen, and how much of a row is trained."""
+"""What a study is made of: its table, figures, rows, what is chosen, and how much of a row is trained."""
 
 import dataclasses
 import json
@@ -26,14 +26,7 @@ class Published:
     text: str = ""
 
     def show(self, digits: int = 2) -> str:
-        """The value as a table has it.
-
-        Args:
-            digits: After the decimal point.
-
-        Returns:
-            Such as ``2.85 ± 0.11``.
-        """
+        """The value as a table has it, such as ``2.85 ± 0.11``."""
         if self.range is not None:
             return f"{self.range[0]:g} to {self.range[1]:g}"
         if self.mean is None:
@@ -159,15 +152,7 @@ class Study:
     file: Path
 
     def row(self, column: str, method: str) -> Row | None:
-        """The row of a column and a method.
-
-        Args:
-            column: The column's name.
-            method: The method's name.
-
-        Returns:
-            The row, or None where the table has none.
-        """
+        """The row of a column and a method, or None where the table has none."""
         return next((row for row in self.rows if (row.column, row.method) == (column, method)), None)
 
 
@@ -200,14 +185,7 @@ class Variant:
 
 
 def as_word(value: Any) -> str:
-    """A value as the command line has it.
-
-    Args:
-        value: A value out of YAML.
-
-    Returns:
-        Text that YAML reads as the same value.
-    """
+    """A value out of YAML as the command line has it: text that YAML reads as the same value."""
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, bool | list | dict):

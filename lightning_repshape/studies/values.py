@@ -1,4 +1,4 @@
-"""A figure's values over seeds: statistics, paired test, and what trainings cost."""
+"""What trainings come to: a figure's values over seeds, their statistics and paired test, and what they cost."""
 
 import dataclasses
 import math
@@ -49,9 +49,7 @@ class Statistics:
 
 
 def statistics(
-    own: Mapping[int, float],
-    over: Mapping[int, float] | None = None,
-    baseline: Mapping[int, float] | None = None,
+    own: Mapping[int, float], over: Mapping[int, float] | None = None, baseline: Mapping[int, float] | None = None
 ) -> Statistics:
     """Mean, spread, confidence interval and paired test.
 
@@ -177,15 +175,7 @@ def _costs(run: Run) -> dict[str, float | None]:
 
 
 def figure_of(run: Run, figure: Figure) -> float | None:
-    """A run's figure.
-
-    Args:
-        run: A finished run.
-        figure: Which.
-
-    Returns:
-        The scaled value; None where the run has none, or none that is finite.
-    """
+    """The scaled value that a finished run has of a figure; None where it has none, or none that is finite."""
     value = run.figures.get(figure.metric)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None

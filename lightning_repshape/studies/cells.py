@@ -19,7 +19,7 @@ class FigureResult:
         own: The figure of each.
         over: The figure of the method's trainings that these are divided by; None where they are not.
         baseline: The baseline's trainings of the same budget; empty for the baseline itself.
-        published: The paper's value.
+        published: The paper's value; empty where it has none.
         best: Whether it is the best of its column; None where it takes no part, or all are equal.
         best_published: The same for the paper's value.
     """
@@ -29,7 +29,7 @@ class FigureResult:
     own: tuple[Number, ...] = ()
     over: tuple[Number, ...] | None = None
     baseline: tuple[Number, ...] = ()
-    published: Published | None = None
+    published: Published = dataclasses.field(default_factory=Published)
     best: bool | None = None
     best_published: bool | None = None
 
@@ -42,12 +42,12 @@ class FigureResult:
 
     def show_published(self) -> str:
         """The paper's value as a table has it; empty where it has none."""
-        return self.published.show(self.figure.digits) if self.published is not None else ""
+        return self.published.show(self.figure.digits)
 
     @property
     def difference(self) -> float | None:
         """Our mean less the paper's; None where one is missing."""
-        if self.statistics.mean is None or self.published is None or self.published.mean is None:
+        if self.statistics.mean is None or self.published.mean is None:
             return None
         return self.statistics.mean - self.published.mean
 
@@ -99,15 +99,15 @@ class CellResult:
     epochs: float
     train_size: int | None
     repeats: Mapping[int, Run]
-    figures: Mapping[str, FigureResult]
-    cost: Cost
+    figures: Mapping[str, FigureResult] = dataclasses.field(default_factory=dict)
+    cost: Cost = dataclasses.field(default_factory=Cost)
     baseline: tuple[Run, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
-    def finished(self) -> list[Run]:
-        """The finished trainings after the choice."""
-        return [run for run in self.repeats.values() if run.state == "finished"]
+    def finished(self) -> dict[int, Run]:
+        """The finished trainings after the choice, by seed."""
+        return {seed: run for seed, run in self.repeats.items() if run.state == "finished"}
 
     @property
     def value(self) -> str | None:
@@ -186,30 +186,17 @@ class StudyResult:
         return next((own for own in self.cells if (own.row.column, own.row.method) == (column, method)), None)
 
 
-def with_best(study: Study, cells: Sequence[CellResult]) -> Iterator[CellResult]:
+def with_best(cells: Sequence[CellResult]) -> Iterator[CellResult]:
     """Marks which method is the best of each column, in ours and in the paper's; nothing of equals."""
-    marks: dict[tuple[str, str], dict[str, dict[str, bool | None]]] = {}
-    for column in study.columns:
-        for name, figure in study.figures.items():
-            there = [cell for cell in cells if cell.row.column == column]
-            ours = {cell.row.method: cell.figures[name].statistics.mean for cell in there}
-            papers = {cell.row.method: _published_mean(cell.figures[name]) for cell in there}
-            marks[column, name] = {"ours": _best(ours, figure), "paper": _best(papers, figure)}
     for cell in cells:
-        column, method = cell.row.column, cell.row.method
-        yield dataclasses.replace(
-            cell,
-            figures={
-                name: dataclasses.replace(
-                    own, best=marks[column, name]["ours"][method], best_published=marks[column, name]["paper"][method]
-                )
-                for name, own in cell.figures.items()
-            },
-        )
-
-
-def _published_mean(own: FigureResult) -> float | None:
-    return own.published.mean if own.published is not None else None
+        column = [other for other in cells if other.row.column == cell.row.column]
+        figures = {}
+        for name, own in cell.figures.items():
+            ours = _best({other.row.method: other.figures[name].statistics.mean for other in column}, own.figure)
+            papers = _best({other.row.method: other.figures[name].published.mean for other in column}, own.figure)
+            marks = {"best": ours[cell.row.method], "best_published": papers[cell.row.method]}
+            figures[name] = dataclasses.replace(own, **marks)
+        yield dataclasses.replace(cell, figures=figures)
 
 
 def best_of(cells: Sequence[CellResult], figure: Figure) -> list[str]:

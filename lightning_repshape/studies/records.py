@@ -10,7 +10,6 @@ from typing import Any
 from lightning_repshape.runs import METRICS
 from lightning_repshape.studies.cells import CellResult, FigureResult, StudyResult
 from lightning_repshape.studies.jobs import STUDY, Run
-from lightning_repshape.studies.rows import Published
 from lightning_repshape.studies.values import Cost, Statistics
 
 FORMAT = 1
@@ -42,13 +41,12 @@ def table_of(studies: Sequence[StudyResult]) -> str:
 
 
 def _record(study: StudyResult, cell: CellResult, name: str, own: FigureResult) -> dict[str, Any]:
-    published = own.published or Published()
     return {
         **_key(study, cell, name),
         "unit": "" if own.figure.over is not None else own.figure.unit,
-        **derived(own.statistics, published.mean, cell.cost),
-        "published": own.show_published() or None if published.mean is None else published.mean,
-        "published_std": published.spread,
+        **derived(own.statistics, own.published.mean, cell.cost),
+        "published": own.show_published() or None if own.published.mean is None else own.published.mean,
+        "published_std": own.published.spread,
         "value": cell.value,
         "select_epochs": None if cell.choice is None else cell.choice.epochs,
         "epochs": cell.epochs if cell.count("finished") else None,
@@ -122,6 +120,6 @@ def _source(study: StudyResult, run: Run) -> dict[str, Any]:
 
 def trainings_of(study: StudyResult, cell: CellResult) -> Iterator[dict[str, Any]]:
     """The entries of ``report.json`` for the trainings whose cost the cell's ratios are of."""
-    for part, runs in (("own", cell.finished), ("baseline", cell.baseline)):
+    for part, runs in (("own", cell.finished.values()), ("baseline", cell.baseline)):
         for run in runs:
             yield {**_key(study, cell), "part": part, **_source(study, run)}

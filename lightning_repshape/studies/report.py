@@ -16,7 +16,7 @@ from lightning_repshape.runs import folder_name, make_folder, read_json, write_j
 from lightning_repshape.studies.cells import CellResult, FigureResult, Folder, StudyResult, best_of
 from lightning_repshape.studies.formats import Heading, Paragraph, Part, Picture, Points, Table, as_html, as_markdown
 from lightning_repshape.studies.records import FORMAT, MANIFEST, TABLE, checksum, numbers_of, table_of, trainings_of
-from lightning_repshape.studies.rows import Figure, Published
+from lightning_repshape.studies.rows import Figure
 
 PAGE = "report.html"
 TEXT = "report.md"
@@ -330,7 +330,7 @@ def _pictures(folder: Path, result: StudyResult) -> Iterator[Picture]:
             sets[figure.name] = [(column, figure, result.study.columns[column]) for column in columns]
     for name, members in sets.items():
         panels = [
-            Panel(title, _figure_name(result, own), _lines(result, column, own)) for column, own, title in members
+            Panel(title, _figure_name(result, own), list(_lines(result, column, own))) for column, own, title in members
         ]
         panels = [panel for panel in panels if any(line.mean is not None for line in panel.lines)]
         if panels:
@@ -339,27 +339,13 @@ def _pictures(folder: Path, result: StudyResult) -> Iterator[Picture]:
             yield Picture(file, f"{result.study.id}{f', {name}' if name else ''}: values by method")
 
 
-def _lines(result: StudyResult, column: str, figure: Figure) -> list[Line]:
-    lines = []
+def _lines(result: StudyResult, column: str, figure: Figure) -> Iterator[Line]:
     for method in result.methods:
-        cell = result.cell(column, method)
+        title, cell = result.study.methods[method], result.cell(column, method)
         if cell is None:
-            lines.append(Line(result.study.methods[method], [], None, None))
+            yield Line(title, [], None, None)
             continue
         own = cell.figures[figure.name]
-        published = own.published or Published()
-        found = own.statistics
-        lines.append(
-            Line(
-                result.study.methods[method],
-                list(found.values.values()),
-                found.mean,
-                found.std,
-                published.mean,
-                published.spread,
-                published.range,
-                cell.remark if found.mean is None else "",
-                published.text,
-            )
-        )
-    return lines
+        found, paper, remark = own.statistics, own.published, "" if own.statistics.mean is not None else cell.remark
+        of_paper = (paper.mean, paper.spread, paper.range)
+        yield Line(title, list(found.values.values()), found.mean, found.std, *of_paper, remark, paper.text)

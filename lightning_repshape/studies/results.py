@@ -6,14 +6,14 @@ check must find again is computed by :mod:`.values` alone.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from lightning_repshape.errors import DataError, RepshapeError
 from lightning_repshape.studies.cells import CellResult, Choice, FigureResult, Folder, StudyResult, with_best
 from lightning_repshape.studies.jobs import STUDY, Budget, Cell, Job, Run, outdated, runs_under, validation_figure
 from lightning_repshape.studies.reading import shipped
-from lightning_repshape.studies.rows import Figure, Row, Study, Variant
+from lightning_repshape.studies.rows import Figure, Published, Row, Study, Variant
 from lightning_repshape.studies.values import Number, cost, figure_of, statistics
 
 
@@ -36,7 +36,7 @@ def read_results(folder: Path, studies: Sequence[Study], rows: Collection[str] |
     for study in studies:
         cells = [reader.cell(study, row) for row in study.rows if rows is None or row.id in rows]
         if cells:
-            found.append(StudyResult(study, tuple(with_best(study, cells)), reader.about))
+            found.append(StudyResult(study, tuple(with_best(cells)), reader.about))
     wanted = {cell.row.trained_as for result in found for cell in result.cells}
     states = Counter(run.state for row, runs in reader.runs.items() if row in wanted for run in runs.values())
     if not states["finished"]:
@@ -48,21 +48,6 @@ def read_results(folder: Path, studies: Sequence[Study], rows: Collection[str] |
             "folder with --out"
         )
     return found
-
-
-@dataclasses.dataclass(frozen=True)
-class _Shown:
-    """The trainings that a cell shows."""
-
-    remark: str
-    choice: Choice | None
-    epochs: float
-    train_size: int | None
-    repeats: Mapping[int, Run]
-
-    @property
-    def finished(self) -> list[tuple[int, Run]]:
-        return [(seed, run) for seed, run in self.repeats.items() if run.state == "finished"]
 
 
 class _Reader:
@@ -98,22 +83,20 @@ class _Reader:
 
     def cell(self, study: Study, row: Row) -> CellResult:
         shown = self._shown(row)
-        finished = shown.finished
         notes: list[str] = []
-        of_others: dict[str, list[tuple[int, Run]]] = {}
+        of_others: dict[str | None, Mapping[int, Run]] = {}
 
-        def others(method: str | None) -> list[tuple[int, Run]]:
+        def others(method: str | None) -> Mapping[int, Run]:
             """The finished trainings of another method at the same budget."""
-            other = study.row(row.column, method) if method is not None else None
-            if other is None or method is None:
-                return []
             if method not in of_others:
-                of_others[method] = self._shown(other, (shown.train_size, shown.epochs)).finished
+                other = study.row(row.column, method or "")
+                at = (shown.train_size, shown.epochs)
+                of_others[method] = {} if other is None else self._shown(other, at).finished
             return of_others[method]
 
-        def numbers(figure: Figure, runs: Iterable[tuple[int, Run]], noted: bool = False) -> tuple[Number, ...]:
+        def numbers(figure: Figure, runs: Mapping[int, Run], noted: bool = False) -> tuple[Number, ...]:
             found = []
-            for seed, run in runs:
+            for seed, run in runs.items():
                 value = figure_of(run, figure)
                 if value is not None:
                     found.append(Number(seed, value, run))
@@ -123,29 +106,25 @@ class _Reader:
             return tuple(found)
 
         figures = {}
-        baseline = [] if row.method == study.baseline else others(study.baseline)
+        baseline = {} if row.method == study.baseline else others(study.baseline)
         for name, figure in study.figures.items():
-            own = numbers(figure, finished, noted=True)
+            own = numbers(figure, shown.finished, noted=True)
             over = None if figure.over is None else numbers(figure, others(figure.over))
             against = numbers(figure, baseline)
             values = statistics(
                 _by_seed(own), None if over is None else _by_seed(over), _by_seed(against) if against else None
             )
-            figures[name] = FigureResult(figure, values, own, over, against, row.published.get(name))
-        return CellResult(
-            row,
-            shown.remark,
-            shown.choice,
-            shown.epochs,
-            shown.train_size,
-            shown.repeats,
-            figures,
-            cost([run for _, run in finished], [run for _, run in baseline]),
-            tuple(run for _, run in baseline),
-            tuple(notes),
+            published = row.published.get(name, Published())
+            figures[name] = FigureResult(figure, values, own, over, against, published)
+        return dataclasses.replace(
+            shown,
+            figures=figures,
+            cost=cost(list(shown.finished.values()), list(baseline.values())),
+            baseline=tuple(baseline.values()),
+            notes=tuple(notes),
         )
 
-    def _shown(self, row: Row, at: tuple[int | None, float] | None = None) -> _Shown:
+    def _shown(self, row: Row, at: tuple[int | None, float] | None = None) -> CellResult:
         """What a cell shows: at a given limit of images and fraction of the epochs, else at the fullest."""
         budgets = self._budgets(row) if at is None else [at]
         for size, epochs in budgets:
@@ -153,34 +132,34 @@ class _Reader:
             for choice in [None] if row.select is None else [own for own in choices if own.value is not None]:
                 repeats = self._repeats(row, choice, epochs, size)
                 if any(run.state == "finished" for run in repeats.values()):
-                    return _Shown("", choice, epochs, size, repeats)
+                    return CellResult(row, "", choice, epochs, size, repeats)
         return self._unfinished(row, budgets)
 
-    def _unfinished(self, row: Row, budgets: Sequence[tuple[int | None, float]]) -> _Shown:
+    def _unfinished(self, row: Row, budgets: Sequence[tuple[int | None, float]]) -> CellResult:
         if row.select is None:
             size, epochs = next(iter(budgets), (None, 1.0))
             repeats = self._repeats(row, None, epochs, size)
             remark = "not trained" if {run.state for run in repeats.values()} == {"missing"} else _remark(repeats)
-            return _Shown(remark, None, epochs, size, repeats)
+            return CellResult(row, remark, None, epochs, size, repeats)
         sizes = dict.fromkeys(
             [*(size for size, _ in budgets), *(variant.train_size for variant in self._of(row)), None]
         )
         choices = [(size, choice) for size in sizes for choice in self._choices(row, size)]
         missing = {seed: Run(self.folder / row.trained_as, "missing") for seed in row.seeds}
         if not choices:
-            return _Shown("not trained", None, 1.0, None, missing)
+            return CellResult(row, "not trained", None, 1.0, None, missing)
         # What was chosen says most; else the choice that is nearest to being made.
         size, choice = max(choices, key=lambda own: (own[1].value is not None, own[1].done))
         if choice.value is None:
             over = choice.done == choice.total
             remark = f"no value has {row.select.metric}" if over else f"selection {choice.done} of {choice.total}"
-            return _Shown(remark, choice, choice.epochs, size, missing)
+            return CellResult(row, remark, choice, choice.epochs, size, missing)
         begun = [epochs for own, epochs in budgets if own == size]
         for epochs in [*begun, choice.epochs]:
             repeats = self._repeats(row, choice, epochs, size)
             if any(run.state != "missing" for run in repeats.values()):
-                return _Shown(_remark(repeats), choice, epochs, size, repeats)
-        return _Shown("chosen, not trained", choice, choice.epochs, size, missing)
+                return CellResult(row, _remark(repeats), choice, epochs, size, repeats)
+        return CellResult(row, "chosen, not trained", choice, choice.epochs, size, missing)
 
     def _of(self, row: Row) -> Mapping[Variant, Run]:
         return self.runs.get(row.trained_as, {})

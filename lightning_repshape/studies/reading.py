@@ -54,19 +54,15 @@ from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.studies.rows import Figure, Published, Row, Selection, Study, as_word
 
 FORMAT = 1
-
 RESERVED = ("logs", "report")  # folders of results that hold no runs
-
 ROWS = "rows"  # the folder of the shipped studies within the configs
 
 _STUDY_KEYS = {
     "title", "data", "configs", "overrides", "seeds", "figures", "select", "retrain", "baseline", "columns", "methods",
     "published", "notes", "trainings",
 }  # fmt: skip
-
-_ROW_KEYS = {"title", "configs", "overrides", "select", "retrain", "seeds", "data", "notes"}
-
 _CELL_KEYS = {"configs", "overrides", "select", "retrain", "seeds"}  # of a method's ``columns``
+_ROW_KEYS = {*_CELL_KEYS, "title", "data", "notes"}
 
 
 @cache
@@ -223,16 +219,14 @@ class _Reader:
         for name, part in methods.items():
             for column, own in self._map(part, "columns").items():
                 if column not in columns:
-                    raise self._error(
-                        f"method {name}: there is no column {column!r}{did_you_mean(str(column), columns)}"
-                    )
+                    hint = did_you_mean(str(column), columns)
+                    raise self._error(f"method {name}: there is no column {column!r}{hint}")
                 self._keys(own, _CELL_KEYS, f"method {name}, column {column}: ")
         baseline = content.get("baseline")
-        if baseline is not None and (not isinstance(baseline, str) or baseline not in methods):
-            raise self._error(f"baseline {baseline!r} is none of the methods{did_you_mean(str(baseline), methods)}")
-        for figure in figures.values():
-            if figure.over is not None and (not isinstance(figure.over, str) or figure.over not in methods):
-                raise self._error(f"figure {figure.name}: over {figure.over!r} is none of the methods")
+        named = [("baseline ", baseline), *((f"figure {own.name}: over ", own.over) for own in figures.values())]
+        for what, method in named:
+            if method is not None:
+                self._method(method, methods, what)
         source, published = self._published(content.get("published"), figures, columns, methods)
         rows = tuple(
             self._row(content, column, columns[column], method, methods[method], published.get((column, method), {}))
@@ -267,22 +261,9 @@ class _Reader:
     ) -> Row:
         parts = [content, of_column, of_method, self._map(of_method, "columns").get(column, {})]
         where = f"{column}/{method}: "
-        select: Any = None
-        retrain: Any = None
-        seeds: Any = [0]
-        for part in parts:  # the more particular says; false says none
-            select = part.get("select", select)
-            retrain = part.get("retrain", retrain)
-            seeds = part.get("seeds", seeds)
-        if isinstance(seeds, bool) or not isinstance(seeds, int | list) or seeds == []:
-            raise self._error(f"{where}seeds is {seeds!r}; it must be a list of integers, or how many from 0")
-        if seeds == 0:
-            raise self._error(f"{where}seeds is 0; at least one training is needed")
-        seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
-        if not seeds or any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in seeds):
-            raise self._error(f"{where}seeds is {seeds!r}; seeds are integers of at least 0")
-        if len(set(seeds)) != len(seeds):
-            raise self._error(f"{where}seeds is {seeds!r}, which names a seed twice")
+        # the more particular says; false says none
+        said = {key: part[key] for part in parts for key in ("select", "retrain", "seeds") if key in part}
+        select, retrain = said.get("select"), said.get("retrain")
         if retrain:
             self._keys(retrain, {"configs", "overrides"}, f"{where}retrain: ")
         return Row(
@@ -291,7 +272,7 @@ class _Reader:
             method=method,
             configs=tuple(path for part in parts for path in self._configs(part, where)),
             overrides={str(key): value for part in parts for key, value in self._overrides(part, where).items()},
-            seeds=tuple(seeds),
+            seeds=self._seeds(said.get("seeds", [0]), where),
             select=self._selection(select, where) if select else None,
             retrain=(
                 (tuple(self._configs(retrain, f"{where}retrain: ")), self._overrides(retrain, f"{where}retrain: "))
@@ -303,6 +284,18 @@ class _Reader:
             trained_as=f"{self.id}/{column}/{method}",
             reference=self._reference(f"{column}/{method}"),
         )
+
+    def _seeds(self, seeds: Any, where: str) -> tuple[int, ...]:
+        if isinstance(seeds, bool) or not isinstance(seeds, int | list) or seeds == []:
+            raise self._error(f"{where}seeds is {seeds!r}; it must be a list of integers, or how many from 0")
+        if seeds == 0:
+            raise self._error(f"{where}seeds is 0; at least one training is needed")
+        seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
+        if not seeds or any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in seeds):
+            raise self._error(f"{where}seeds is {seeds!r}; seeds are integers of at least 0")
+        if len(set(seeds)) != len(seeds):
+            raise self._error(f"{where}seeds is {seeds!r}, which names a seed twice")
+        return tuple(seeds)
 
     def _shared(self, other: Any, rows: tuple[Row, ...]) -> tuple[Row, ...]:
         """Rows whose trainings are those of another study's rows."""
@@ -407,8 +400,7 @@ class _Reader:
             cells.append((column, figure))
         found: dict[tuple[str, str], dict[str, Published]] = {}
         for method, values in (self._map(own, "values") or {}).items():
-            if method not in methods:
-                raise self._error(f"published: {method!r} is none of the methods{did_you_mean(str(method), methods)}")
+            self._method(method, methods, "published: ")
             values = values if isinstance(values, list) else [values]
             if len(values) != len(cells):
                 raise self._error(f"published: {method} has {len(values)} values for {len(cells)} cells")
@@ -443,6 +435,10 @@ class _Reader:
                 f"{kind} {name!r} names folders: letters, digits, '_', '.' and '-' alone"
                 f"{', and none of ' + ', '.join(RESERVED) if kind == 'file' else ''}"
             )
+
+    def _method(self, name: Any, methods: Mapping[str, Any], where: str) -> None:
+        if not isinstance(name, str) or name not in methods:
+            raise self._error(f"{where}{name!r} is none of the methods{did_you_mean(str(name), methods)}")
 
     def _keys(self, content: Any, known: set[str], where: str) -> None:
         if not isinstance(content, dict):

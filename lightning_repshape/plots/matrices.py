@@ -13,13 +13,7 @@ if TYPE_CHECKING:
 
 
 def confusion_figure(counts: Array, class_names: Sequence[str], title: str = "") -> "Figure":
-    """Confusion matrix, rows true classes, columns predicted ones.
-
-    Args:
-        counts: K x K counts.
-        class_names: K names.
-        title: The heading.
-    """
+    """Confusion matrix of K x K counts, rows true classes, columns predicted ones."""
     classes = len(counts)
     side = float(np.clip(1.6 + 0.42 * classes, 3.6, 14))
     figure = new_figure(side + 0.8, side)
@@ -37,13 +31,7 @@ def confusion_figure(counts: Array, class_names: Sequence[str], title: str = "")
 
 
 def cosines_figure(cosines: Array, class_names: Sequence[str], title: str) -> "Figure":
-    """Cosines between class vectors.
-
-    Args:
-        cosines: K x K.
-        class_names: K names.
-        title: The heading.
-    """
+    """Cosines between class vectors, K x K."""
     side = float(np.clip(1.8 + 0.42 * len(cosines), 3.8, 12))
     figure = new_figure(side + 1.0, side)
     axes = figure.subplots()

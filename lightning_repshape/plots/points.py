@@ -57,16 +57,7 @@ def features_figure(
 def plane_figure(
     points: Array, labels: Array, class_names: Sequence[str], shares: Array, wrong: Array | None, title: str
 ) -> "Figure":
-    """Features on their first two principal components.
-
-    Args:
-        points: N x 2 or more coordinates.
-        labels: N class indices.
-        class_names: Names for the legend.
-        shares: Share of the variance along each component.
-        wrong: N booleans, the misclassified samples, or None.
-        title: The heading.
-    """
+    """As :func:`features_figure`, of N x 2 or more coordinates and the share of the variance along each."""
     return features_figure(points[:, :2], labels, class_names, [float(share) for share in shares[:2]], wrong, title)
 
 

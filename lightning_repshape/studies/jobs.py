@@ -194,16 +194,7 @@ def read_job(job: Job) -> Run:
 
 
 def outdated(run: Run, row: Row, variant: Variant) -> str:
-    """What is wrong with a run that was trained from another row than today's of the same name.
-
-    Args:
-        run: The run.
-        row: The row as it is today.
-        variant: What of it the run trains.
-
-    Returns:
-        A sentence; empty where nothing is wrong.
-    """
+    """What is wrong with a run that was trained from another row than today's of the same name; empty: nothing."""
     own = run.manifest.get(STUDY)
     theirs = own.get("digest") if isinstance(own, dict) else None
     if theirs is None or theirs == digest(row, variant):

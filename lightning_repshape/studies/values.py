@@ -122,15 +122,7 @@ class Cost:
 
 
 def cost(own: Sequence[Run], baseline: Sequence[Run]) -> Cost:
-    """What trainings cost against others.
-
-    Args:
-        own: Finished trainings.
-        baseline: Finished trainings that they are compared with.
-
-    Returns:
-        The cost; None wherever the manifests do not say.
-    """
+    """What finished trainings cost against others; None wherever the manifests do not say."""
 
     def median(runs: Sequence[Run], key: str) -> float | None:
         found = [value for value in (_costs(run)[key] for run in runs) if value is not None]

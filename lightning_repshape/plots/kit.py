@@ -31,12 +31,12 @@ def colour(number: int) -> str:
     return PALETTE[number % len(PALETTE)]
 
 
-def line_look(number: int) -> dict[str, str]:
+def line_look(number: int) -> dict[str, Any]:
     """Colour and marker of the line of that number, from 0."""
     return {"color": colour(number), "marker": MARKERS[number % len(MARKERS)]}
 
 
-def class_look(number: int) -> dict[str, str]:
+def class_look(number: int) -> dict[str, Any]:
     """Colour and marker of the class of that number among those drawn: classes of one colour have other markers."""
     return {"color": colour(number), "marker": MARKERS[number // len(PALETTE) % len(MARKERS)]}
 
@@ -137,7 +137,7 @@ def outside_legend(
     figure: "Figure",
     shown: "Axes | Mapping[str, Any]",
     title: str = "",
-    loc: str = "outside right upper",
+    loc: Any = "outside right upper",
     columns: int | None = None,
 ) -> None:
     """A legend beside the axes, where it covers no data; none where there is too much to list.

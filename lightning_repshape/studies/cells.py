@@ -194,8 +194,8 @@ def with_best(cells: Sequence[CellResult]) -> Iterator[CellResult]:
         for name, own in cell.figures.items():
             ours = _best({other.row.method: other.figures[name].statistics.mean for other in column}, own.figure)
             papers = _best({other.row.method: other.figures[name].published.mean for other in column}, own.figure)
-            marks = {"best": ours[cell.row.method], "best_published": papers[cell.row.method]}
-            figures[name] = dataclasses.replace(own, **marks)
+            best, best_published = ours[cell.row.method], papers[cell.row.method]
+            figures[name] = dataclasses.replace(own, best=best, best_published=best_published)
         yield dataclasses.replace(cell, figures=figures)
 
 

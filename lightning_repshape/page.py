@@ -30,15 +30,7 @@ class Strong(str):
 
 
 def document(title: str, body: Sequence[str]) -> str:
-    """A whole page.
-
-    Args:
-        title: Its heading.
-        body: Lines of HTML below the heading.
-
-    Returns:
-        The file's text; nothing in it is loaded from elsewhere unless the body does so.
-    """
+    """The text of a whole page: a heading, and lines of HTML below it. Nothing is loaded from elsewhere."""
     lines = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -75,14 +67,6 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequen
 
 
 def image(png: Path, alt: str) -> str:
-    """A picture inside the page.
-
-    Args:
-        png: The file.
-        alt: What it shows.
-
-    Returns:
-        A line of HTML.
-    """
+    """A line of HTML with a picture inside it, and what it shows."""
     data = base64.b64encode(png.read_bytes()).decode()
     return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'

@@ -7,8 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from lightning_repshape.plots.kit import save_figure
-from lightning_repshape.plots.points import severities_figure
+from lightning_repshape.plots import save_figure, severities_figure
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_repshape.plots.kit import partial_retraining_figure, save_figure
+from lightning_repshape.plots import partial_retraining_figure, save_figure
 from lightning_repshape.runs.folders import read_json
 
 

@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_repshape.plots.kit import save_figure
-from lightning_repshape.plots.points import representations_figure
+from lightning_repshape.plots import representations_figure, save_figure
 from lightning_repshape.runs.folders import read_json
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lightning_repshape.plots.images import SpacePanel, curve_figure, patterns_figure, weight_space_figure
-from lightning_repshape.plots.kit import save_figure
+from lightning_repshape.plots import SpacePanel, curve_figure, patterns_figure, save_figure, weight_space_figure
 from lightning_repshape.runs.folders import read_json
 
 

@@ -10,8 +10,7 @@ import torch
 
 import lightning_repshape
 from lightning_repshape.data import CORRUPTIONS, SEVERITIES, corrupt
-from lightning_repshape.plots.kit import save_figure
-from lightning_repshape.plots.points import corruptions_sheet
+from lightning_repshape.plots import corruptions_sheet, save_figure
 
 
 def main() -> None:

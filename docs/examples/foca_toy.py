@@ -17,7 +17,7 @@ from sklearn.datasets import make_moons
 from torch import Tensor, nn
 
 from lightning_repshape.functional.stacked_heads import StackedHeads, solve_heads
-from lightning_repshape.plots.kit import save_figure, spread_figure, toy_figure
+from lightning_repshape.plots import save_figure, spread_figure, toy_figure
 from lightning_repshape.seeding import generator, key_to_seed
 
 HIDDEN = (16,)

@@ -13,7 +13,7 @@ from lightning_repshape.functional.class_statistics import class_moments
 from lightning_repshape.functional.projection import pca
 from lightning_repshape.functional.reconstruction import weight_separability
 from lightning_repshape.metrics.separability import too_few_features
-from lightning_repshape.plots.images import SpacePanel
+from lightning_repshape.plots import SpacePanel
 
 
 class ActivationPatterns(Analysis):

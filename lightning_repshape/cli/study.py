@@ -14,12 +14,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightning_repshape.errors import ConfigError, did_you_mean
+from lightning_repshape.studies.calls import import_beside, row_words
 from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
-from lightning_repshape.studies.reading import Row, Study, filtered, find_studies, import_beside, row_words, shipped
+from lightning_repshape.studies.reading import filtered, find_studies, shipped
+from lightning_repshape.studies.rows import Row, Study
 
 if TYPE_CHECKING:
+    from lightning_repshape.studies.cells import StudyResult
     from lightning_repshape.studies.executors import Executor
-    from lightning_repshape.studies.results import StudyResult
 
 # What may stand behind "--": where and how a study is trained. What is trained, its file says.
 _GIVEN = (
@@ -351,7 +353,7 @@ def _report(options: argparse.Namespace) -> int:
     results = open_results(options.out)
     folder = options.to or _place(results, studies)
     if options.check:
-        from lightning_repshape.studies.report import check_report
+        from lightning_repshape.studies.check import check_report
 
         problems = check_report(folder, results)
         for problem in problems:

@@ -55,7 +55,7 @@ from lightning_repshape.runs.folders import (
 from lightning_repshape.runs.predictions import PredictionWriter
 from lightning_repshape.runs.record import RunRecord, SaveRunConfig
 from lightning_repshape.runs.summary import ResultTable
-from lightning_repshape.studies.reading import take_row
+from lightning_repshape.studies.calls import take_row
 
 _RUN_DIR_OF_RANK_ZERO = "LIGHTNING_REPSHAPE_RUN_DIR"
 

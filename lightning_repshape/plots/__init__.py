@@ -1,39 +1,40 @@
 """Every figure of the package; matplotlib is imported when the first is drawn, and nothing is computed here."""
 
-from lightning_repshape.plots.images import SpacePanel, curve_figure, patterns_figure, weight_space_figure
+from lightning_repshape.plots.curves import (
+    curve_figure,
+    curves_figure,
+    eigenvalues_figure,
+    geodesic_figure,
+    partial_retraining_figure,
+    retraining_figure,
+    roc_figure,
+    severities_figure,
+    spread_figure,
+)
+from lightning_repshape.plots.images import corruptions_sheet, patterns_figure, reconstruction_figure
 from lightning_repshape.plots.kit import (
     MARKERS,
     PALETTE,
     Array,
-    confusion_figure,
-    curves_figure,
-    features_figure,
     new_figure,
     outside_legend,
-    partial_retraining_figure,
-    reconstruction_figure,
-    roc_figure,
     save_figure,
     scatter_by_class,
-    spread_figure,
     style,
-    toy_figure,
 )
+from lightning_repshape.plots.matrices import collapse_figure, confusion_figure, cosines_figure
 from lightning_repshape.plots.points import (
-    collapse_figure,
+    SpacePanel,
     confusion_cosine_figure,
-    corruptions_sheet,
-    cosines_figure,
     discriminant_figure,
-    eigenvalues_figure,
-    geodesic_figure,
+    features_figure,
     map_figure,
     plane_figure,
     representations_figure,
-    retraining_figure,
-    severities_figure,
     space_figure,
+    toy_figure,
     units_figure,
+    weight_space_figure,
 )
 from lightning_repshape.plots.studies import Line, Panel, study_figure
 

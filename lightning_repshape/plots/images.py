@@ -1,64 +1,75 @@
-"""The figures of feed-backward reconstruction. Functions take numbers and return a matplotlib figure."""
+"""Figures of images, and of the patterns of activations."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_repshape.plots.kit import MARKERS, PALETTE, Array, new_figure, style
+from lightning_repshape.plots.kit import BLUE, VERMILION, Array, heading, new_figure, outside_legend, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class SpacePanel(NamedTuple):
-    """One model in three dimensions.
-
-    Attributes:
-        points: N x 3 coordinates of features.
-        labels: N class indices.
-        vectors: K x 3 coordinates of the class vectors on the same axes.
-        shares: Share of the features' variance along each axis.
-        figures: What is printed under the name: accuracy and e(W).
-    """
-
-    points: Array
-    labels: Array
-    vectors: Array
-    shares: Array
-    figures: str
-
-
-def curve_figure(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
-    """Accuracy, loss and e(W) by training step (feed-backward paper, Fig. 3), a line a run.
+def reconstruction_figure(
+    originals: Array,
+    reconstructions: Array,
+    class_names: Sequence[str],
+    errors: Sequence[float] = (),
+    title: str = "",
+    columns: int = 10,
+) -> "Figure":
+    """A row of images above a row of their reconstructions; more than ``columns`` of them in several such pairs.
 
     Args:
-        runs: By name: ``step``, ``accuracy``, ``loss``, ``raw`` and ``unit``, equally long; NaN where not known.
-
-    Returns:
-        The figure.
+        originals: N x H x W or N x H x W x 3, in [0, 1].
+        reconstructions: Of the same shape.
+        class_names: N names, above the images.
+        errors: N mean squared errors, below the reconstructions. Default: none.
+        title: The heading.
+        columns: Images in a row at most.
     """
-    figure = new_figure(13.2, 3.4)
-    panels = figure.subplots(1, 4)
-    kinds = (
-        ("accuracy", "accuracy of the training batches (%)", 100.0),
-        ("loss", "training loss", 1.0),
-        ("raw", "e(W)", 1.0),
-        ("unit", "e(W), class vectors of unit length", 1.0),
-    )
-    for axes, (key, label, factor) in zip(panels, kinds, strict=True):
-        values: list[float] = []
-        for number, (name, run) in enumerate(runs.items()):
-            line = np.array([np.nan if value is None else factor * value for value in run[key]], dtype=float)
-            axes.plot(run["step"], line, color=PALETTE[number % len(PALETTE)], linewidth=1.4, label=name)
-            values += [value for value in line if np.isfinite(value)]
-        if key != "accuracy" and values and min(values) > 0 and max(values) > 20 * min(values):
-            axes.set_yscale("log")
-        style(axes, "training step", "", label)
-        axes.margins(x=0.02)
-    if any(runs):
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize="small")
+    count = len(originals)
+    across = min(count, columns)
+    pairs = -(-count // across)
+    side = 0.78
+    figure = new_figure(max(3.4, side * across + 0.3), (2 * side + 0.36) * pairs + 0.24)
+    grid = figure.subplots(2 * pairs, across, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for number in range(count):
+        row, column = 2 * (number // across), number % across
+        above, below = grid[row, column], grid[row + 1, column]
+        for axes, images in ((above, originals), (below, reconstructions)):
+            axes.imshow(images[number], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        above.set_title(class_names[number], fontsize="small", pad=3)
+        if errors:
+            text = f"{errors[number]:.4f}"
+            below.text(0.5, -0.06, text, transform=below.transAxes, ha="center", va="top", fontsize="xx-small")
+    heading(figure, title)
+    return figure
+
+
+def corruptions_sheet(images: Mapping[str, Sequence[Array]], columns: Sequence[str]) -> "Figure":
+    """Pictures in a grid: rows by name, columns by heading.
+
+    Args:
+        images: By row: as many uint8 pictures H x W x C as there are columns.
+        columns: The headings.
+    """
+    figure = new_figure(1.4 + 1.1 * len(columns), 0.4 + 1.15 * len(images))
+    grid = figure.subplots(len(images), len(columns), squeeze=False)
+    for row, (name, pictures) in enumerate(images.items()):
+        for column, picture in enumerate(pictures):
+            axes = grid[row, column]
+            axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            if row == 0:
+                axes.set_title(columns[column], fontsize="small")
+            if column == 0:
+                axes.set_ylabel(name, fontsize="small", rotation=0, ha="right", va="center")
     return figure
 
 
@@ -74,9 +85,6 @@ def patterns_figure(
         distances: C Euclidean distances.
         cosines: C cosines.
         title: The heading.
-
-    Returns:
-        The figure.
     """
     rows, width = means.shape
     figure = new_figure(float(np.clip(3 + 0.11 * width, 7, 16)), 0.6 + 1.9 * rows)
@@ -84,8 +92,8 @@ def patterns_figure(
     units = np.arange(width)
     for row, axes in enumerate(panels):
         for shift, values, colour, label in (
-            (-0.22, means[row], PALETTE[0], "mean activation"),
-            (0.22, vectors[row], PALETTE[5], "class vector"),
+            (-0.22, means[row], BLUE, "mean activation"),
+            (0.22, vectors[row], VERMILION, "class vector"),
         ):
             # bars of many units as one polygon: hundreds of rectangles take a second to draw
             if width <= 150:
@@ -95,70 +103,8 @@ def patterns_figure(
         axes.axhline(0, color="black", linewidth=0.5)
         axes.margins(x=0.01)
         cosine = f"cosine {cosines[row]:.3f} (distance {1 - cosines[row]:.3f})"
-        heading = f"{names[row]}: Euclidean distance {distances[row]:.3f}, {cosine}"
-        style(axes, "unit" if row == rows - 1 else "", "value", heading)
-    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower right", ncols=2, frameon=False, fontsize="small")
+        own = f"{names[row]}: Euclidean distance {distances[row]:.3f}, {cosine}"
+        style(axes, "unit" if row == rows - 1 else "", "value", own)
+    heading(figure, title)
+    outside_legend(figure, panels[0], loc="outside lower right", columns=2)
     return figure
-
-
-def weight_space_figure(panels: Mapping[str, SpacePanel], class_names: Sequence[str]) -> "Figure":
-    """Features (above) and class vectors (below) on three principal components (feed-backward paper, Fig. 4 and 2).
-
-    Args:
-        panels: Models by heading; a column each.
-        class_names: Names for the legend.
-
-    Returns:
-        The figure.
-    """
-    count = len(panels)
-    figure = new_figure(1.2 + 3.3 * count, 7.0)
-    used: dict[int, Any] = {}
-    for column, (heading, panel) in enumerate(panels.items(), start=1):
-        above = figure.add_subplot(2, count, column, projection="3d")
-        below = figure.add_subplot(2, count, count + column, projection="3d")
-        size = float(np.clip(9000 / max(len(panel.points), 1), 3, 24))
-        for label in (int(value) for value in np.unique(panel.labels)):
-            own = panel.points[panel.labels == label]
-            dots = above.scatter(*own.T, s=size, linewidths=0, alpha=0.75, rasterized=True, **_look(label))
-            used.setdefault(label, dots)
-        reach = float(np.abs(panel.vectors).max()) or 1.0
-        for label, vector in enumerate(panel.vectors):
-            drawn = label in panel.labels
-            colour = _look(label)["color"]
-            # outputs without samples, as with some classes left out, are drawn thin
-            below.plot(*(np.array([0, end]) for end in vector), color=colour, linewidth=1.8 if drawn else 0.8)
-            below.scatter(*vector.reshape(3, 1), s=22 if drawn else 8, linewidths=0, **_look(label))
-        below.scatter(0, 0, 0, s=8, color="black")
-        for axes, names in ((above, True), (below, False)):
-            axes.tick_params(labelsize=6, pad=-2)
-            for setter, k in ((axes.set_xlabel, 0), (axes.set_ylabel, 1), (axes.set_zlabel, 2)):
-                text = f"component {k + 1}" + (f" ({100 * panel.shares[k]:.0f} %)" if names else "")
-                setter(text, fontsize="x-small", labelpad=-6)
-            axes.set_box_aspect(None, zoom=1.02)
-        for limit in (below.set_xlim, below.set_ylim, below.set_zlim):
-            limit(-reach, reach)
-        above.set_title(f"{heading}\n{panel.figures}".strip(), fontsize="small", loc="left")
-        below.set_title("class vectors", fontsize="small", loc="left")
-    labels = sorted(used)
-    if len(labels) <= 40:
-        shown = [class_names[label] if label < len(class_names) else str(label) for label in labels]
-        legend = figure.legend(
-            [used[label] for label in labels],
-            shown,
-            loc="outside right upper",
-            frameon=False,
-            fontsize="small",
-            title="class",
-        )
-        for handle in legend.legend_handles:
-            if handle is not None and hasattr(handle, "set_sizes"):
-                handle.set_sizes([28])
-                handle.set_alpha(1)
-    return figure
-
-
-def _look(label: int) -> dict[str, Any]:
-    return {"color": PALETTE[label % len(PALETTE)], "marker": MARKERS[(label // len(PALETTE)) % len(MARKERS)]}

@@ -1,17 +1,23 @@
-"""The figures of the analyses. Functions take numbers and return a matplotlib figure; nothing is computed here."""
+"""Figures of samples as points: planes, spaces, maps, units."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lightning_repshape.plots.kit import (
-    MARKERS,
-    PALETTE,
+    BLUE,
+    GREY,
+    VERMILION,
     Array,
-    features_figure,
+    class_look,
+    colour,
+    dot_size,
+    heading,
+    name_of,
     new_figure,
     outside_legend,
+    scatter,
     scatter_by_class,
     style,
 )
@@ -20,7 +26,60 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_GREY = "#8C8C8C"
+
+def features_figure(
+    points: Array,
+    labels: Array,
+    class_names: Sequence[str],
+    explained: Sequence[float],
+    wrong: Array | None = None,
+    title: str = "",
+) -> "Figure":
+    """Features on their first two principal components.
+
+    Args:
+        points: N x 2.
+        labels: N class indices.
+        class_names: Names for the legend.
+        explained: Share of the variance along each of the two components.
+        wrong: N booleans, the misclassified samples.
+        title: The heading.
+    """
+    figure = new_figure(6.8, 4.8)
+    axes = figure.subplots()
+    scatter_by_class(axes, points, labels, class_names, wrong)
+    names = [f"principal component {k + 1} ({100 * share:.0f} % of variance)" for k, share in enumerate(explained)]
+    style(axes, names[0], names[1], title)
+    outside_legend(figure, axes, "class")
+    return figure
+
+
+def plane_figure(
+    points: Array, labels: Array, class_names: Sequence[str], shares: Array, wrong: Array | None, title: str
+) -> "Figure":
+    """As :func:`features_figure`, of N x 2 or more coordinates and the share of the variance along each."""
+    return features_figure(points[:, :2], labels, class_names, [float(share) for share in shares[:2]], wrong, title)
+
+
+def map_figure(points: Array, labels: Array, class_names: Sequence[str], wrong: Array | None, title: str) -> "Figure":
+    """Samples on a map whose axes mean nothing, such as t-SNE's, a colour and a marker a class.
+
+    Args:
+        points: N x 2.
+        labels: N class indices.
+        class_names: K names.
+        wrong: N booleans, the misclassified samples, or None.
+        title: The heading.
+    """
+    figure = new_figure(6.8, 5.0)
+    axes = figure.subplots()
+    scatter_by_class(axes, points, labels, class_names, wrong)
+    style(axes, "", "", title)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[["left", "bottom"]].set_visible(False)
+    outside_legend(figure, axes, "class")
+    return figure
 
 
 def discriminant_figure(
@@ -35,95 +94,21 @@ def discriminant_figure(
         second_axis: What the vertical axis is.
         threshold: The best threshold on the test samples, drawn in the panels that are not of training samples; NaN or
             infinite: none.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(2.2 + 4.0 * len(panels), 4.2)
     rows = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (heading, (points, member)) in zip(rows, panels.items(), strict=True):
-        size = float(np.clip(4000 / max(len(points), 1), 3, 30))
-        order = (("rest", ~member, _GREY, "o"), (f"class {class_name}", member, PALETTE[0], "^"))
-        for name, mask, colour, marker in order:
-            axes.scatter(
-                points[mask, 0],
-                points[mask, 1],
-                s=size,
-                color=colour,
-                marker=marker,
-                linewidths=0,
-                alpha=0.7,
-                label=name,
-                rasterized=len(points) > 2000,
-            )
-        if np.isfinite(threshold) and not heading.startswith("training"):
-            axes.axvline(threshold, color=PALETTE[5], linestyle="--", linewidth=1.2, label="best threshold")
-        style(axes, f"discriminant axis of class {class_name}", "", heading)
+    for axes, (part, (points, member)) in zip(rows, panels.items(), strict=True):
+        order = (("rest", ~member, GREY, "o"), (f"class {class_name}", member, BLUE, "^"))
+        for name, mask, own, marker in order:
+            scatter(axes, points[mask], len(points), color=own, marker=marker, alpha=0.7, label=name)
+        if np.isfinite(threshold) and not part.startswith("training"):
+            axes.axvline(threshold, color=VERMILION, linestyle="--", linewidth=1.2, label="best threshold")
+        style(axes, f"discriminant axis of class {class_name}", "", part)
     rows[0].set_ylabel(second_axis)
     shown = "infinite (no spread along the axis)" if np.isinf(eigenvalue) else f"{eigenvalue:.3g}"
-    figure.suptitle(f"Class {class_name} against the rest, eigenvalue {shown}", fontsize="medium", x=0.01, ha="left")
+    heading(figure, f"Class {class_name} against the rest, eigenvalue {shown}")
     outside_legend(figure, rows[-1])
     return figure
-
-
-def eigenvalues_figure(values: Array, errors: Array, class_names: Sequence[str], label: int) -> "Figure":
-    """Eigenvalues of all classes as bars, and the threshold test errors below them.
-
-    Args:
-        values: K eigenvalues; infinite ones are drawn hatched up to the top and marked.
-        errors: K errors (fractions); NaN where there are none.
-        class_names: K names.
-        label: The class that is set apart by colour.
-
-    Returns:
-        The figure.
-    """
-    classes = len(values)
-    has_errors = bool(np.isfinite(errors).any())
-    figure = new_figure(float(np.clip(2.4 + 0.4 * classes, 4.2, 14)), 5.2 if has_errors else 3.4)
-    rows = figure.subplots(2 if has_errors else 1, 1, sharex=True, squeeze=False)[:, 0]
-    finite = values[np.isfinite(values)]
-    top = float(finite.max()) * 1.6 if len(finite) and finite.max() > 0 else 1.0
-    numbers = np.arange(classes)
-    colours = [PALETTE[0] if k == label else PALETTE[4] for k in range(classes)]
-    bars = rows[0].bar(numbers, np.where(np.isinf(values), top, np.nan_to_num(values)), color=colours, width=0.75)
-    for bar, value in zip(bars, values, strict=True):
-        if np.isinf(value):
-            bar.set_hatch("//")
-            bar.set_facecolor("none")
-            bar.set_edgecolor(PALETTE[0])
-        text = "∞" if np.isinf(value) else "" if np.isnan(value) else f"{value:.3g}"
-        if classes <= 20:
-            x = bar.get_x() + bar.get_width() / 2
-            rows[0].annotate(text, (x, bar.get_height()), ha="center", va="bottom", fontsize="x-small")
-    rows[0].margins(y=0.12)
-    style(rows[0], "" if has_errors else "class against the rest", "LDA eigenvalue", "Each class against the rest")
-    if has_errors:
-        rows[1].bar(numbers, 100 * np.nan_to_num(errors), color=colours, width=0.75)
-        style(rows[1], "class against the rest", "threshold test error (%)")
-    if classes <= 40:
-        long = max(map(len, class_names), default=0) > 3
-        rows[-1].set_xticks(numbers, class_names, rotation=45 if long else 0, ha="right" if long else "center")
-    return figure
-
-
-def plane_figure(
-    points: Array, labels: Array, class_names: Sequence[str], shares: Array, wrong: Array | None, title: str
-) -> "Figure":
-    """Features on their first two principal components.
-
-    Args:
-        points: N x 2 or more coordinates.
-        labels: N class indices.
-        class_names: Names for the legend.
-        shares: Share of the variance along each component.
-        wrong: N booleans, the misclassified samples, or None.
-        title: The heading.
-
-    Returns:
-        The figure.
-    """
-    return features_figure(points[:, :2], labels, class_names, [float(share) for share in shares[:2]], wrong, title)
 
 
 def space_figure(
@@ -136,17 +121,13 @@ def space_figure(
         labels: N class indices.
         class_names: Names for the legend.
         title: The heading of the whole. Default: none.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(2.0 + 4.8 * len(panels), 5.2)
-    for column, (heading, (points, shares)) in enumerate(panels.items(), start=1):
+    for column, (part, (points, shares)) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), column, projection="3d")
         _space(axes, points, labels, class_names, shares)
-        axes.set_title(heading, fontsize="medium", loc="left")
-    if title:
-        figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+        axes.set_title(part, fontsize="medium", loc="left")
+    heading(figure, title)
     outside_legend(figure, figure.axes[0], "class")
     return figure
 
@@ -160,19 +141,7 @@ def _space(
     ticks: int = 8,
     zoom: float = 0.88,
 ) -> None:
-    size = float(np.clip(4000 / max(len(points), 1), 3, 30))
-    for number, label in enumerate(np.unique(labels)):
-        mask = labels == label
-        axes.scatter(
-            *points[mask, :3].T,
-            s=size,
-            color=PALETTE[number % len(PALETTE)],
-            marker=MARKERS[(number // len(PALETTE)) % len(MARKERS)],
-            linewidths=0,
-            alpha=0.75,
-            label=class_names[label] if label < len(class_names) else str(label),
-            rasterized=len(points) > 2000,
-        )
+    scatter_by_class(axes, points[:, :3], labels, class_names)
     for setter, k in ((axes.set_xlabel, 0), (axes.set_ylabel, 1), (axes.set_zlabel, 2)):
         setter(f"component {k + 1} ({100 * shares[k]:.0f} %)", fontsize="small")
     axes.tick_params(labelsize="x-small")
@@ -192,9 +161,6 @@ def representations_figure(columns: Mapping[str, Mapping[str, Array]], class_nam
             and :class:`PrincipalComponents` (``points``, ``explained``, ``point_labels``; with ``before_`` in front,
             those of the layer before) save.
         class_names: K names.
-
-    Returns:
-        The figure.
     """
     rows = [
         ("histogram", "values"),
@@ -203,10 +169,10 @@ def representations_figure(columns: Mapping[str, Mapping[str, Array]], class_nam
         ("after the activation function", "points"),
     ]
     rows = [row for row in rows if any(row[1] in arrays for arrays in columns.values())]
-    figure = new_figure(1.2 + 3.0 * len(columns), 0.4 + sum(2.2 if kind == "histogram" else 3.0 for kind, _ in rows))
     heights = [2.2 if kind == "histogram" else 3.0 for kind, _ in rows]
+    figure = new_figure(1.2 + 3.0 * len(columns), 0.4 + sum(heights))
     grid = figure.add_gridspec(len(rows), len(columns), height_ratios=heights)
-    for column, (heading, arrays) in enumerate(columns.items()):
+    for column, (title, arrays) in enumerate(columns.items()):
         for row, (kind, key) in enumerate(rows):
             if key not in arrays:
                 continue
@@ -224,7 +190,7 @@ def representations_figure(columns: Mapping[str, Mapping[str, Array]], class_nam
                 _space(axes, arrays[key], arrays["point_labels"], class_names, shares, ticks=4, zoom=0.78)
                 axes.set_title(f"components {kind}", fontsize="x-small", loc="left")
             if row == 0:
-                axes.set_title(heading, fontsize="medium", loc="left")
+                axes.set_title(title, fontsize="medium", loc="left")
     outside_legend(figure, next(axes for axes in figure.axes if axes.get_legend_handles_labels()[0]), "class")
     return figure
 
@@ -237,105 +203,14 @@ def _histogram(axes: "Axes", values: Array, labels: Array, class_names: Sequence
             values[labels == label],
             bins=list(edges),
             histtype="stepfilled",
-            color=PALETTE[number % len(PALETTE)],
+            color=colour(number),
             alpha=0.55,
-            label=class_names[label] if label < len(class_names) else str(label),
+            label=name_of(class_names, label),
         )
     # a ReLU's zeros would hide all else: the axis ends where 98 % of the other bars do
     heights = np.concatenate([np.histogram(values[labels == label], edges)[0][1:] for label in np.unique(labels)])
     if len(heights) and heights.max() > 0:
         axes.set_ylim(0, 1.15 * float(np.quantile(heights[heights > 0], 0.98)))
-
-
-def retraining_figure(errors: Mapping[int, Array], joint: float | None, total: int, title: str) -> "Figure":
-    """Test error against the number of training samples, mean and standard deviation, each head a dot.
-
-    Args:
-        errors: Test errors (fractions) of the heads by number of samples.
-        joint: The model's own test error, or None.
-        total: Number of training samples; that size is labelled "all".
-        title: The heading.
-
-    Returns:
-        The figure.
-    """
-    figure = new_figure(6.8, 4.0)
-    axes = figure.subplots()
-    sizes = sorted(errors)
-    means = [100 * float(errors[size].mean()) for size in sizes]
-    spread = [100 * float(errors[size].std(ddof=1)) if len(errors[size]) > 1 else 0.0 for size in sizes]
-    for size in sizes:
-        if len(errors[size]) > 1:
-            dots = 100 * errors[size]
-            axes.scatter(np.full(len(dots), size), dots, s=8, color=PALETTE[4], alpha=0.4, linewidths=0, zorder=1)
-    if any(len(errors[size]) > 1 for size in sizes):
-        axes.scatter([], [], s=14, color=PALETTE[4], linewidths=0, label="one head")
-    axes.errorbar(
-        sizes, means, yerr=spread, color=PALETTE[0], marker="o", markersize=4.5, capsize=3, linewidth=1.6,
-        label="mean and standard deviation", zorder=3,
-    )  # fmt: skip
-    if joint is not None:
-        axes.axhline(100 * joint, color=PALETTE[5], linestyle="--", linewidth=1.2, label="the model itself (joint)")
-    axes.set_xscale("log")
-    lowest = min(float(values.min()) for values in errors.values())
-    highest = max(float(values.max()) for values in errors.values())
-    if lowest > 0 and highest / lowest > 8 and (joint is None or joint > 0):
-        axes.set_yscale("log")
-        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    # of sizes so near to each other that their labels would touch, the larger one is labelled
-    labelled = [size for size, after in zip(sizes, [*sizes[1:], np.inf], strict=True) if after >= 2 * size]
-    axes.set_xticks(labelled, [f"{size:,}\n(all)" if size == total else f"{size:,}" for size in labelled])
-    axes.minorticks_off()
-    style(axes, "training samples n' of the head", "test error (%)", title)
-    outside_legend(figure, axes)
-    return figure
-
-
-def geodesic_figure(lines: Mapping[str, Array], errors: Array | None, many: int, few: int) -> "Figure":
-    """Fisher lengths of the segments by layer, and the test error along the line.
-
-    Args:
-        lines: P segment lengths by layer; ``"full"`` is that of all layers.
-        errors: P + 1 test errors (fractions), or None.
-        many: Number of samples of the head where the line starts.
-        few: Number of samples of the head where it ends.
-
-    Returns:
-        The figure.
-    """
-    figure = new_figure(9.4 if errors is not None else 6.2, 3.8)
-    panels = figure.subplots(1, 2 if errors is not None else 1, squeeze=False)[0]
-    positive = True
-    for number, (name, segments) in enumerate(lines.items()):
-        full = name == "full"
-        middle = (np.arange(len(segments)) + 0.5) / len(segments)
-        panels[0].plot(
-            middle,
-            segments,
-            color="black" if full else PALETTE[number % 7],
-            linestyle="--" if full else "-",
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=3.5,
-            linewidth=1.5,
-            label="all layers at once" if full else f"layer {name}",
-        )
-        positive = positive and bool((segments > 0).all())
-    if positive:
-        panels[0].set_yscale("log")
-    along = f"position on the line\n0: head of all {many:,} samples, 1: head of {few:,}"
-    style(panels[0], along, "Fisher length of the segment", "Length by layer")
-    if errors is not None:
-        panels[1].plot(
-            np.linspace(0, 1, len(errors)), 100 * errors, color=PALETTE[0], marker="o", markersize=3.5, linewidth=1.5
-        )
-        panels[1].set_ylim(bottom=0)
-        style(panels[1], along, "test error (%)", "Error along the line")
-    outside_legend(figure, panels[0])
-    return figure
 
 
 def units_figure(
@@ -350,9 +225,6 @@ def units_figure(
         class_names: K names.
         title: The heading.
         most: How many classes are drawn at most, the first ones; the heading says so where there are more.
-
-    Returns:
-        The figure.
     """
     present = np.unique(labels)
     shown = present[:most]
@@ -370,16 +242,11 @@ def units_figure(
         axes = figure.add_subplot(grid[row, 0], sharex=first)
         first = first or axes
         own = values[labels == label, 0]
-        colour = PALETTE[row % len(PALETTE)]
-        axes.hist(own, bins=list(edges), color=colour, alpha=0.85, weights=np.full(len(own), 1 / len(own)))
+        axes.hist(own, bins=list(edges), color=colour(row), alpha=0.85, weights=np.full(len(own), 1 / len(own)))
         axes.set_ylim(0, None)
         axes.set_yticks([])
-        name = class_names[label] if label < len(class_names) else str(label)
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
-        style(axes, "", name)
-        axes.yaxis.label.set_rotation(0)
-        axes.yaxis.label.set_horizontalalignment("right")
-        axes.yaxis.label.set_verticalalignment("center")
+        style(axes)
+        axes.set_ylabel(name_of(class_names, label), rotation=0, ha="right", va="center", fontsize="small")
         axes.spines["left"].set_visible(False)
         last = row == len(shown) - 1
         axes.tick_params(labelbottom=last, bottom=last)
@@ -395,179 +262,7 @@ def units_figure(
         style(axes, f"activation of unit {units[0]}", f"activation of unit {units[1]}")
         axes.set_title("two units by class", fontsize="small", loc="left")
         outside_legend(figure, axes, "class")
-    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
-    return figure
-
-
-def collapse_figure(
-    cosines: Array,
-    class_names: Sequence[str],
-    reliability: Mapping[str, Mapping[str, Sequence[float]]],
-    errors: Mapping[str, float],
-) -> "Figure":
-    """Cosines of the class means and, where there are predictions, confidence against accuracy.
-
-    Args:
-        cosines: K x K.
-        class_names: K names.
-        reliability: ``confidence`` and ``accuracy`` of the bins by split.
-        errors: Expected calibration error by split.
-
-    Returns:
-        The figure.
-    """
-    figure = new_figure(11.2 if reliability else 5.8, 4.8)
-    panels = figure.subplots(1, 2 if reliability else 1, squeeze=False)[0]
-    simplex = -1 / (len(cosines) - 1) if len(cosines) > 1 else 0.0
-    heading = f"Cosines of class means about their mean (simplex: {simplex:.2f})"
-    _cosines(figure, panels[0], cosines, class_names, heading)
-    if reliability:
-        axes = panels[1]
-        axes.plot([0, 1], [0, 1], color=_GREY, linestyle=":", linewidth=1, label="calibrated")
-        for number, (split, found) in enumerate(reliability.items()):
-            axes.plot(
-                found["confidence"],
-                found["accuracy"],
-                color=PALETTE[(0, 5)[number % 2]],
-                linewidth=1.2,
-                label=f"{split}: error {100 * errors[split]:.2g} %" if split in errors else split,
-            )
-            # bins of few samples, whose means are all over the place, get small dots
-            sizes = 4 + 60 * np.sqrt(found["share"])
-            axes.scatter(found["confidence"], found["accuracy"], s=sizes, color=PALETTE[(0, 5)[number % 2]])
-        axes.set_xlim(0, 1.01)
-        axes.set_ylim(0, 1.02)
-        style(
-            axes, "confidence (mean of the bin)", "accuracy (mean of the bin)", "Calibration (dots by share of samples)"
-        )
-        outside_legend(figure, axes, "calibration")
-    return figure
-
-
-def cosines_figure(cosines: Array, class_names: Sequence[str], title: str) -> "Figure":
-    """Cosines between class vectors.
-
-    Args:
-        cosines: K x K.
-        class_names: K names.
-        title: The heading.
-
-    Returns:
-        The figure.
-    """
-    side = float(np.clip(1.8 + 0.42 * len(cosines), 3.8, 12))
-    figure = new_figure(side + 1.0, side)
-    axes = figure.subplots()
-    _cosines(figure, axes, cosines, class_names, title)
-    if 40 < len(cosines) <= 130:  # a hundred names can still be read where each has a line of 5 points or more
-        ticks, size = np.arange(len(cosines)), float(np.clip(560 / len(cosines), 4, 8))
-        axes.set_xticks(ticks, class_names, rotation=90, fontsize=size)
-        axes.set_yticks(ticks, class_names, fontsize=size)
-        axes.tick_params(length=1.5, pad=1)
-    return figure
-
-
-def _cosines(figure: "Figure", axes: "Axes", cosines: Array, class_names: Sequence[str], title: str) -> None:
-    classes = len(cosines)
-    image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
-    if classes <= 40:
-        ticks = np.arange(classes)
-        long = max(map(len, class_names), default=0) > 3
-        axes.set_xticks(ticks, class_names, rotation=45 if long else 0, ha="right" if long else "center")
-        axes.set_yticks(ticks, class_names)
-    if classes <= 12:
-        for row in range(classes):
-            for column in range(classes):
-                value = cosines[row, column]
-                if row != column and np.isfinite(value):
-                    colour = "white" if abs(value) > 0.6 else "black"
-                    axes.text(
-                        column,
-                        row,
-                        f"{value:.2f}".replace("0.", "."),
-                        ha="center",
-                        va="center",
-                        fontsize=6.5,
-                        color=colour,
-                    )
-    style(axes, "class", "class", title)
-    axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, label="cosine", shrink=0.85)
-
-
-def severities_figure(
-    panels: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]],
-    clean: Mapping[str, Mapping[str, float]],
-) -> "Figure":
-    """Error against the severity of corruptions, a panel a set (or a corruption), a line a corruption (or a run).
-
-    Args:
-        panels: By panel and line: severities and errors (fractions). A name has one colour in all panels.
-        clean: By panel and line: the error on clean images, drawn as a level line: in the colour of the line of that
-            name, black where there is none.
-
-    Returns:
-        The figure.
-    """
-    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    count = max(1, len(panels))
-    columns = min(count, 3)
-    rows = -(-count // columns)
-    figure = new_figure(2.0 + 3.3 * columns, 0.6 + 3.2 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    handles: dict[str, Any] = {}
-    for position, axes in enumerate(grid.flat):
-        if position >= len(panels):
-            axes.set_visible(False)
-            continue
-        panel = list(panels)[position]
-        for name, (severities, errors) in panels[panel].items():
-            number = names.index(name)
-            (handles[name.replace("_", " ")],) = axes.plot(
-                severities,
-                100 * np.asarray(errors),
-                color=PALETTE[number % len(PALETTE)],
-                marker=MARKERS[number % len(MARKERS)],
-                linestyle=("-", ":", "-.")[number // len(PALETTE) % 3],
-                markersize=4.5,
-                linewidth=1.4,
-            )
-        for name, error in clean.get(panel, {}).items():
-            colour = PALETTE[names.index(name) % len(PALETTE)] if name in names else "black"
-            line = axes.axhline(100 * error, color=colour, linestyle="--", linewidth=1.1)
-            handles.setdefault("clean" if name not in names else "clean (dashed)", line)
-        style(axes, "severity", "error (%)" if position % columns == 0 else "", panel.replace("_", " "))
-        axes.set_xticks((1, 2, 3, 4, 5))
-        axes.set_xlim(0.7, 5.3)
-        axes.set_ylim(bottom=0)
-        axes.grid(axis="y", linewidth=0.4, alpha=0.5)
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize="small")
-    return figure
-
-
-def corruptions_sheet(images: Mapping[str, Sequence[Array]], columns: Sequence[str]) -> "Figure":
-    """Pictures in a grid: rows by name, columns by heading.
-
-    Args:
-        images: By row: as many uint8 pictures H x W x C as there are columns.
-        columns: The headings.
-
-    Returns:
-        The figure.
-    """
-    figure = new_figure(1.4 + 1.1 * len(columns), 0.4 + 1.15 * len(images))
-    grid = figure.subplots(len(images), len(columns), squeeze=False)
-    for row, (name, pictures) in enumerate(images.items()):
-        for column, picture in enumerate(pictures):
-            axes = grid[row, column]
-            axes.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-            if row == 0:
-                axes.set_title(columns[column], fontsize="small")
-            if column == 0:
-                axes.set_ylabel(name, fontsize="small", rotation=0, ha="right", va="center")
+    heading(figure, title)
     return figure
 
 
@@ -582,14 +277,11 @@ def confusion_cosine_figure(
         pairs: P pairs of names: the class, and what it is taken for; the most frequent are written beside their dots.
         rho: Spearman's rank correlation; NaN: none.
         title: The heading.
-
-    Returns:
-        The figure.
     """
     figure = new_figure(6.6, 4.6)
     axes = figure.subplots()
-    size = float(np.clip(3000 / max(len(counts), 1), 4, 28))
-    axes.scatter(cosines, counts, s=size, color=PALETTE[0], alpha=0.6, linewidths=0, rasterized=len(counts) > 2000)
+    dots = np.stack([cosines, counts], axis=1)
+    scatter(axes, dots, len(dots), s=dot_size(len(dots), 3000, 4, 28), color=BLUE, alpha=0.6)
     middle = (float(cosines.min()) + float(cosines.max())) / 2
     heights: list[float] = []
     gap = 0.045 * max(float(counts.max()), 1.0)
@@ -615,25 +307,92 @@ def confusion_cosine_figure(
     return figure
 
 
-def map_figure(points: Array, labels: Array, class_names: Sequence[str], wrong: Array | None, title: str) -> "Figure":
-    """Samples on a map whose axes mean nothing, such as t-SNE's, a colour and a marker a class.
+class SpacePanel(NamedTuple):
+    """One model in three dimensions.
+
+    Attributes:
+        points: N x 3 coordinates of features.
+        labels: N class indices.
+        vectors: K x 3 coordinates of the class vectors on the same axes.
+        shares: Share of the features' variance along each axis.
+        figures: What is printed under the name: accuracy and e(W).
+    """
+
+    points: Array
+    labels: Array
+    vectors: Array
+    shares: Array
+    figures: str
+
+
+def weight_space_figure(panels: Mapping[str, SpacePanel], class_names: Sequence[str]) -> "Figure":
+    """Features (above) and class vectors (below) on three principal components (feed-backward paper, Fig. 4 and 2).
 
     Args:
-        points: N x 2.
-        labels: N class indices.
-        class_names: K names.
-        wrong: N booleans, the misclassified samples, or None.
-        title: The heading.
-
-    Returns:
-        The figure.
+        panels: Models by heading; a column each.
+        class_names: Names for the legend.
     """
-    figure = new_figure(6.8, 5.0)
-    axes = figure.subplots()
-    scatter_by_class(axes, points, labels, class_names, wrong)
-    style(axes, "", "", title)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[["left", "bottom"]].set_visible(False)
-    outside_legend(figure, axes, "class")
+    count = len(panels)
+    figure = new_figure(1.2 + 3.3 * count, 7.0)
+    used: dict[int, Any] = {}
+    for column, (title, panel) in enumerate(panels.items(), start=1):
+        above = figure.add_subplot(2, count, column, projection="3d")
+        below = figure.add_subplot(2, count, count + column, projection="3d")
+        total = len(panel.points)
+        for label in (int(value) for value in np.unique(panel.labels)):
+            look = {**class_look(label), "s": dot_size(total, 9000, 3, 24), "rasterized": True}
+            dots = scatter(above, panel.points[panel.labels == label], total, **look)
+            used.setdefault(label, dots)
+        reach = float(np.abs(panel.vectors).max()) or 1.0
+        for label, vector in enumerate(panel.vectors):
+            drawn = label in panel.labels
+            # outputs without samples, as with some classes left out, are drawn thin
+            below.plot(*(np.array([0, end]) for end in vector), color=colour(label), linewidth=1.8 if drawn else 0.8)
+            below.scatter(*vector.reshape(3, 1), s=22 if drawn else 8, linewidths=0, **class_look(label))
+        below.scatter(0, 0, 0, s=8, color="black")
+        for axes, names in ((above, True), (below, False)):
+            axes.tick_params(labelsize=6, pad=-2)
+            for setter, k in ((axes.set_xlabel, 0), (axes.set_ylabel, 1), (axes.set_zlabel, 2)):
+                text = f"component {k + 1}" + (f" ({100 * panel.shares[k]:.0f} %)" if names else "")
+                setter(text, fontsize="x-small", labelpad=-6)
+            axes.set_box_aspect(None, zoom=1.02)
+        for limit in (below.set_xlim, below.set_ylim, below.set_zlim):
+            limit(-reach, reach)
+        above.set_title(f"{title}\n{panel.figures}".strip(), fontsize="small", loc="left")
+        below.set_title("class vectors", fontsize="small", loc="left")
+    if len(used) <= 40:
+        entries = {name_of(class_names, label): used[label] for label in sorted(used)}
+        outside_legend(figure, entries, "class", columns=1)
+    return figure
+
+
+def toy_figure(panels: Mapping[str, tuple[Array, Array, Array, Array]], ylabel: str = "feature 2") -> "Figure":
+    """Two-dimensional features of two classes over the map of a head's output (FOCA, Fig. 1), a panel each.
+
+    Args:
+        panels: By heading: the points N x 2, their labels N (0 or 1), the outputs rows x columns on a grid (values near
+            -1 and +1), and the grid's extent (left, right, bottom, top).
+        ylabel: Label of the vertical axis.
+    """
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(3.3 * columns + 0.9, 3.3 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    image: Any = None
+    for number, (title, (points, labels, output, extent)) in enumerate(panels.items()):
+        axes = grid[number // columns, number % columns]
+        left, right, bottom, top = (float(bound) for bound in extent)
+        box = (left, right, bottom, top)
+        image = axes.imshow(output, origin="lower", extent=box, cmap="PuOr_r", vmin=-1.2, vmax=1.2, aspect="auto")
+        for label, own in ((0, "white"), (1, "black")):
+            dots = points[labels == label]
+            axes.scatter(*dots.T, s=14, color=own, edgecolors="black" if label == 0 else "white", linewidths=0.4)
+        last, first = number // columns == rows - 1, number % columns == 0
+        style(axes, "feature 1" if last else "", ylabel if first else "", title)
+        axes.set_xlim(left, right)
+        axes.set_ylim(bottom, top)
+    for spare in grid.flatten()[len(panels) :]:
+        spare.set_visible(False)
+    bar = figure.colorbar(image, ax=grid, label="output of the head (mean of the weak classifiers)", shrink=0.7)
+    bar.outline.set_visible(False)
     return figure

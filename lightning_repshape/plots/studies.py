@@ -1,18 +1,18 @@
-"""The figures of studies' reports. Functions take numbers and return a matplotlib figure; nothing is computed here."""
+"""The figures of studies' reports: ours beside the papers'."""
 
 import math
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from lightning_repshape.plots.kit import PALETTE, new_figure, style
+from lightning_repshape.plots.kit import BLUE, VERMILION, new_figure, outside_legend, style
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_OURS, _PAPER = PALETTE[0], PALETTE[5]
+_OURS, _PAPER = BLUE, VERMILION
 _APART = 0.17  # ours above, the paper's below the method's line, as a part of the lines' distance
 _LETTERS = 24  # of a method's name in a line
 _WIDE = 50.0  # from this ratio of the largest to the smallest value on, the axis is logarithmic
@@ -64,9 +64,6 @@ def study_figure(panels: Sequence[Panel], columns: int = 5) -> "Figure":
     Args:
         panels: What to show.
         columns: Panels side by side at most.
-
-    Returns:
-        The figure.
     """
     across = min(columns, len(panels))
     down = math.ceil(len(panels) / across)
@@ -79,13 +76,7 @@ def study_figure(panels: Sequence[Panel], columns: int = 5) -> "Figure":
             continue
         _panel(axes, panels[number])
         axes.tick_params(axis="y", labelleft=number % across == 0)
-    figure.legend(
-        handles=_handles(panels),
-        loc="outside upper center",
-        ncols=3,
-        frameon=False,
-        fontsize="small",
-    )
+    outside_legend(figure, _handles(panels), loc="outside upper center", columns=3)
     return figure
 
 
@@ -132,18 +123,16 @@ def _panel(axes: "Axes", panel: Panel) -> None:
     style(axes, panel.label, "", panel.title)
 
 
-def _handles(panels: Sequence[Panel]) -> list["Artist"]:
+def _handles(panels: Sequence[Panel]) -> dict[str, "Artist"]:
     from matplotlib.lines import Line2D
 
     lines = [line for panel in panels for line in panel.lines]
-    handles: list[Artist] = []
+    handles: dict[str, Artist] = {}
     if any(line.mean is not None for line in lines):
         label = "ours, mean ± standard deviation" if any(line.spread is not None for line in lines) else "ours"
-        handles.append(Line2D([], [], color=_OURS, marker="o", markersize=5, label=label))
+        handles[label] = Line2D([], [], color=_OURS, marker="o", markersize=5)
     if any(len(line.values) > 1 for line in lines):
-        handles.append(Line2D([], [], color=_OURS, marker="|", linestyle="", alpha=0.6, label="ours, each seed"))
+        handles["ours, each seed"] = Line2D([], [], color=_OURS, marker="|", linestyle="", alpha=0.6)
     if any(line.published is not None or line.published_range is not None for line in lines):
-        handles.append(
-            Line2D([], [], color=_PAPER, marker="D", markersize=4.5, markerfacecolor="white", label="the paper's value")
-        )
+        handles["the paper's value"] = Line2D([], [], color=_PAPER, marker="D", markersize=4.5, markerfacecolor="white")
     return handles

@@ -89,14 +89,7 @@ def claimed(lock: Path) -> Iterator[int | None]:
 
 
 def is_claimed(lock: Path) -> bool:
-    """Whether a process is at a training.
-
-    Args:
-        lock: Its file.
-
-    Returns:
-        True where the file is locked.
-    """
+    """Whether a process is at the training whose file this is."""
     if not lock.is_file():
         return False
     with claimed(lock) as file:
@@ -196,11 +189,7 @@ class Executor(Protocol):
     slots: int
 
     def submit(self, task: Task) -> None:
-        """Hands a training over.
-
-        Args:
-            task: The training.
-        """
+        """Hands a training over."""
 
     def ended(self, timeout: float) -> dict[str, Ended]:
         """Waits until a training has ended.
@@ -238,11 +227,7 @@ class LocalExecutor:
         self._active: dict[concurrent.futures.Future[Ended], tuple[str, int]] = {}
 
     def submit(self, task: Task) -> None:
-        """Starts a training.
-
-        Args:
-            task: The training.
-        """
+        """Starts a training."""
         slot = self._free.pop(0)
         if self.gpus:
             device = {"CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]}
@@ -250,14 +235,7 @@ class LocalExecutor:
         self._active[self._pool.submit(train, task, self._stop.is_set)] = (task.job.name, slot)
 
     def ended(self, timeout: float) -> dict[str, Ended]:
-        """See :meth:`Executor.ended`.
-
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            What has ended.
-        """
+        """What has ended since the last call."""
         done, _ = concurrent.futures.wait(self._active, timeout=timeout, return_when=concurrent.futures.FIRST_COMPLETED)
         found = {}
         for future in done:
@@ -270,7 +248,7 @@ class LocalExecutor:
         return found
 
     def stop(self) -> None:
-        """See :meth:`Executor.stop`."""
+        """Interrupts what is running."""
         self._stop.set()
         self._pool.shutdown(wait=True)
 
@@ -315,22 +293,11 @@ class RayExecutor:
         self._active: dict[Any, str] = {}
 
     def submit(self, task: Task) -> None:
-        """Hands a training to the cluster.
-
-        Args:
-            task: The training.
-        """
+        """Hands a training to the cluster."""
         self._active[self._train.remote(task)] = task.job.name
 
     def ended(self, timeout: float) -> dict[str, Ended]:
-        """See :meth:`Executor.ended`.
-
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            What has ended; a training whose worker died was interrupted.
-        """
+        """What has ended since the last call; a training whose worker died was interrupted."""
         if not self._active:
             return {}
         done, _ = self._ray.wait(list(self._active), timeout=timeout)
@@ -346,7 +313,7 @@ class RayExecutor:
         return found
 
     def stop(self) -> None:
-        """See :meth:`Executor.stop`."""
+        """Interrupts what is running."""
         for reference in self._active:
             self._ray.cancel(reference)
         if self._active:
@@ -400,22 +367,11 @@ class SlurmExecutor:
         self._active: dict[str, Any] = {}
 
     def submit(self, task: Task) -> None:
-        """Queues a training.
-
-        Args:
-            task: The training.
-        """
+        """Queues a training."""
         self._active[task.job.name] = self._queue.submit(train, task)
 
     def ended(self, timeout: float) -> dict[str, Ended]:
-        """See :meth:`Executor.ended`.
-
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            What has ended; a training whose job died was interrupted.
-        """
+        """What has ended since the last call; a training whose job died was interrupted."""
         until = time.monotonic() + timeout
         while True:
             done = [name for name, job in self._active.items() if job.done()]
@@ -432,6 +388,6 @@ class SlurmExecutor:
         return found
 
     def stop(self) -> None:
-        """See :meth:`Executor.stop`."""
+        """Interrupts what is running."""
         for job in self._active.values():
             job.cancel()

@@ -14,15 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_repshape.errors import ConfigError, RepshapeError
-from lightning_repshape.runs.folders import (
-    MANIFEST,
-    METRICS,
-    checkpoint_folder,
-    folder_name,
-    read_json,
-    write_json,
-)
-from lightning_repshape.studies.reading import RESERVED, Row, Selection, Variant, about, digest
+from lightning_repshape.runs.folders import MANIFEST, METRICS, checkpoint_folder, folder_name, read_json, write_json
+from lightning_repshape.studies.calls import about, digest
+from lightning_repshape.studies.reading import RESERVED
+from lightning_repshape.studies.rows import Row, Selection, Variant
 
 FORMAT = 1
 INDEX = "studies.json"
@@ -156,14 +151,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Reads a run folder.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        What it holds: ``missing`` where there is no manifest, ``corrupt`` where manifest or figures cannot be read.
-    """
+    """Reads a run folder: ``missing`` where it has no manifest, ``corrupt`` where that or figures cannot be read."""
     if not (folder / MANIFEST).is_file():
         return Run(folder, "missing")
     try:
@@ -199,30 +187,14 @@ def _is_record(manifest: Mapping[str, Any]) -> bool:
 
 
 def read_job(job: Job) -> Run:
-    """Reads a training's run folder, and looks whether it is the training that the row asks for today.
-
-    Args:
-        job: The training.
-
-    Returns:
-        What the folder holds: ``corrupt`` where the row, or a config that it names, was another one at the time.
-    """
+    """Reads a training's run folder: ``corrupt`` where the row, or a config, was another one at the time."""
     run = read_run(job.folder)
     problem = outdated(run, job.row, job.variant) if run.state not in ("missing", "corrupt") else ""
     return dataclasses.replace(run, state="corrupt", error=f"{run.folder}: {problem}") if problem else run
 
 
 def outdated(run: Run, row: Row, variant: Variant) -> str:
-    """What is wrong with a run that was trained from another row than today's of the same name.
-
-    Args:
-        run: The run.
-        row: The row as it is today.
-        variant: What of it the run trains.
-
-    Returns:
-        A sentence; empty where nothing is wrong.
-    """
+    """What is wrong with a run that was trained from another row than today's of the same name; empty: nothing."""
     own = run.manifest.get(STUDY)
     theirs = own.get("digest") if isinstance(own, dict) else None
     if theirs is None or theirs == digest(row, variant):
@@ -233,12 +205,7 @@ def outdated(run: Run, row: Row, variant: Variant) -> str:
 
 
 def record_failure(job: Job, error: str) -> None:
-    """Notes in the run folder that a training failed before it could say so itself.
-
-    Args:
-        job: The training.
-        error: What went wrong.
-    """
+    """Notes in the run folder that a training failed before it could say so itself."""
     try:
         manifest = read_json(job.folder / MANIFEST)
     except ConfigError:
@@ -325,14 +292,7 @@ class Cell:
         ]
 
     def repeats(self, value: str | None) -> list[Job]:
-        """The trainings that the figures are of.
-
-        Args:
-            value: The value that was chosen.
-
-        Returns:
-            A training a seed.
-        """
+        """The trainings that the figures are of, one a seed, with the value that was chosen."""
         seeds = self.row.seeds[: self.budget.seeds]
         retrain = self.row.retrain is not None
         return [
@@ -341,14 +301,7 @@ class Cell:
         ]
 
     def jobs(self, value: str | None) -> dict[str, Job]:
-        """All its trainings; one with the first seed may be both of the choice and after it.
-
-        Args:
-            value: The value that was chosen.
-
-        Returns:
-            The trainings by name, those that the value is chosen from first.
-        """
+        """All its trainings by name, those of the choice first; one of those may serve after it, too."""
         return {job.name: job for job in [*self.choices(), *self.repeats(value)]}
 
     def total(self) -> int:
@@ -382,14 +335,7 @@ class Cell:
 
 
 def runs_under(results: Path) -> Iterator[Run]:
-    """All run folders of a folder of results.
-
-    Args:
-        results: The folder of results.
-
-    Yields:
-        The runs, in the order of their folders' names.
-    """
+    """All runs of a folder of results, in the order of their folders' names."""
     found: list[Path] = []
     for place, folders, files in os.walk(results):
         if MANIFEST in files:

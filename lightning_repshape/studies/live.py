@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lightning_repshape.studies.reading import Figure, Study
+from lightning_repshape.studies.rows import Figure, Study
 from lightning_repshape.studies.runner import Progress
 
 _LOWEST_ROWS = 6  # of a table in a low terminal
@@ -30,11 +30,7 @@ class LiveTable:
         self._printed: set[str] = set()
 
     def __enter__(self) -> "LiveTable":
-        """Begins to show.
-
-        Returns:
-            Itself.
-        """
+        """Begins to show."""
         if self.console.is_terminal:
             self._live.start()
         return self
@@ -42,22 +38,12 @@ class LiveTable:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leaves the last table standing.
-
-        Args:
-            kind: Of an error.
-            error: The error.
-            trace: Its trace.
-        """
+        """Leaves the last table standing."""
         if self.console.is_terminal:
             self._live.stop()
 
     def show(self, progress: Sequence[Progress]) -> None:
-        """Shows a new state: as a table in a terminal, else a line for each training that has ended.
-
-        Args:
-            progress: All cells' progress.
-        """
+        """Shows all cells' progress: as a table in a terminal, else a line for each training that has ended."""
         if self.console.is_terminal:
             room = max(_LOWEST_ROWS, self.console.height - 6)
             self._live.update(self.table(progress, room), refresh=True)
@@ -71,15 +57,7 @@ class LiveTable:
         self.console.file.flush()  # a log that is watched
 
     def table(self, progress: Sequence[Progress], room: int | None = None) -> Table:
-        """The table.
-
-        Args:
-            progress: All cells' progress.
-            room: Rows that fit; those that are over are left out first. Default: all.
-
-        Returns:
-            The table.
-        """
+        """All cells' progress, or as much as ``room`` rows hold: rows that are over are left out first."""
         table = Table(caption=self._summary(progress), caption_justify="left")
         for name in ("row", "done", "running", "failed", "value", "best so far", "time left"):
             left = name in ("row", "value")
@@ -123,14 +101,7 @@ class LiveTable:
         return [progress[at] for at in sorted(order[: room - 1])]
 
     def best(self, own: Progress) -> str:
-        """The best value of a cell's main figure so far.
-
-        Args:
-            own: The cell's progress.
-
-        Returns:
-            The value with its unit; empty where there is none.
-        """
+        """The best value of a cell's main figure so far, with its unit; empty where there is none."""
         figure = self._figures[own.cell.row.study]
         values = [figure.scale * one[figure.metric] for one in own.figures if figure.metric in one]
         if not values:
@@ -158,12 +129,8 @@ class LiveTable:
         done = sum(own.count("finished") for own in progress)
         failed = sum(own.count("failed") for own in progress)
         left = _duration(self._left(progress))
-        parts = [
-            f"{done} of {total} trainings done",
-            f"{failed} failed" if failed else "",
-            f"{left} left" if left else "",
-        ]
-        return ", ".join(part for part in parts if part)
+        parts = [f"{done} of {total} trainings done", failed and f"{failed} failed", left and f"{left} left"]
+        return ", ".join(str(part) for part in parts if part)
 
 
 def _duration(seconds: float | None) -> str:

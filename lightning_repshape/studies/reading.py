@@ -1,4 +1,4 @@
-"""Rows: every cell of a table as data, read from YAML, and the words of the command line that train it.
+"""Studies as they stand in YAML, those that are shipped and those of users, and how one is found by its name.
 
 A file of studies looks like this; ``configs/rows`` has those of the four papers.
 
@@ -39,22 +39,19 @@ its run folders. A file may hold one study alone: the same keys without ``studie
 the file.
 """
 
-import copy
 import dataclasses
-import hashlib
-import json
 import math
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from lightning_repshape import configs_library
 from lightning_repshape.errors import ConfigError, did_you_mean
+from lightning_repshape.studies.rows import Figure, Published, Row, Selection, Study, as_word
 
 FORMAT = 1
 RESERVED = ("logs", "report")  # folders of results that hold no runs
@@ -64,181 +61,13 @@ _STUDY_KEYS = {
     "title", "data", "configs", "overrides", "seeds", "figures", "select", "retrain", "baseline", "columns", "methods",
     "published", "notes", "trainings",
 }  # fmt: skip
-_ROW_KEYS = {"title", "configs", "overrides", "select", "retrain", "seeds", "data", "notes"}
 _CELL_KEYS = {"configs", "overrides", "select", "retrain", "seeds"}  # of a method's ``columns``
-
-
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """A paper's value of a cell.
-
-    Args:
-        mean: The value; None where the paper has words or a range.
-        spread: Its standard deviation, where the paper has one.
-        range: The lowest and the highest value, where the paper has a range.
-        text: What the paper says instead of a number.
-    """
-
-    mean: float | None = None
-    spread: float | None = None
-    range: tuple[float, float] | None = None
-    text: str = ""
-
-    def show(self, digits: int = 2) -> str:
-        """The value as a table has it.
-
-        Args:
-            digits: After the decimal point.
-
-        Returns:
-            Such as ``2.85 ± 0.11``.
-        """
-        if self.range is not None:
-            return f"{self.range[0]:g} to {self.range[1]:g}"
-        if self.mean is None:
-            return self.text
-        shown = f"{self.mean:.{digits}f}"
-        return shown if self.spread is None else f"{shown} ± {self.spread:.{digits}f}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A number that a cell consists of.
-
-    Args:
-        name: Its name in ids and tables.
-        metric: Its key in a run's ``metrics.json``.
-        scale: What the key's value is multiplied with.
-        unit: Of the scaled value.
-        better: Which direction is better; None where neither is.
-        digits: After the decimal point.
-        over: A method: the figure is the ratio of a method's value to that of this one.
-    """
-
-    name: str
-    metric: str
-    scale: float = 1.0
-    unit: str = ""
-    better: Literal["lower", "higher"] | None = "lower"
-    digits: int = 2
-    over: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """What is chosen by validation.
-
-    Args:
-        option: The option of ``fit`` that the values are given to.
-        values: The values, as the command line has them.
-        metric: The validation figure.
-        better: Which direction of it is better.
-    """
-
-    option: str
-    values: tuple[str, ...]
-    metric: str = "val/error"
-    better: Literal["lower", "higher"] = "lower"
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One column of one method: what is trained, and what the paper has.
-
-    Args:
-        study: The study's id, such as ``aaai19/table-7``.
-        column: The column's name.
-        method: The method's name.
-        configs: Config files, in order.
-        overrides: Options of ``fit`` and their values, applied after the configs.
-        seeds: Of the trainings.
-        select: What is chosen by validation before them.
-        retrain: Further configs and overrides of the trainings after the choice.
-        published: The paper's values by figure.
-        data: The data set's name.
-        trained_as: The id under which the trainings lie: the row's own, or that of another study's same row.
-        reference: What ``fit --row`` takes: the id, or for a study of one's own its file and the row in it.
-    """
-
-    study: str
-    column: str
-    method: str
-    configs: tuple[Path, ...]
-    overrides: Mapping[str, Any]
-    seeds: tuple[int, ...]
-    select: Selection | None
-    retrain: tuple[tuple[Path, ...], Mapping[str, Any]] | None
-    published: Mapping[str, Published]
-    data: str
-    trained_as: str
-    reference: str
-
-    @property
-    def id(self) -> str:
-        """Such as ``aaai19/table-7/default/cw_vr``."""
-        return f"{self.study}/{self.column}/{self.method}"
-
-    @property
-    def beside(self) -> Path | None:
-        """Where a user's study stands, with data and networks of theirs; None for studies that are shipped."""
-        file, colon, _ = self.reference.rpartition(":")
-        return Path(file).resolve().parent if colon else None
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """A table.
-
-    Args:
-        id: Such as ``aaai19/table-7``.
-        title: A line on what it shows.
-        paper: Where it comes from.
-        source: The paper's table or figure.
-        data: The data sets' names.
-        figures: The figures of a cell, by name.
-        columns: The columns' names, in order, and what they are called.
-        methods: The methods' names, in order, and what they are called.
-        baseline: The method that others are compared with.
-        rows: All rows, by column, then method.
-        notes: What a reader must know; what the paper leaves open.
-        file: Where the study was read from.
-    """
-
-    id: str
-    title: str
-    paper: str
-    source: str
-    data: str
-    figures: Mapping[str, Figure]
-    columns: Mapping[str, str]
-    methods: Mapping[str, str]
-    baseline: str | None
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
-    file: Path
-
-    def row(self, column: str, method: str) -> Row | None:
-        """The row of a column and a method.
-
-        Args:
-            column: The column's name.
-            method: The method's name.
-
-        Returns:
-            The row, or None where the table has none.
-        """
-        return next((row for row in self.rows if (row.column, row.method) == (column, method)), None)
-
-
-# -- finding ---------------------------------------------------------------------------------------------------------
+_ROW_KEYS = {*_CELL_KEYS, "title", "data", "notes"}
 
 
 @cache
 def shipped() -> tuple[Study, ...]:
-    """All studies of ``configs/rows``.
-
-    Returns:
-        The studies, in the order of file names and then of the files.
+    """All studies of ``configs/rows``, in the order of file names and then of the files.
 
     Raises:
         ConfigError: If a file is damaged.
@@ -320,25 +149,30 @@ def filtered(rows: Iterable[Row], patterns: Sequence[str]) -> list[Row]:
     return [row for row in rows if not patterns or any(all_fit(row, pattern) for pattern in patterns)]
 
 
-# -- reading ---------------------------------------------------------------------------------------------------------
+def read_yaml(file: Path) -> Any:
+    """A file's content, not to be changed: the rows of a table share most of their configs, and YAML is slow.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
+    try:
+        return _loaded(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+
+
+@lru_cache(maxsize=256)
+def _loaded(text: str) -> Any:
+    return yaml.safe_load(text)
 
 
 def read_studies(file: Path) -> tuple[Study, ...]:
-    """Reads a file of studies.
-
-    Args:
-        file: The file.
-
-    Returns:
-        Its studies, in order.
+    """Reads a file of studies, one or several in order.
 
     Raises:
         ConfigError: If it is no such file; the message says where and what.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise ConfigError(
             f"{file} holds no mapping; a file of studies has 'format: {FORMAT}' and 'methods' or 'studies'"
@@ -385,16 +219,14 @@ class _Reader:
         for name, part in methods.items():
             for column, own in self._map(part, "columns").items():
                 if column not in columns:
-                    raise self._error(
-                        f"method {name}: there is no column {column!r}{did_you_mean(str(column), columns)}"
-                    )
+                    hint = did_you_mean(str(column), columns)
+                    raise self._error(f"method {name}: there is no column {column!r}{hint}")
                 self._keys(own, _CELL_KEYS, f"method {name}, column {column}: ")
         baseline = content.get("baseline")
-        if baseline is not None and (not isinstance(baseline, str) or baseline not in methods):
-            raise self._error(f"baseline {baseline!r} is none of the methods{did_you_mean(str(baseline), methods)}")
-        for figure in figures.values():
-            if figure.over is not None and (not isinstance(figure.over, str) or figure.over not in methods):
-                raise self._error(f"figure {figure.name}: over {figure.over!r} is none of the methods")
+        named = [("baseline ", baseline), *((f"figure {own.name}: over ", own.over) for own in figures.values())]
+        for what, method in named:
+            if method is not None:
+                self._method(method, methods, what)
         source, published = self._published(content.get("published"), figures, columns, methods)
         rows = tuple(
             self._row(content, column, columns[column], method, methods[method], published.get((column, method), {}))
@@ -429,22 +261,9 @@ class _Reader:
     ) -> Row:
         parts = [content, of_column, of_method, self._map(of_method, "columns").get(column, {})]
         where = f"{column}/{method}: "
-        select: Any = None
-        retrain: Any = None
-        seeds: Any = [0]
-        for part in parts:  # the more particular says; false says none
-            select = part.get("select", select)
-            retrain = part.get("retrain", retrain)
-            seeds = part.get("seeds", seeds)
-        if isinstance(seeds, bool) or not isinstance(seeds, int | list) or seeds == []:
-            raise self._error(f"{where}seeds is {seeds!r}; it must be a list of integers, or how many from 0")
-        if seeds == 0:
-            raise self._error(f"{where}seeds is 0; at least one training is needed")
-        seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
-        if not seeds or any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in seeds):
-            raise self._error(f"{where}seeds is {seeds!r}; seeds are integers of at least 0")
-        if len(set(seeds)) != len(seeds):
-            raise self._error(f"{where}seeds is {seeds!r}, which names a seed twice")
+        # the more particular says; false says none
+        said = {key: part[key] for part in parts for key in ("select", "retrain", "seeds") if key in part}
+        select, retrain = said.get("select"), said.get("retrain")
         if retrain:
             self._keys(retrain, {"configs", "overrides"}, f"{where}retrain: ")
         return Row(
@@ -453,7 +272,7 @@ class _Reader:
             method=method,
             configs=tuple(path for part in parts for path in self._configs(part, where)),
             overrides={str(key): value for part in parts for key, value in self._overrides(part, where).items()},
-            seeds=tuple(seeds),
+            seeds=self._seeds(said.get("seeds", [0]), where),
             select=self._selection(select, where) if select else None,
             retrain=(
                 (tuple(self._configs(retrain, f"{where}retrain: ")), self._overrides(retrain, f"{where}retrain: "))
@@ -465,6 +284,18 @@ class _Reader:
             trained_as=f"{self.id}/{column}/{method}",
             reference=self._reference(f"{column}/{method}"),
         )
+
+    def _seeds(self, seeds: Any, where: str) -> tuple[int, ...]:
+        if isinstance(seeds, bool) or not isinstance(seeds, int | list) or seeds == []:
+            raise self._error(f"{where}seeds is {seeds!r}; it must be a list of integers, or how many from 0")
+        if seeds == 0:
+            raise self._error(f"{where}seeds is 0; at least one training is needed")
+        seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
+        if not seeds or any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in seeds):
+            raise self._error(f"{where}seeds is {seeds!r}; seeds are integers of at least 0")
+        if len(set(seeds)) != len(seeds):
+            raise self._error(f"{where}seeds is {seeds!r}, which names a seed twice")
+        return tuple(seeds)
 
     def _shared(self, other: Any, rows: tuple[Row, ...]) -> tuple[Row, ...]:
         """Rows whose trainings are those of another study's rows."""
@@ -529,7 +360,7 @@ class _Reader:
             raise self._error(f"{where}select: better is {better!r}; it must be 'lower' or 'higher'")
         self._option(own["option"], f"{where}select: ")
         texts = tuple(as_word(value) for value in values)
-        if len({repr(float(value)) if _is_number(value) else repr(value) for value in values}) != len(values):
+        if len({repr(float(value)) if is_number(value) else repr(value) for value in values}) != len(values):
             raise self._error(f"{where}select: values names one twice: {values}")
         return Selection(str(own["option"]), texts, str(own.get("metric", "val/error")), better)
 
@@ -544,7 +375,7 @@ class _Reader:
         if better not in ("lower", "higher", None):
             raise self._error(f"{where}better is {better!r}; it must be 'lower', 'higher' or null")
         scale, digits = own.get("scale", 1.0), own.get("digits", 2)
-        if not _is_number(scale) or scale == 0 or not math.isfinite(scale):
+        if not is_number(scale) or scale == 0 or not math.isfinite(scale):
             raise self._error(f"{where}scale is {scale!r}; it must be a number that is not 0")
         if isinstance(digits, bool) or not isinstance(digits, int) or digits < 0:
             raise self._error(f"{where}digits is {digits!r}; it must be an integer of at least 0")
@@ -569,8 +400,7 @@ class _Reader:
             cells.append((column, figure))
         found: dict[tuple[str, str], dict[str, Published]] = {}
         for method, values in (self._map(own, "values") or {}).items():
-            if method not in methods:
-                raise self._error(f"published: {method!r} is none of the methods{did_you_mean(str(method), methods)}")
+            self._method(method, methods, "published: ")
             values = values if isinstance(values, list) else [values]
             if len(values) != len(cells):
                 raise self._error(f"published: {method} has {len(values)} values for {len(cells)} cells")
@@ -580,14 +410,14 @@ class _Reader:
         return str(own.get("source", "")), found
 
     def _value(self, value: Any, where: str) -> Published:
-        if _is_number(value):
+        if is_number(value):
             return Published(mean=float(value)) if math.isfinite(value) else Published(text="did not converge")
         if isinstance(value, str):
             return Published(text=value)
-        if isinstance(value, list) and len(value) == 2 and all(_is_number(item) for item in value):
+        if isinstance(value, list) and len(value) == 2 and all(is_number(item) for item in value):
             return Published(mean=float(value[0]), spread=float(value[1]))
         bounds = _as_list(value["range"]) if isinstance(value, dict) and set(value) == {"range"} else []
-        if len(bounds) == 2 and all(_is_number(item) for item in bounds):
+        if len(bounds) == 2 and all(is_number(item) for item in bounds):
             return Published(range=(float(bounds[0]), float(bounds[1])))
         raise self._error(f"{where}{value!r} is no number, [mean, deviation], {{range: [a, b]}} or text")
 
@@ -606,6 +436,10 @@ class _Reader:
                 f"{', and none of ' + ', '.join(RESERVED) if kind == 'file' else ''}"
             )
 
+    def _method(self, name: Any, methods: Mapping[str, Any], where: str) -> None:
+        if not isinstance(name, str) or name not in methods:
+            raise self._error(f"{where}{name!r} is none of the methods{did_you_mean(str(name), methods)}")
+
     def _keys(self, content: Any, known: set[str], where: str) -> None:
         if not isinstance(content, dict):
             raise self._error(f"{where}{content!r} is no mapping")
@@ -618,304 +452,10 @@ class _Reader:
         return ConfigError(f"{self.file}{f', {place}' if place else ''}: {message}")
 
 
-# -- the command line ------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """How much of a row is trained, and with what.
-
-    Args:
-        seed: The seed.
-        value: Of the row's selection; None for the config's own.
-        epochs: Fraction of the row's epochs or steps.
-        train_size: At most so many training images; None for all.
-        retrain: Whether the training follows the choice and takes the row's ``retrain``.
-
-    Raises:
-        ConfigError: If the fraction is not in (0, 1], or there would be no image.
-    """
-
-    seed: int = 0
-    value: str | None = None
-    epochs: float = 1.0
-    train_size: int | None = None
-    retrain: bool = False
-
-    def __post_init__(self) -> None:  # noqa: D105
-        if not 0 < self.epochs <= 1:
-            raise ConfigError(f"the budget is {self.epochs:g}; it must be a fraction of the epochs in (0, 1]")
-        if self.train_size is not None and self.train_size < 1:
-            raise ConfigError(f"the training set is cut to {self.train_size} images; at least one is needed")
-
-
-def as_word(value: Any) -> str:
-    """A value as the command line has it.
-
-    Args:
-        value: A value out of YAML.
-
-    Returns:
-        Text that YAML reads as the same value.
-    """
-    if isinstance(value, str):
-        return value
-    if value is None or isinstance(value, bool | list | dict):
-        return json.dumps(value)
-    return format(value, "g") if isinstance(value, float) and float(format(value, "g")) == value else str(value)
-
-
-def row_words(row: Row, variant: Variant) -> list[str]:
-    """The words of ``fit`` that train a row.
-
-    Args:
-        row: The row.
-        variant: How much of it, and with what.
-
-    Returns:
-        Configs and options; neither a run folder nor where the data are.
-
-    Raises:
-        ConfigError: If the row has no such value, or a budget cannot be taken of it.
-    """
-    configs, overrides = _call(row, variant)
-    words = [word for path in configs for word in ("--config", str(path))]
-    words += [word for option, value in overrides.items() for word in (f"--{option}", as_word(value))]
-    return [*words, "--then_test", "true", "--seed_everything", str(variant.seed)]
-
-
-def digest(row: Row, variant: Variant) -> str:
-    """What a training consists of, in short: equal for equal contents of configs and equal overrides.
-
-    Args:
-        row: The row.
-        variant: How much of it, and with what; the seed plays no part.
-
-    Returns:
-        Sixteen hexadecimal digits.
-
-    Raises:
-        ConfigError: As :func:`row_words`.
-    """
-    configs, overrides = _call(row, variant)
-    content = json.dumps([[_read(path) for path in configs], overrides], sort_keys=True, default=str)
-    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
-
-
-def _call(row: Row, variant: Variant) -> tuple[list[Path], dict[str, Any]]:
-    """The configs and the overrides of a training."""
-    configs, overrides = list(row.configs), dict(row.overrides)
-    if variant.retrain and row.retrain is not None:
-        configs += row.retrain[0]
-        overrides |= row.retrain[1]
-    if variant.value is not None:
-        if row.select is None:
-            raise ConfigError(f"{row.id} chooses nothing by validation, so it takes no value ({variant.value})")
-        overrides[row.select.option] = yaml.safe_load(variant.value)
-    composed = _composed(configs, overrides)
-    if variant.epochs != 1:
-        overrides |= _scaled(row, composed, variant.epochs)
-    if variant.train_size is not None:
-        present = _at(composed, "data.init_args.train_size")
-        if not isinstance(present, int) or isinstance(present, bool) or present > variant.train_size:
-            overrides["data.init_args.train_size"] = variant.train_size
-    return configs, overrides
-
-
-def _composed(configs: Iterable[Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The configs one upon the other, as far as budgets need to know them."""
-    content: dict[str, Any] = {}
-    for path in configs:
-        loaded = _read(path)
-        _merge(content, copy.deepcopy(loaded) if isinstance(loaded, dict) else {})
-    for option, value in overrides.items():
-        *folders, last = option.split(".")
-        own = content
-        for name in folders:
-            if not isinstance(own.get(name), dict):
-                own[name] = {}
-            own = own[name]
-        own[last] = value
-    return content
-
-
-def _read(path: Path) -> Any:
-    try:
-        return _loaded(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-
-
-@lru_cache(maxsize=256)
-def _loaded(text: str) -> Any:
-    """A config's content, not to be changed: the rows of a table share most of their configs, and YAML is slow."""
-    return yaml.safe_load(text)
-
-
-def _merge(base: dict[str, Any], more: Mapping[str, Any]) -> None:
-    for key, value in more.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
-        else:
-            base[key] = value
-
-
-def _at(content: Any, path: str) -> Any:
-    for name in path.split("."):
-        content = content.get(name) if isinstance(content, dict) else None
-    return content
-
-
-# What counts epochs or steps in schedulers' options and in regularizers' schedules.
-_LENGTHS = ("milestones", "T_max", "step_size", "total_iters", "total_steps", "warmup_epochs")
-
-
-def _scaled(row: Row, composed: dict[str, Any], fraction: float) -> dict[str, Any]:
-    """Epochs, steps and all that is counted in them, times a fraction; each stays at least 1."""
-
-    def part(length: float) -> int:
-        return max(1, round(length * fraction))
-
-    scaled: dict[str, Any] = {}
-    for option in ("trainer.max_epochs", "trainer.max_steps"):
-        length = _at(composed, option)
-        if isinstance(length, int) and length > 0:
-            scaled[option] = part(length)
-    if not scaled:
-        raise ConfigError(f"{row.id} sets neither trainer.max_epochs nor trainer.max_steps, so it takes no budget")
-    every, epochs = _at(composed, "trainer.check_val_every_n_epoch"), scaled.get("trainer.max_epochs")
-    if isinstance(every, int) and epochs is not None and every > epochs:
-        scaled["trainer.check_val_every_n_epoch"] = epochs  # else there would be nothing to choose by
-    for option, length in _leaves(composed.get("model"), "model"):
-        name = option.rpartition(".")[2]
-        if name not in _LENGTHS:
-            continue
-        if isinstance(length, list) and all(isinstance(item, int) for item in length):
-            scaled[option] = [part(item) for item in length]
-        elif _is_number(length) and length > 0:
-            scaled[option] = part(length) if isinstance(length, int) else length * fraction
-    return scaled
-
-
-def _leaves(content: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(content, dict):
-        for key, value in content.items():
-            yield from _leaves(value, f"{path}.{key}")
-    else:
-        yield path, content
-
-
-def import_beside(row: Row) -> None:
-    """Lets Python import what stands beside a user's study: data and networks of their own.
-
-    Args:
-        row: A row of the study.
-    """
-    if row.beside is not None and str(row.beside) not in sys.path:
-        sys.path.append(str(row.beside))
-
-
-def about(row: Row, variant: Variant) -> dict[str, Any]:
-    """What a run's manifest says of the row that it trains.
-
-    Args:
-        row: The row.
-        variant: How much of it, and with what.
-
-    Returns:
-        Plain data.
-    """
-    return {"row": row.trained_as, **dataclasses.asdict(variant), "digest": digest(row, variant)}
-
-
-def take_row(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Replaces ``--row ID`` and the options on it by what they stand for.
-
-    The options are ``--row.value``, ``--row.budget`` (a fraction of the epochs), ``--row.train_size`` and
-    ``--row.retrain`` (true or false). Words that stand behind come later on the new command line, too.
-
-    Args:
-        words: The words of ``fit``.
-
-    Returns:
-        The words without them, and what the run's manifest says of them: empty where there is no ``--row``.
-
-    Raises:
-        ConfigError: If the row is unknown or an option is wrong.
-    """
-    given: dict[str, str] = {}
-    rest: list[str] = []
-    at: int | None = None
-    taking = ""
-    for word in words:
-        name, equals, value = word.partition("=")
-        if taking:
-            given[taking], taking = word, ""
-        elif name == "--row" or name.startswith("--row."):
-            if name not in _ROW_OPTIONS:
-                raise ConfigError(f"there is no option {name!r}{did_you_mean(name, _ROW_OPTIONS)}")
-            at = len(rest) if at is None else at
-            if equals:
-                given[name] = value
-            else:
-                taking = name
-        else:
-            rest.append(word)
-    if taking:
-        raise ConfigError(f"{taking} needs a value behind it")
-    if not given:
-        return list(words), {}
-    if "--row" not in given:
-        raise ConfigError(f"{next(iter(given))} is an option on a row: name the row with --row ID")
-    row = find_row(given["--row"])
-    import_beside(row)
-    seed = _seed_given(rest)
-    variant = Variant(
-        seed=row.seeds[0] if seed is None else seed,
-        value=given.get("--row.value"),
-        epochs=_number(given, "--row.budget", float, 1.0),
-        train_size=_number(given, "--row.train_size", int, None),
-        retrain=_truth(given, "--row.retrain"),
-    )
-    if row.select is not None and variant.value is not None and variant.value not in row.select.values:
-        raise ConfigError(
-            f"{row.id} has no value {variant.value!r} to choose from; there are: {', '.join(row.select.values)}"
-        )
-    own = row_words(row, variant)
-    return [*rest[:at], *own, *rest[at:]], about(row, variant)
-
-
-_ROW_OPTIONS = ("--row", "--row.value", "--row.budget", "--row.train_size", "--row.retrain")
-
-
-def _seed_given(words: Sequence[str]) -> int | None:
-    for position, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name == "--seed_everything":
-            text = value if equals else "".join(words[position + 1 : position + 2])
-            return int(text) if text.isdecimal() else None
-    return None
-
-
-def _number(given: Mapping[str, str], option: str, kind: type, default: Any) -> Any:
-    if option not in given:
-        return default
-    try:
-        return kind(given[option])
-    except ValueError:
-        raise ConfigError(f"{option} is {given[option]!r}, which is no {kind.__name__}") from None
-
-
-def _truth(given: Mapping[str, str], option: str) -> bool:
-    text = given.get(option, "false").lower()
-    if text not in ("true", "false"):
-        raise ConfigError(f"{option} is {given[option]!r}; it must be true or false")
-    return text == "true"
-
-
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value out of YAML is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,395 +1,20 @@
 """Results: what the run folders of a folder of results say of a study's cells. Nothing else is read.
 
 The budget of a cell is the fullest at which at least one of the trainings after the choice is finished. What a report's
-check must find again is computed here by :func:`statistics` and :func:`cost` alone.
+check must find again is computed by :mod:`.values` alone.
 """
 
 import dataclasses
-import math
-import statistics as plain
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning_repshape.errors import DataError, RepshapeError
-from lightning_repshape.studies.jobs import (
-    STUDY,
-    Budget,
-    Cell,
-    Job,
-    Run,
-    State,
-    outdated,
-    runs_under,
-    validation_figure,
-)
-from lightning_repshape.studies.reading import Figure, Published, Row, Study, Variant, shipped
-
-_CONFIDENCE = 0.95
-
-
-@dataclasses.dataclass(frozen=True)
-class Number:
-    """A figure of one finished training.
-
-    Args:
-        seed: The training's seed.
-        value: The figure, scaled.
-        run: The run.
-    """
-
-    seed: int
-    value: float
-    run: Run
-
-
-@dataclasses.dataclass(frozen=True)
-class Statistics:
-    """What several trainings come to.
-
-    Args:
-        values: By seed.
-        mean: Their mean; for ratios without a common seed the ratio of the means.
-        std: Their standard deviation, with n - 1; None below two values.
-        n: How many.
-        interval: The 95 % confidence interval of the mean (Student's t); None below two values.
-        p: Of the paired t-test against the baseline; None below two pairs, or where all pairs differ by the same.
-    """
-
-    values: Mapping[int, float] = dataclasses.field(default_factory=dict)
-    mean: float | None = None
-    std: float | None = None
-    n: int = 0
-    interval: tuple[float, float] | None = None
-    p: float | None = None
-
-
-def statistics(
-    own: Mapping[int, float],
-    over: Mapping[int, float] | None = None,
-    baseline: Mapping[int, float] | None = None,
-) -> Statistics:
-    """Mean, spread, confidence interval and paired test.
-
-    Args:
-        own: Values by seed.
-        over: What they are divided by, by seed. Default: nothing.
-        baseline: The baseline's values by seed, divided in the same way. Default: no test.
-
-    Returns:
-        The statistics; empty where there is no value.
-    """
-    values = own if over is None else _ratios(own, over)
-    if not values:
-        mean = _ratio(_mean(own), _mean(over or {}))
-        return Statistics() if mean is None else Statistics(mean=mean, n=min(len(own), len(over or {})))
-    others = _ratios(baseline, over) if baseline is not None and over is not None else baseline
-    seeds = sorted(values)
-    mean, std, interval = _mean(values), None, None
-    if mean is not None and len(seeds) > 1:
-        from scipy.stats import t
-
-        std = plain.stdev(values[seed] for seed in seeds)
-        half = float(t.ppf(0.5 + _CONFIDENCE / 2, len(seeds) - 1)) * std / math.sqrt(len(seeds))
-        interval = (mean - half, mean + half)
-    return Statistics({seed: values[seed] for seed in seeds}, mean, std, len(seeds), interval, _p(values, others))
-
-
-def _ratios(own: Mapping[int, float], over: Mapping[int, float]) -> dict[int, float]:
-    return {seed: own[seed] / over[seed] for seed in own if over.get(seed)}
-
-
-def _ratio(value: float | None, over: float | None) -> float | None:
-    return value / over if value is not None and over else None
-
-
-def _mean(values: Mapping[int, float]) -> float | None:
-    return plain.fmean(values.values()) if values else None
-
-
-def _p(values: Mapping[int, float], others: Mapping[int, float] | None) -> float | None:
-    pairs = [(values[seed], others[seed]) for seed in sorted(values) if seed in others] if others else []
-    differences = [one - other for one, other in pairs]
-    size = max((abs(value) for pair in pairs for value in pair), default=0.0)
-    # Figures have seven digits; below that differences are equal, and t would be without bound.
-    if len(pairs) < 2 or max(differences) - min(differences) <= 1e-9 * size:
-        return None
-    from scipy.stats import ttest_rel
-
-    p = float(ttest_rel([one for one, _ in pairs], [other for _, other in pairs]).pvalue)
-    return p if math.isfinite(p) else None
-
-
-@dataclasses.dataclass(frozen=True)
-class FigureResult:
-    """A figure of a cell.
-
-    Args:
-        figure: Which.
-        statistics: Of the finished trainings.
-        own: The figure of each.
-        over: The figure of the method's trainings that these are divided by; None where they are not.
-        baseline: The baseline's trainings of the same budget; empty for the baseline itself.
-        published: The paper's value.
-        best: Whether it is the best of its column; None where it takes no part, or all are equal.
-        best_published: The same for the paper's value.
-    """
-
-    figure: Figure
-    statistics: Statistics
-    own: tuple[Number, ...] = ()
-    over: tuple[Number, ...] | None = None
-    baseline: tuple[Number, ...] = ()
-    published: Published | None = None
-    best: bool | None = None
-    best_published: bool | None = None
-
-    def show(self) -> str:
-        """Mean and spread as a table has them; empty where there is no value."""
-        found, digits = self.statistics, self.figure.digits
-        if found.mean is None:
-            return ""
-        return f"{found.mean:.{digits}f}" + ("" if found.std is None else f" ± {found.std:.{digits}f}")
-
-    def show_published(self) -> str:
-        """The paper's value as a table has it; empty where it has none."""
-        return self.published.show(self.figure.digits) if self.published is not None else ""
-
-    @property
-    def difference(self) -> float | None:
-        """Our mean less the paper's; None where one is missing."""
-        if self.statistics.mean is None or self.published is None or self.published.mean is None:
-            return None
-        return self.statistics.mean - self.published.mean
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What trainings cost, by the machine that they ran on.
-
-    Args:
-        step_seconds: Median of the trainings' seconds a step.
-        memory_mb: Median of their processes' peak memory.
-        gpu_memory_mb: Median of their peak memory on the GPU.
-        step_ratio: Of the step times to the baseline's, on the same kind of machine.
-        memory_ratio: Of the peak memories to the baseline's, on the same kind of machine; of the GPU's where known.
-    """
-
-    step_seconds: float | None = None
-    memory_mb: float | None = None
-    gpu_memory_mb: float | None = None
-    step_ratio: float | None = None
-    memory_ratio: float | None = None
-
-
-def cost(own: Sequence[Run], baseline: Sequence[Run]) -> Cost:
-    """What trainings cost against others.
-
-    Args:
-        own: Finished trainings.
-        baseline: Finished trainings that they are compared with.
-
-    Returns:
-        The cost; None wherever the manifests do not say.
-    """
-
-    def median(runs: Sequence[Run], key: str) -> float | None:
-        found = [value for value in (_costs(run)[key] for run in runs) if value is not None]
-        return plain.median(found) if found else None
-
-    common = ({_machine(run) for run in own} & {_machine(run) for run in baseline}) - {""}
-    mine = [run for run in own if _machine(run) in common]
-    theirs = [run for run in baseline if _machine(run) in common]
-    ratios = {key: _ratio(median(mine, key), median(theirs, key)) for key in ("step", "memory", "gpu")}
-    return Cost(
-        median(own, "step"),
-        median(own, "memory"),
-        median(own, "gpu"),
-        ratios["step"],
-        ratios["memory"] if ratios["gpu"] is None else ratios["gpu"],
-    )
-
-
-def _machine(run: Run) -> str:
-    """What trained, such that costs can be compared; empty where the manifest does not say."""
-    machine = run.manifest.get("machine")
-    if not isinstance(machine, dict) or not machine.get("cpu"):
-        return ""
-    return ", ".join(str(machine.get(key)) for key in ("cpu", "threads", "accelerator"))
-
-
-def _costs(run: Run) -> dict[str, float | None]:
-    fits = [session for session in run.sessions if session.get("stage") == "fit"]
-
-    def number(session: Mapping[str, Any], key: str) -> float:
-        value = session.get(key)
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) and value > 0 else 0.0
-
-    timed = [(number(own, "steps"), number(own, "steps_per_second")) for own in fits]
-    timed = [(steps, speed) for steps, speed in timed if steps and speed]
-    steps = sum(steps for steps, _ in timed)
-    return {
-        "step": sum(steps / speed for steps, speed in timed) / steps if steps else None,
-        "memory": max((number(own, "peak_memory_mb") for own in fits), default=0.0) or None,
-        "gpu": max((number(own, "peak_gpu_memory_mb") for own in fits), default=0.0) or None,
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """A choice by validation.
-
-    Args:
-        value: What was chosen; None where the choice is not made.
-        epochs: Fraction of the epochs of the trainings that it is made from.
-        figures: The validation figure by value, of those that are finished.
-        failed: What went wrong, by value.
-        total: How many values there are.
-    """
-
-    value: str | None
-    epochs: float
-    figures: Mapping[str, float]
-    failed: Mapping[str, str]
-    total: int
-
-    @property
-    def done(self) -> int:
-        """How many values' trainings are over."""
-        return len(self.figures) + len(self.failed)
-
-
-@dataclasses.dataclass(frozen=True)
-class CellResult:
-    """A row: what was chosen, the trainings after the choice, and what they come to.
-
-    Args:
-        row: The row.
-        remark: Why there are no figures; empty where there are.
-        choice: The choice by validation; None where there is nothing to choose or nothing is trained.
-        epochs: The fraction of the epochs of what is shown.
-        train_size: Its limit of training images.
-        repeats: A run a seed, in the row's order of seeds; those that are not there are ``missing``.
-        figures: By name.
-        cost: Against the baseline.
-        baseline: The baseline's finished runs of the same budget; empty for the baseline itself.
-        notes: What a reader must know.
-    """
-
-    row: Row
-    remark: str
-    choice: Choice | None
-    epochs: float
-    train_size: int | None
-    repeats: Mapping[int, Run]
-    figures: Mapping[str, FigureResult]
-    cost: Cost
-    baseline: tuple[Run, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def finished(self) -> list[Run]:
-        """The finished trainings after the choice."""
-        return [run for run in self.repeats.values() if run.state == "finished"]
-
-    @property
-    def value(self) -> str | None:
-        """What was chosen."""
-        return self.choice.value if self.choice is not None else None
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        """How the trainings are fewer than the row says; empty where they are not."""
-        found = [f"{self.epochs:g} of the epochs"] if self.epochs != 1 else []
-        found += [f"at most {self.train_size} training images"] if self.train_size is not None else []
-        if self.choice is not None and self.choice.value is not None and self.choice.epochs != self.epochs:
-            found.append(f"value chosen at {self.choice.epochs:g} of the epochs")
-        return tuple(found)
-
-    def seeds(self, *states: State) -> list[int]:
-        """The seeds whose training is at something.
-
-        Args:
-            states: What.
-
-        Returns:
-            The seeds, in the row's order.
-        """
-        return [seed for seed, run in self.repeats.items() if run.state in states]
-
-    def count(self, *states: State) -> int:
-        """How many trainings after the choice are at something.
-
-        Args:
-            states: What, such as ``finished``, ``failed``, ``missing``.
-
-        Returns:
-            Their number.
-        """
-        return len(self.seeds(*states))
-
-    @property
-    def failures(self) -> list[str]:
-        """A line for each training that failed or cannot be read."""
-        chosen = self.choice.failed.items() if self.choice is not None else ()
-        lines = [f"{self.row.id}, choice, value {value}: {error}" for value, error in chosen]
-        for seed, run in self.repeats.items():
-            if run.state in ("failed", "corrupt"):
-                lines.append(f"{self.row.id}, seed {seed}: {run.error or run.state}")
-        return lines
-
-
-@dataclasses.dataclass(frozen=True)
-class Folder:
-    """A folder of results.
-
-    Args:
-        path: Where it is.
-        corrupt: Run folders that cannot be read, relative to it, and why.
-        unknown: Run folders of rows that nobody knows, relative to it, and what they say they are.
-    """
-
-    path: Path
-    corrupt: Mapping[str, str]
-    unknown: Mapping[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class StudyResult:
-    """A study's results.
-
-    Args:
-        study: The study.
-        cells: Of the rows that were asked for, in the study's order.
-        folder: Where they were read.
-    """
-
-    study: Study
-    cells: tuple[CellResult, ...]
-    folder: Folder
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns that there are cells of, in order."""
-        return [name for name in self.study.columns if any(cell.row.column == name for cell in self.cells)]
-
-    @property
-    def methods(self) -> list[str]:
-        """The methods that there are cells of, in order."""
-        return [name for name in self.study.methods if any(cell.row.method == name for cell in self.cells)]
-
-    def cell(self, column: str, method: str) -> CellResult | None:
-        """The cell of a column and a method.
-
-        Args:
-            column: The column's name.
-            method: The method's name.
-
-        Returns:
-            The cell, or None where there is none.
-        """
-        return next((own for own in self.cells if (own.row.column, own.row.method) == (column, method)), None)
+from lightning_repshape.studies.cells import CellResult, Choice, FigureResult, Folder, StudyResult, with_best
+from lightning_repshape.studies.jobs import STUDY, Budget, Cell, Job, Run, outdated, runs_under, validation_figure
+from lightning_repshape.studies.reading import shipped
+from lightning_repshape.studies.rows import Figure, Published, Row, Study, Variant
+from lightning_repshape.studies.values import Number, cost, figure_of, statistics
 
 
 def read_results(folder: Path, studies: Sequence[Study], rows: Collection[str] | None = None) -> list[StudyResult]:
@@ -411,7 +36,7 @@ def read_results(folder: Path, studies: Sequence[Study], rows: Collection[str] |
     for study in studies:
         cells = [reader.cell(study, row) for row in study.rows if rows is None or row.id in rows]
         if cells:
-            found.append(StudyResult(study, tuple(_with_best(study, cells)), reader.about))
+            found.append(StudyResult(study, tuple(with_best(cells)), reader.about))
     wanted = {cell.row.trained_as for result in found for cell in result.cells}
     states = Counter(run.state for row, runs in reader.runs.items() if row in wanted for run in runs.values())
     if not states["finished"]:
@@ -423,21 +48,6 @@ def read_results(folder: Path, studies: Sequence[Study], rows: Collection[str] |
             "folder with --out"
         )
     return found
-
-
-@dataclasses.dataclass(frozen=True)
-class _Shown:
-    """The trainings that a cell shows."""
-
-    remark: str
-    choice: Choice | None
-    epochs: float
-    train_size: int | None
-    repeats: Mapping[int, Run]
-
-    @property
-    def finished(self) -> list[tuple[int, Run]]:
-        return [(seed, run) for seed, run in self.repeats.items() if run.state == "finished"]
 
 
 class _Reader:
@@ -473,22 +83,20 @@ class _Reader:
 
     def cell(self, study: Study, row: Row) -> CellResult:
         shown = self._shown(row)
-        finished = shown.finished
         notes: list[str] = []
-        of_others: dict[str, list[tuple[int, Run]]] = {}
+        of_others: dict[str | None, Mapping[int, Run]] = {}
 
-        def others(method: str | None) -> list[tuple[int, Run]]:
+        def others(method: str | None) -> Mapping[int, Run]:
             """The finished trainings of another method at the same budget."""
-            other = study.row(row.column, method) if method is not None else None
-            if other is None or method is None:
-                return []
             if method not in of_others:
-                of_others[method] = self._shown(other, (shown.train_size, shown.epochs)).finished
+                other = study.row(row.column, method or "")
+                at = (shown.train_size, shown.epochs)
+                of_others[method] = {} if other is None else self._shown(other, at).finished
             return of_others[method]
 
-        def numbers(figure: Figure, runs: Iterable[tuple[int, Run]], noted: bool = False) -> tuple[Number, ...]:
+        def numbers(figure: Figure, runs: Mapping[int, Run], noted: bool = False) -> tuple[Number, ...]:
             found = []
-            for seed, run in runs:
+            for seed, run in runs.items():
                 value = figure_of(run, figure)
                 if value is not None:
                     found.append(Number(seed, value, run))
@@ -498,31 +106,25 @@ class _Reader:
             return tuple(found)
 
         figures = {}
-        baseline = [] if row.method == study.baseline else others(study.baseline)
+        baseline = {} if row.method == study.baseline else others(study.baseline)
         for name, figure in study.figures.items():
-            own = numbers(figure, finished, noted=True)
+            own = numbers(figure, shown.finished, noted=True)
             over = None if figure.over is None else numbers(figure, others(figure.over))
             against = numbers(figure, baseline)
             values = statistics(
-                _by_seed(own),
-                None if over is None else _by_seed(over),
-                _by_seed(against) if against else None,
+                _by_seed(own), None if over is None else _by_seed(over), _by_seed(against) if against else None
             )
-            figures[name] = FigureResult(figure, values, own, over, against, row.published.get(name))
-        return CellResult(
-            row,
-            shown.remark,
-            shown.choice,
-            shown.epochs,
-            shown.train_size,
-            shown.repeats,
-            figures,
-            cost([run for _, run in finished], [run for _, run in baseline]),
-            tuple(run for _, run in baseline),
-            tuple(notes),
+            published = row.published.get(name, Published())
+            figures[name] = FigureResult(figure, values, own, over, against, published)
+        return dataclasses.replace(
+            shown,
+            figures=figures,
+            cost=cost(list(shown.finished.values()), list(baseline.values())),
+            baseline=tuple(baseline.values()),
+            notes=tuple(notes),
         )
 
-    def _shown(self, row: Row, at: tuple[int | None, float] | None = None) -> _Shown:
+    def _shown(self, row: Row, at: tuple[int | None, float] | None = None) -> CellResult:
         """What a cell shows: at a given limit of images and fraction of the epochs, else at the fullest."""
         budgets = self._budgets(row) if at is None else [at]
         for size, epochs in budgets:
@@ -530,34 +132,34 @@ class _Reader:
             for choice in [None] if row.select is None else [own for own in choices if own.value is not None]:
                 repeats = self._repeats(row, choice, epochs, size)
                 if any(run.state == "finished" for run in repeats.values()):
-                    return _Shown("", choice, epochs, size, repeats)
+                    return CellResult(row, "", choice, epochs, size, repeats)
         return self._unfinished(row, budgets)
 
-    def _unfinished(self, row: Row, budgets: Sequence[tuple[int | None, float]]) -> _Shown:
+    def _unfinished(self, row: Row, budgets: Sequence[tuple[int | None, float]]) -> CellResult:
         if row.select is None:
             size, epochs = next(iter(budgets), (None, 1.0))
             repeats = self._repeats(row, None, epochs, size)
             remark = "not trained" if {run.state for run in repeats.values()} == {"missing"} else _remark(repeats)
-            return _Shown(remark, None, epochs, size, repeats)
+            return CellResult(row, remark, None, epochs, size, repeats)
         sizes = dict.fromkeys(
             [*(size for size, _ in budgets), *(variant.train_size for variant in self._of(row)), None]
         )
         choices = [(size, choice) for size in sizes for choice in self._choices(row, size)]
         missing = {seed: Run(self.folder / row.trained_as, "missing") for seed in row.seeds}
         if not choices:
-            return _Shown("not trained", None, 1.0, None, missing)
+            return CellResult(row, "not trained", None, 1.0, None, missing)
         # What was chosen says most; else the choice that is nearest to being made.
         size, choice = max(choices, key=lambda own: (own[1].value is not None, own[1].done))
         if choice.value is None:
             over = choice.done == choice.total
             remark = f"no value has {row.select.metric}" if over else f"selection {choice.done} of {choice.total}"
-            return _Shown(remark, choice, choice.epochs, size, missing)
+            return CellResult(row, remark, choice, choice.epochs, size, missing)
         begun = [epochs for own, epochs in budgets if own == size]
         for epochs in [*begun, choice.epochs]:
             repeats = self._repeats(row, choice, epochs, size)
             if any(run.state != "missing" for run in repeats.values()):
-                return _Shown(_remark(repeats), choice, epochs, size, repeats)
-        return _Shown("chosen, not trained", choice, choice.epochs, size, missing)
+                return CellResult(row, _remark(repeats), choice, epochs, size, repeats)
+        return CellResult(row, "chosen, not trained", choice, choice.epochs, size, missing)
 
     def _of(self, row: Row) -> Mapping[Variant, Run]:
         return self.runs.get(row.trained_as, {})
@@ -609,22 +211,6 @@ class _Reader:
         return Choice(value if len(figures) + len(failed) == total else None, epochs, figures, failed, total)
 
 
-def figure_of(run: Run, figure: Figure) -> float | None:
-    """A run's figure.
-
-    Args:
-        run: A finished run.
-        figure: Which.
-
-    Returns:
-        The scaled value; None where the run has none, or none that is finite.
-    """
-    value = run.figures.get(figure.metric)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return figure.scale * value
-
-
 def _by_seed(numbers: Sequence[Number]) -> dict[int, float]:
     return {number.seed: number.value for number in numbers}
 
@@ -662,53 +248,3 @@ def _told(run: Run, rows: Mapping[str, Row]) -> tuple[str, Variant | None, str]:
         kind = "" if isinstance(error, RepshapeError | OSError) else f"{type(error).__name__}: "
         return row_id, None, f"it cannot be read ({kind}{error})"
     return row_id, variant, ""
-
-
-def _with_best(study: Study, cells: Sequence[CellResult]) -> Iterator[CellResult]:
-    """Marks which method is the best of each column, in ours and in the paper's; nothing of equals."""
-    marks: dict[tuple[str, str], dict[str, dict[str, bool | None]]] = {}
-    for column in study.columns:
-        for name, figure in study.figures.items():
-            there = [cell for cell in cells if cell.row.column == column]
-            ours = {cell.row.method: cell.figures[name].statistics.mean for cell in there}
-            papers = {cell.row.method: _published_mean(cell.figures[name]) for cell in there}
-            marks[column, name] = {"ours": _best(ours, figure), "paper": _best(papers, figure)}
-    for cell in cells:
-        column, method = cell.row.column, cell.row.method
-        yield dataclasses.replace(
-            cell,
-            figures={
-                name: dataclasses.replace(
-                    own,
-                    best=marks[column, name]["ours"][method],
-                    best_published=marks[column, name]["paper"][method],
-                )
-                for name, own in cell.figures.items()
-            },
-        )
-
-
-def _published_mean(own: FigureResult) -> float | None:
-    return own.published.mean if own.published is not None else None
-
-
-def best_of(cells: Sequence[CellResult], figure: Figure) -> list[str]:
-    """The methods whose mean is the best of several.
-
-    Args:
-        cells: The cells.
-        figure: Of which figure.
-
-    Returns:
-        Their names: several where means are equal, none where there are fewer than two different means.
-    """
-    means = {cell.row.method: cell.figures[figure.name].statistics.mean for cell in cells}
-    return [method for method, best in _best(means, figure).items() if best]
-
-
-def _best(values: Mapping[str, float | None], figure: Figure) -> dict[str, bool | None]:
-    known = [value for value in values.values() if value is not None]
-    if len(set(known)) < 2 or figure.better is None:
-        return dict.fromkeys(values)
-    best = max(known) if figure.better == "higher" else min(known)
-    return {method: None if value is None else value == best for method, value in values.items()}

@@ -38,14 +38,7 @@ class Progress:
     error: str = ""
 
     def count(self, phase: Phase) -> int:
-        """How many trainings are at something.
-
-        Args:
-            phase: What.
-
-        Returns:
-            Their number; those that are not known yet are waiting.
-        """
+        """How many trainings are at something; those that are not known yet are waiting."""
         found = sum(own == phase for own in self.phases.values())
         return found + (self.total - len(self.phases) if phase == "waiting" else 0)
 
@@ -200,11 +193,7 @@ class Runner:
         return self._choices[number]
 
     def progress(self) -> list[Progress]:
-        """How far each cell is.
-
-        Returns:
-            The cells in order.
-        """
+        """How far each cell is, in order."""
         return [self._progress(number) for number in range(len(self.cells))]
 
     def _progress(self, number: int) -> Progress:

@@ -60,7 +60,7 @@ def quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         figure.savefig(path, dpi=20)
         return path
 
-    monkeypatch.setattr("lightning_repshape.plots.kit.save_figure", save)
+    monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
 
 
 @pytest.fixture
@@ -429,20 +429,6 @@ def test_values_before_the_activation_function_of_any_model() -> None:
     ]
     of_tensors = PrincipalComponents(before="features.pre").run(inputs())
     assert "needs the model, and there are only saved features" in of_tensors.failure
-
-
-def test_representations_side_by_side() -> None:
-    from lightning_repshape.plots.points import representations_figure
-
-    part = clusters()
-    columns = {
-        "a": {"values": part.features[:, :2].numpy(), "labels": part.labels.numpy(), "units": np.array([0, 1])},
-        "b": {"points": part.features[:, :3].numpy(), "explained": np.array([0.5, 0.3, 0.1]),
-              "point_labels": part.labels.numpy()},
-    }  # fmt: skip
-    figure = representations_figure(columns, ["x", "y", "z"])
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "", "components after the activation function"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["x", "y", "z"]
 
 
 def _batches() -> DataLoader[Any]:
@@ -838,16 +824,6 @@ def test_a_single_output_of_two_classes(num_classes: int | None) -> None:
     found = PartialDatasetRetraining(sizes=[10], repeats=[1], **FAST).compute(given).scalars
     assert found["joint_error"] == pytest.approx(wrong)
     assert NeuralCollapse().compute(given).scalars["test_accuracy"] == pytest.approx(1 - wrong)
-
-
-def test_classes_that_are_not_drawn_are_counted() -> None:
-    from lightning_repshape.plots.points import units_figure
-
-    values, names = np.linspace(0, 1, 48)[:, None], [str(k) for k in range(12)]
-    assert units_figure(values, np.arange(48) % 12, [0], names, "units").get_suptitle() == (
-        "units (first 10 of 12 classes)"
-    )
-    assert units_figure(values, np.arange(48) % 10, [0], names, "units").get_suptitle() == "units"
 
 
 def test_fewer_test_classes_and_fewer_training_classes() -> None:

@@ -39,7 +39,6 @@ from lightning_repshape.data import (
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.modules import SupervisedModule
 from lightning_repshape.networks import MLP
-from lightning_repshape.plots.points import corruptions_sheet, severities_figure
 
 
 def smooth_images(count: int = 6, size: int = 32, channels: int = 3) -> Tensor:
@@ -354,19 +353,6 @@ def test_without_an_image_data_module_the_test_goes_on(tmp_path: Path, capsys: p
     trainer.test(module_for(data), data.test_dataloader(), verbose=False)
     assert "one of this package's image data modules" in capsys.readouterr().err
     assert "failure" in json.loads((tmp_path / "analysis" / "corruptions.json").read_text())
-
-
-def test_figures(tmp_path: Path) -> None:
-    lines = {f"kind_{n}": ([1, 3, 5], [0.1, 0.2, 0.3]) for n in range(12)}
-    panels = {"one": lines, "two": dict(list(lines.items())[:1]), "three": {}, "four": {}}
-    figure = severities_figure(panels, {"one": {"clean": 0.05}, "two": {"kind_0": 0.1}})
-    assert [axes.get_visible() for axes in figure.axes] == [True] * 4 + [False] * 2
-    texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts[:2] == ["kind 0", "kind 1"] and "clean" in texts and "clean (dashed)" in texts
-    figure.savefig(tmp_path / "a.png")
-    sheet = corruptions_sheet({"x": list(smooth_images(2).numpy()), "y": list(smooth_images(2, 8, 1).numpy())}, "ab")
-    sheet.savefig(tmp_path / "b.png")
-    assert len(sheet.axes) == 4
 
 
 # The command line, and several processes

@@ -44,7 +44,7 @@ def quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         figure.savefig(path, dpi=20)
         return path
 
-    monkeypatch.setattr("lightning_repshape.plots.kit.save_figure", save)
+    monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
 
 
 @pytest.fixture

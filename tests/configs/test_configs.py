@@ -74,7 +74,7 @@ def _rough_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         figure.savefig(path, dpi=20)
         return Path(path)
 
-    monkeypatch.setattr("lightning_repshape.plots.kit.save_figure", save)
+    monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
 
 
 class _BuiltError(Exception):

@@ -37,7 +37,6 @@ from lightning_repshape.heads import ClassVectorHead
 from lightning_repshape.metrics import ClassCosines
 from lightning_repshape.modules import ClassVectorModule, RegularizedModule, SupervisedModule
 from lightning_repshape.networks import MLP
-from lightning_repshape.plots.points import cosines_figure
 from lightning_repshape.regularizers import ClasswiseVariance, L2Weight
 from lightning_repshape.runs.checkpoints import load_weights
 from lightning_repshape.seeding import generator
@@ -64,7 +63,7 @@ def _quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         figure.savefig(path, dpi=20)
         return path
 
-    monkeypatch.setattr("lightning_repshape.plots.kit.save_figure", save)
+    monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
 
 
 # -- formulas --------------------------------------------------------------------------------------------------------
@@ -182,14 +181,6 @@ def test_where_the_loss_of_one_sample_is_least() -> None:
 
     optimizer.step(loss)
     assert sample_cosines(f, w, y).tolist() == pytest.approx([math.sqrt(0.9)] * 10, abs=1e-4)
-
-
-def test_the_heat_map_names_a_hundred_classes() -> None:
-    for classes, named in ((10, True), (100, True), (200, False)):
-        names = [f"class {number}" for number in range(classes)]
-        axes = cosines_figure(np.eye(classes), names, "cosines").axes[0]
-        for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
-            assert ([label.get_text() for label in labels] == names) is named
 
 
 # -- heads -----------------------------------------------------------------------------------------------------------

@@ -730,23 +730,3 @@ def test_toy_features_shrink_to_points_as_proposition_3_2_says(monkeypatch: pyte
     features = phi(points).detach()
     weak = foca_toy.weak_classifiers(features, labels, (), 4, key=0)
     assert torch.equal(weak.predict(features), labels.expand(4, -1))
-
-
-def test_toy_and_partial_retraining_figures() -> None:
-    import numpy as np
-
-    from lightning_repshape.plots.kit import partial_retraining_figure, spread_figure, toy_figure
-
-    stream = np.random.default_rng(0)
-    panel = (stream.random((20, 2)), np.arange(20) % 2, stream.random((5, 5)), np.array([0, 1, 0, 1]))
-    figure = toy_figure({"joint": panel, "FOCA": panel, "third": panel})
-    assert [axes.get_visible() for axes in figure.axes[:4]] == [True, True, True, False]
-    steps = np.array([1, 10, 100])
-    figure = spread_figure({"joint": (steps, np.array([1, 0.5, 0.4])), "FOCA": (steps, 0.1 ** steps.clip(1, 3))}, 2e-4)
-    assert figure.axes[0].get_yscale() == "log"
-    sizes, spread = np.array([10, 100, 1000]), np.array([0.05, 0.01, 0.0])
-    curves = {"FOCA": (sizes, np.array([0.02, 0.012, 0.01]), spread), "Plain": (sizes, spread + 0.02, spread)}
-    figure = partial_retraining_figure(curves, joint={"Plain": 0.01})
-    figure.draw_without_rendering()
-    assert {text.get_text() for text in figure.axes[0].texts} == {"joint", "all"}
-    assert figure.axes[0].get_ylim()[0] > 0

@@ -1,0 +1,369 @@
+"""Figures of numbers over something: epochs, steps, samples, severities, rates."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightning_repshape.plots.kit import (
+    BLUE,
+    GREY,
+    MARKERS,
+    PALETTE,
+    SKY,
+    VERMILION,
+    Array,
+    colour,
+    line_look,
+    name_classes,
+    new_figure,
+    outside_legend,
+    style,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def curves_figure(
+    curves: Mapping[str, tuple[Array, Array]], ylabel: str, title: str = "", log_y: bool = False
+) -> "Figure":
+    """Values by epoch, a line each.
+
+    Args:
+        curves: Epochs and values by name.
+        ylabel: Label of the vertical axis.
+        title: The heading.
+        log_y: Whether the vertical axis is logarithmic.
+    """
+    figure = new_figure(6.0, 3.8)
+    axes = figure.subplots()
+    for number, (name, (epochs, values)) in enumerate(curves.items()):
+        axes.plot(epochs, values, color=colour(number), label=name, linewidth=1.6)
+    if log_y:
+        axes.set_yscale("log")
+    style(axes, "epoch", ylabel, title)
+    axes.legend(frameon=False)
+    return figure
+
+
+def curve_figure(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
+    """Accuracy, loss and e(W) by training step (feed-backward paper, Fig. 3), a line a run.
+
+    Args:
+        runs: By name: ``step``, ``accuracy``, ``loss``, ``raw`` and ``unit``, equally long; NaN where not known.
+    """
+    figure = new_figure(13.2, 3.4)
+    panels = figure.subplots(1, 4)
+    kinds = (
+        ("accuracy", "accuracy of the training batches (%)", 100.0),
+        ("loss", "training loss", 1.0),
+        ("raw", "e(W)", 1.0),
+        ("unit", "e(W), class vectors of unit length", 1.0),
+    )
+    for axes, (key, label, factor) in zip(panels, kinds, strict=True):
+        values: list[float] = []
+        for number, (name, run) in enumerate(runs.items()):
+            line = np.array([np.nan if value is None else factor * value for value in run[key]], dtype=float)
+            axes.plot(run["step"], line, color=colour(number), linewidth=1.4, label=name)
+            values += [value for value in line if np.isfinite(value)]
+        if key != "accuracy" and values and min(values) > 0 and max(values) > 20 * min(values):
+            axes.set_yscale("log")
+        style(axes, "training step", "", label)
+        axes.margins(x=0.02)
+    if any(runs):
+        outside_legend(figure, panels[0])
+    return figure
+
+
+def spread_figure(
+    curves: Mapping[str, tuple[Array, Array]], goal: float | None = None, title: str = "", xlabel: str = "step"
+) -> "Figure":
+    """Within-class spread over the distance of the class means against the training step (FOCA, Proposition 3.2).
+
+    Args:
+        curves: Steps and spreads by name.
+        goal: A value to mark. Default: none.
+        title: The heading.
+        xlabel: Label of the horizontal axis.
+
+    Returns:
+        The figure, with logarithmic axes.
+    """
+    figure = new_figure(6.0, 3.8)
+    axes = figure.subplots()
+    for number, (name, (steps, values)) in enumerate(curves.items()):
+        line = "-" if number % 2 == 0 else "--"
+        axes.plot(steps, values, color=colour(number), linestyle=line, label=name, linewidth=1.6)
+    if goal is not None:
+        axes.axhline(goal, color=GREY, linewidth=0.8, linestyle=":")
+        axes.annotate(f"{goal:g}", (0, goal), xycoords=("axes fraction", "data"), fontsize="small", va="bottom")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    style(axes, xlabel, "within-class spread / distance of means", title)
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def eigenvalues_figure(values: Array, errors: Array, class_names: Sequence[str], label: int) -> "Figure":
+    """Eigenvalues of all classes as bars, and the threshold test errors below them.
+
+    Args:
+        values: K eigenvalues; infinite ones are drawn hatched up to the top and marked.
+        errors: K errors (fractions); NaN where there are none.
+        class_names: K names.
+        label: The class that is set apart by colour.
+    """
+    classes = len(values)
+    has_errors = bool(np.isfinite(errors).any())
+    figure = new_figure(float(np.clip(2.4 + 0.4 * classes, 4.2, 14)), 5.2 if has_errors else 3.4)
+    rows = figure.subplots(2 if has_errors else 1, 1, sharex=True, squeeze=False)[:, 0]
+    finite = values[np.isfinite(values)]
+    top = float(finite.max()) * 1.6 if len(finite) and finite.max() > 0 else 1.0
+    numbers = np.arange(classes)
+    colours = [BLUE if k == label else SKY for k in range(classes)]
+    bars = rows[0].bar(numbers, np.where(np.isinf(values), top, np.nan_to_num(values)), color=colours, width=0.75)
+    for bar, value in zip(bars, values, strict=True):
+        if np.isinf(value):
+            bar.set_hatch("//")
+            bar.set_facecolor("none")
+            bar.set_edgecolor(BLUE)
+        text = "∞" if np.isinf(value) else "" if np.isnan(value) else f"{value:.3g}"
+        if classes <= 20:
+            x = bar.get_x() + bar.get_width() / 2
+            rows[0].annotate(text, (x, bar.get_height()), ha="center", va="bottom", fontsize="x-small")
+    rows[0].margins(y=0.12)
+    style(rows[0], "" if has_errors else "class against the rest", "LDA eigenvalue", "Each class against the rest")
+    if has_errors:
+        rows[1].bar(numbers, 100 * np.nan_to_num(errors), color=colours, width=0.75)
+        style(rows[1], "class against the rest", "threshold test error (%)")
+    name_classes(rows[-1], class_names)
+    return figure
+
+
+def partial_retraining_figure(
+    curves: Mapping[str, tuple[Array, Array, Array]], joint: Mapping[str, float] | None = None, title: str = ""
+) -> "Figure":
+    """Test error of heads retrained on partial data sets (FOCA, Fig. 2).
+
+    Args:
+        curves: By method: the sizes n', and the mean and the standard deviation of the test error (fractions).
+        joint: By method, the test error of the end-to-end training (a fraction), drawn beside the error of the head
+            that was retrained on all samples; methods without joint training are left out.
+        title: The heading.
+
+    Returns:
+        The figure, with logarithmic axes and errors in percent.
+    """
+    from matplotlib.ticker import FuncFormatter
+
+    figure = new_figure(6.6, 4.2)
+    axes = figure.subplots()
+    largest = max(float(np.max(sizes)) for sizes, _, _ in curves.values())
+    lowest = min(float(np.min(means)) for _, means, _ in curves.values())
+    for number, (name, (sizes, means, deviations)) in enumerate(curves.items()):
+        look = line_look(number)
+        percent, spread = 100 * np.asarray(means), 100 * np.asarray(deviations)
+        # A deviation larger than the mean has no place on a logarithmic axis.
+        below = np.minimum(spread, percent - 50 * lowest)
+        at = np.asarray(sizes) * 1.04 ** (number - (len(curves) - 1) / 2)
+        axes.errorbar(
+            at,
+            percent,
+            yerr=(np.maximum(below, 0), spread),
+            markersize=4.5,
+            linewidth=1.4,
+            elinewidth=0.9,
+            capsize=2,
+            label=name,
+            **look,
+        )
+        if joint is not None and name in joint:
+            axes.plot(largest * 1.7, 100 * joint[name], markersize=6, fillstyle="none", **look)
+    if joint:
+        axes.annotate("joint", (largest * 1.7, 1.0), xycoords=("data", "axes fraction"), ha="center", fontsize="small")
+        axes.annotate("all", (largest, 1.0), xycoords=("data", "axes fraction"), ha="center", fontsize="small")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    digits = "125" if high > 8 * low else "12345678"  # less than a decade would show one number or two
+    for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatted(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in digits else ""))
+    style(axes, "training samples of the head, n'", "test error (%)", title)
+    outside_legend(figure, axes)
+    return figure
+
+
+def retraining_figure(errors: Mapping[int, Array], joint: float | None, total: int, title: str) -> "Figure":
+    """Test error against the number of training samples, mean and standard deviation, each head a dot.
+
+    Args:
+        errors: Test errors (fractions) of the heads by number of samples.
+        joint: The model's own test error, or None.
+        total: Number of training samples; that size is labelled "all".
+        title: The heading.
+    """
+    figure = new_figure(6.8, 4.0)
+    axes = figure.subplots()
+    sizes = sorted(errors)
+    means = [100 * float(errors[size].mean()) for size in sizes]
+    spread = [100 * float(errors[size].std(ddof=1)) if len(errors[size]) > 1 else 0.0 for size in sizes]
+    for size in sizes:
+        if len(errors[size]) > 1:
+            dots = 100 * errors[size]
+            axes.scatter(np.full(len(dots), size), dots, s=8, color=SKY, alpha=0.4, linewidths=0, zorder=1)
+    if any(len(errors[size]) > 1 for size in sizes):
+        axes.scatter([], [], s=14, color=SKY, linewidths=0, label="one head")
+    axes.errorbar(
+        sizes, means, yerr=spread, color=BLUE, marker="o", markersize=4.5, capsize=3, linewidth=1.6,
+        label="mean and standard deviation", zorder=3,
+    )  # fmt: skip
+    if joint is not None:
+        axes.axhline(100 * joint, color=VERMILION, linestyle="--", linewidth=1.2, label="the model itself (joint)")
+    axes.set_xscale("log")
+    lowest = min(float(values.min()) for values in errors.values())
+    highest = max(float(values.max()) for values in errors.values())
+    if lowest > 0 and highest / lowest > 8 and (joint is None or joint > 0):
+        axes.set_yscale("log")
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    # of sizes so near to each other that their labels would touch, the larger one is labelled
+    labelled = [size for size, after in zip(sizes, [*sizes[1:], np.inf], strict=True) if after >= 2 * size]
+    axes.set_xticks(labelled, [f"{size:,}\n(all)" if size == total else f"{size:,}" for size in labelled])
+    axes.minorticks_off()
+    style(axes, "training samples n' of the head", "test error (%)", title)
+    outside_legend(figure, axes)
+    return figure
+
+
+def geodesic_figure(lines: Mapping[str, Array], errors: Array | None, many: int, few: int) -> "Figure":
+    """Fisher lengths of the segments by layer, and the test error along the line.
+
+    Args:
+        lines: P segment lengths by layer; ``"full"`` is that of all layers.
+        errors: P + 1 test errors (fractions), or None.
+        many: Number of samples of the head where the line starts.
+        few: Number of samples of the head where it ends.
+    """
+    figure = new_figure(9.4 if errors is not None else 6.2, 3.8)
+    panels = figure.subplots(1, 2 if errors is not None else 1, squeeze=False)[0]
+    positive = True
+    for number, (name, segments) in enumerate(lines.items()):
+        full = name == "full"
+        middle = (np.arange(len(segments)) + 0.5) / len(segments)
+        panels[0].plot(
+            middle,
+            segments,
+            color="black" if full else PALETTE[number % 7],  # the first seven: the eighth is black
+            linestyle="--" if full else "-",
+            marker=MARKERS[number % len(MARKERS)],
+            markersize=3.5,
+            linewidth=1.5,
+            label="all layers at once" if full else f"layer {name}",
+        )
+        positive = positive and bool((segments > 0).all())
+    if positive:
+        panels[0].set_yscale("log")
+    along = f"position on the line\n0: head of all {many:,} samples, 1: head of {few:,}"
+    style(panels[0], along, "Fisher length of the segment", "Length by layer")
+    if errors is not None:
+        panels[1].plot(
+            np.linspace(0, 1, len(errors)), 100 * errors, color=BLUE, marker="o", markersize=3.5, linewidth=1.5
+        )
+        panels[1].set_ylim(bottom=0)
+        style(panels[1], along, "test error (%)", "Error along the line")
+    outside_legend(figure, panels[0])
+    return figure
+
+
+def roc_figure(
+    curves: Mapping[str, tuple[Array, Array]],
+    marks: Mapping[str, Mapping[float, float]] | None = None,
+    different: int = 1000,
+    title: str = "",
+) -> "Figure":
+    """ROC curves of verification, with a logarithmic axis of false accept rates.
+
+    Args:
+        curves: By name, T false accept rates (ascending) and T true accept rates.
+        marks: By name, operating points to mark: the true accept rate by the false accept rate asked for.
+        different: Number of different pairs; the axis begins at half of the smallest rate that they can tell. Points
+            without a false accept lie on its left edge.
+        title: The heading.
+    """
+    from matplotlib.ticker import FuncFormatter
+
+    figure = new_figure(5.4, 4.2)
+    axes = figure.add_subplot()
+    edge = 0.5 / max(different, 1)
+    for number, (name, (far, tar)) in enumerate(curves.items()):
+        own = colour(number)
+        at = np.maximum(far, edge)
+        axes.plot(at, 100 * tar, color=own, linewidth=1.6, drawstyle="steps-post", label=name)
+        for rate, value in (marks or {}).get(name, {}).items():
+            axes.plot(rate, 100 * value, color=own, marker="o", markersize=5)
+            axes.annotate(
+                f"{100 * value:.1f} % at {rate:g}",
+                (rate, 100 * value),
+                xytext=(7, -12),
+                textcoords="offset points",
+                fontsize="small",
+            )
+    chance = np.geomspace(edge, 1, 200)
+    axes.plot(chance, 100 * chance, color="0.6", linewidth=1, linestyle=":", label="chance")
+    axes.set_xscale("log")
+    axes.set_xlim(edge, 1)
+    axes.set_ylim(0, 101)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(True, which="major", linewidth=0.4, alpha=0.5)
+    style(axes, "false accept rate", "true accept rate (%)", title)
+    axes.legend(frameon=False, fontsize="small", loc="lower right")
+    return figure
+
+
+def severities_figure(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]], clean: Mapping[str, Mapping[str, float]]
+) -> "Figure":
+    """Error against the severity of corruptions, a panel a set (or a corruption), a line a corruption (or a run).
+
+    Args:
+        panels: By panel and line: severities and errors (fractions). A name has one colour in all panels.
+        clean: By panel and line: the error on clean images, drawn as a level line: in the colour of the line of that
+            name, black where there is none.
+    """
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    count = max(1, len(panels))
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = new_figure(2.0 + 3.3 * columns, 0.6 + 3.2 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    handles: dict[str, Any] = {}
+    for position, axes in enumerate(grid.flat):
+        if position >= len(panels):
+            axes.set_visible(False)
+            continue
+        panel = list(panels)[position]
+        for name, (severities, errors) in panels[panel].items():
+            number = names.index(name)
+            (handles[name.replace("_", " ")],) = axes.plot(
+                severities,
+                100 * np.asarray(errors),
+                **line_look(number),
+                linestyle=("-", ":", "-.")[number // len(PALETTE) % 3],
+                markersize=4.5,
+                linewidth=1.4,
+            )
+        for name, error in clean.get(panel, {}).items():
+            own = colour(names.index(name)) if name in names else "black"
+            line = axes.axhline(100 * error, color=own, linestyle="--", linewidth=1.1)
+            handles.setdefault("clean" if name not in names else "clean (dashed)", line)
+        style(axes, "severity", "error (%)" if position % columns == 0 else "", panel.replace("_", " "))
+        axes.set_xticks((1, 2, 3, 4, 5))
+        axes.set_xlim(0.7, 5.3)
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+    outside_legend(figure, handles)
+    return figure

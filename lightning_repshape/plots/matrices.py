@@ -1,0 +1,105 @@
+"""Figures of matrices: confusions and cosines of classes."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightning_repshape.plots.kit import BLUE, GREY, VERMILION, Array, name_classes, new_figure, outside_legend, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def confusion_figure(counts: Array, class_names: Sequence[str], title: str = "") -> "Figure":
+    """Confusion matrix of K x K counts, rows true classes, columns predicted ones."""
+    classes = len(counts)
+    side = float(np.clip(1.6 + 0.42 * classes, 3.6, 14))
+    figure = new_figure(side + 0.8, side)
+    axes = figure.subplots()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    name_classes(axes, class_names, down=True)
+    if classes <= 20:
+        texts = [[f"{count}" if count else "" for count in row] for row in counts]
+        _write(axes, texts, share > 0.5, "x-small")
+    style(axes, "predicted class", "true class", title)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def cosines_figure(cosines: Array, class_names: Sequence[str], title: str) -> "Figure":
+    """Cosines between class vectors, K x K."""
+    side = float(np.clip(1.8 + 0.42 * len(cosines), 3.8, 12))
+    figure = new_figure(side + 1.0, side)
+    axes = figure.subplots()
+    _cosines(figure, axes, cosines, class_names, title)
+    if 40 < len(cosines) <= 130:  # a hundred names can still be read where each has a line of 5 points or more
+        ticks, size = np.arange(len(cosines)), float(np.clip(560 / len(cosines), 4, 8))
+        axes.set_xticks(ticks, class_names, rotation=90, fontsize=size)
+        axes.set_yticks(ticks, class_names, fontsize=size)
+        axes.tick_params(length=1.5, pad=1)
+    return figure
+
+
+def collapse_figure(
+    cosines: Array,
+    class_names: Sequence[str],
+    reliability: Mapping[str, Mapping[str, Sequence[float]]],
+    errors: Mapping[str, float],
+) -> "Figure":
+    """Cosines of the class means and, where there are predictions, confidence against accuracy.
+
+    Args:
+        cosines: K x K.
+        class_names: K names.
+        reliability: ``confidence``, ``accuracy`` and ``share`` of the samples of the bins by split.
+        errors: Expected calibration error by split.
+    """
+    figure = new_figure(11.2 if reliability else 5.8, 4.8)
+    panels = figure.subplots(1, 2 if reliability else 1, squeeze=False)[0]
+    simplex = -1 / (len(cosines) - 1) if len(cosines) > 1 else 0.0
+    title = f"Cosines of class means about their mean (simplex: {simplex:.2f})"
+    _cosines(figure, panels[0], cosines, class_names, title)
+    if reliability:
+        axes = panels[1]
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="calibrated")
+        for number, (split, found) in enumerate(reliability.items()):
+            colour = (BLUE, VERMILION)[number % 2]
+            label = f"{split}: error {100 * errors[split]:.2g} %" if split in errors else split
+            axes.plot(found["confidence"], found["accuracy"], color=colour, linewidth=1.2, label=label)
+            # bins of few samples, whose means are all over the place, get small dots
+            axes.scatter(found["confidence"], found["accuracy"], s=4 + 60 * np.sqrt(found["share"]), color=colour)
+        axes.set_xlim(0, 1.01)
+        axes.set_ylim(0, 1.02)
+        style(
+            axes, "confidence (mean of the bin)", "accuracy (mean of the bin)", "Calibration (dots by share of samples)"
+        )
+        outside_legend(figure, axes, "calibration")
+    return figure
+
+
+def _cosines(figure: "Figure", axes: "Axes", cosines: Array, class_names: Sequence[str], title: str) -> None:
+    image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
+    name_classes(axes, class_names, down=True)
+    if len(cosines) <= 12:
+        shown = np.isfinite(cosines) & ~np.eye(len(cosines), dtype=bool)
+        texts = [
+            [f"{value:.2f}".replace("0.", ".") if show else "" for value, show in zip(*row, strict=True)]
+            for row in zip(cosines, shown, strict=True)
+        ]
+        _write(axes, texts, np.abs(cosines) > 0.6, 6.5)
+    style(axes, "class", "class", title)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, label="cosine", shrink=0.85)
+
+
+def _write(axes: "Axes", texts: Sequence[Sequence[str]], dark: Array, size: str | float) -> None:
+    """Writes into a matrix's cells, in white where they are dark."""
+    for row, own in enumerate(texts):
+        for column, text in enumerate(own):
+            if text:
+                colour = "white" if dark[row, column] else "black"
+                axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)

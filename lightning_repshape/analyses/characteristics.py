@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import Analysis, AnalysisInputs, AnalysisResult, Split, When
-from lightning_repshape.analyses.discriminant import shown_split, some_rows
+from lightning_repshape.analyses.analysis import Analysis, When
+from lightning_repshape.analyses.inputs import AnalysisInputs, Split
+from lightning_repshape.analyses.result import AnalysisResult
+from lightning_repshape.analyses.samples import shown_split, some_rows
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.functional.characteristics import representation_characteristics
 

@@ -1,21 +1,28 @@
 """Callbacks: records of a run, and analyses that work on any LightningModule."""
 
-from lightning_repshape.analyses.analysis import (
+from lightning_repshape.analyses import (
+    TSNE,
+    ActivationPatterns,
     Analysis,
     AnalysisInputs,
     AnalysisResult,
+    ClassVectorSimilarity,
+    Corruptions,
+    ErrorCount,
     FeatureInputs,
+    FisherGeodesic,
+    LDAEigenvalues,
     ModelInputs,
+    NeuralCollapse,
     Outcome,
+    PartialDatasetRetraining,
+    PrincipalComponents,
+    RepresentationCharacteristics,
+    WeightSeparability,
+    WeightSpace,
+    corruption_errors,
     run_analyses,
 )
-from lightning_repshape.analyses.characteristics import RepresentationCharacteristics
-from lightning_repshape.analyses.class_vectors import TSNE, ClassVectorSimilarity
-from lightning_repshape.analyses.collapse import NeuralCollapse, WeightSeparability
-from lightning_repshape.analyses.discriminant import LDAEigenvalues, PrincipalComponents
-from lightning_repshape.analyses.retraining import FisherGeodesic, PartialDatasetRetraining
-from lightning_repshape.analyses.robustness import Corruptions, ErrorCount, corruption_errors
-from lightning_repshape.analyses.separability import ActivationPatterns, WeightSpace
 from lightning_repshape.callbacks.feature_plots import FeaturePlots
 from lightning_repshape.callbacks.feed_backward import FeedBackwardPenalty, SeparabilityCurve
 from lightning_repshape.callbacks.layer_penalty import LayerPenalty

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
-from lightning_repshape.features.passes import Unpack, unpack_batch
+from lightning_repshape.features.reader import Unpack, unpack_batch
 
 
 class HoldsHook(Callback):
@@ -266,22 +266,6 @@ class AddedTerm(HoldsHook, ABC):
         self._active, self._labels, self._start = False, None, None
         self._pass.running, self._warned = False, False
         self._last = {}
-
-
-def known_num_classes(trainer: Trainer, pl_module: LightningModule, *first: int | None) -> int | None:
-    """The number of classes as far as it is known.
-
-    Args:
-        trainer: The trainer, whose data module may know it.
-        pl_module: The module, which may know it.
-        first: What is asked before these two.
-
-    Returns:
-        The first that is not None of what was given, the module's and the data module's ``num_classes``.
-    """
-    of_data = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
-    found = (*first, getattr(pl_module, "num_classes", None), of_data)
-    return next((number for number in found if number is not None), None)
 
 
 def _labels_of(batch: Any, unpack: Unpack) -> Tensor:

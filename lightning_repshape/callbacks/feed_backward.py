@@ -9,9 +9,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_repshape import plots
-from lightning_repshape.callbacks.added_term import AddedTerm, HoldsHook, known_num_classes
+from lightning_repshape.callbacks.added_term import AddedTerm, HoldsHook
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.features.passes import Unpack, unpack_batch
+from lightning_repshape.features.last_layer import find_last_linear
+from lightning_repshape.features.reader import Unpack, unpack_batch
 from lightning_repshape.functional.reconstruction import weight_separability
 from lightning_repshape.losses import FeedBackwardReconstruction
 from lightning_repshape.metrics.separability import too_few_features
@@ -287,36 +288,6 @@ class SeparabilityCurve(HoldsHook):
 
 
 _CURVES = ("step", "raw", "unit", "loss", "accuracy")
-
-
-def find_last_linear(trainer: Trainer, pl_module: LightningModule, num_classes: int | None) -> str:
-    """The last linear layer with one output a class.
-
-    Args:
-        trainer: The trainer.
-        pl_module: Any module.
-        num_classes: K. Default (None): of the module or its data; where neither knows, any number of outputs will do.
-
-    Returns:
-        The layer's name.
-
-    Raises:
-        ConfigError: If there is none.
-    """
-    num_classes = known_num_classes(trainer, pl_module, num_classes)
-    found: list[str] = [
-        name
-        for name, module in pl_module.named_modules()
-        if name and isinstance(module, nn.Linear) and num_classes in (None, module.out_features)
-    ]
-    # a module of this package has its class vectors in the head, whatever else it holds
-    own = [name for name in found if name.startswith("head.")]
-    if not found:
-        raise ConfigError(
-            f"{type(pl_module).__name__} has no linear layer with {num_classes} outputs, whose rows would be the class "
-            "vectors; name the layer"
-        )
-    return (own or found)[-1]
 
 
 def _weight_of(layer: nn.Module, name: str, pl_module: LightningModule) -> Tensor:

@@ -5,8 +5,9 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_repshape.callbacks.added_term import AddedTerm, known_num_classes
+from lightning_repshape.callbacks.added_term import AddedTerm
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.features.last_layer import known_num_classes
 from lightning_repshape.regularizers import L1Weight, L2Weight, Regularizer
 
 

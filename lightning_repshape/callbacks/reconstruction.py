@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_repshape import plots
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.features.passes import unpack_batch
+from lightning_repshape.features.reader import unpack_batch
 from lightning_repshape.features.store import analysis_loader
 from lightning_repshape.runs.predictions import PredictionWriter
 from lightning_repshape.runs.record import run_folder

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.data.samplers import KeyedSampler
 from lightning_repshape.errors import DataError, RepshapeError
-from lightning_repshape.features.passes import Features, Unpack, extract_features, room_for
+from lightning_repshape.features.passes import Features, extract_features, room_for
+from lightning_repshape.features.reader import Unpack
 
 _ROWS = 4096  # rows that are sent at a time
 
@@ -66,7 +67,7 @@ class FeatureStore(SkipsSteps, Callback):
             trainer: The trainer.
             pl_module: The model.
             split: ``"train"``, ``"val"`` or ``"test"``.
-            layer: See :class:`lightning_repshape.features.passes.LayerReader`.
+            layer: See :class:`lightning_repshape.features.reader.LayerReader`.
             unpack: Positions or keys of inputs and labels in a batch.
             loader: Batches to use; under several processes each passes all of them. Default: the data module's
                 ``analysis_dataloader(split)``, else the trainer's loader of that split, wrapped anew without shuffling,

@@ -19,15 +19,15 @@ from rich.console import Console
 
 from lightning_repshape.analyses.inputs import AnalysisInputs, Progress, TrainerInputs
 from lightning_repshape.analyses.result import AnalysisResult, Outcome, save_outcome
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError, RepshapeError
 from lightning_repshape.features.store import feature_store
+from lightning_repshape.performance import skip_idle_hooks
 from lightning_repshape.runs.record import run_folder
 
 When = Literal["fit_start", "fit", "test"]
 
 
-class Analysis(SkipsSteps, Callback, ABC):
+class Analysis(Callback, ABC):
     """Base of the analyses: subclasses compute, this class decides when and keeps what was found.
 
     What was found goes to ``<run>/analysis/NAME.json`` and ``NAME.png`` (with a PDF beside it), and its scalars are
@@ -136,6 +136,7 @@ class Analysis(SkipsSteps, Callback, ABC):
             ConfigError: If another analysis of the trainer has the same name.
         """
         feature_store(trainer)
+        skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         others = [other for other in trainer.callbacks if isinstance(other, Analysis)]  # type: ignore[attr-defined]
         if sum(other.name == self.name for other in others) > 1:
             raise ConfigError(

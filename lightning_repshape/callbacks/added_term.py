@@ -10,12 +10,17 @@ from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.features.reader import Unpack, unpack_batch
+from lightning_repshape.performance import skip_idle_hooks
 
 
 class HoldsHook(Callback):
     """A callback with a hook on a module for the time of a fit, which is taken off however the fit ends."""
 
     _handle: Any = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Spares small networks the hooks that do nothing."""
+        skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the hook off.

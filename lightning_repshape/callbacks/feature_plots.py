@@ -9,16 +9,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_repshape import plots
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.features.passes import Features
 from lightning_repshape.features.store import feature_store
 from lightning_repshape.functional.projection import pca
+from lightning_repshape.performance import skip_idle_hooks
 from lightning_repshape.runs.curves import MetricsCSVLogger
 from lightning_repshape.runs.record import run_folder
 from lightning_repshape.seeding import generator
 
 
-class FeaturePlots(SkipsSteps, Callback):
+class FeaturePlots(Callback):
     """Draws learning curves at the end of training, features and confusions at the end of testing.
 
     The files go to ``<run>/analysis``: ``curves.png``, ``features.png``, ``confusion.png``, each with a PDF beside it.
@@ -51,6 +51,7 @@ class FeaturePlots(SkipsSteps, Callback):
             stage: What is about to run.
         """
         feature_store(trainer)
+        skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the learning curves.

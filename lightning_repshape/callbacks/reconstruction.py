@@ -9,7 +9,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_repshape import plots
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.features.reader import unpack_batch
 from lightning_repshape.features.store import analysis_loader
@@ -19,7 +18,7 @@ from lightning_repshape.runs.record import run_folder
 _LOOKED_AT = 2000  # images among which those of all classes are looked for
 
 
-class ReconstructionFigure(SkipsSteps, Callback):
+class ReconstructionFigure(Callback):
     """Draws a row of images above a row of their reconstructions, with the names of their classes.
 
     The files are ``<run>/analysis/reconstruction.png`` after a test and ``reconstruction-fit.png`` after a fit (of the

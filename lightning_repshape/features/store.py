@@ -9,7 +9,6 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.data.samplers import KeyedSampler
 from lightning_repshape.errors import DataError, RepshapeError
 from lightning_repshape.features.passes import Features, extract_features, room_for
@@ -18,7 +17,7 @@ from lightning_repshape.features.reader import Unpack
 _ROWS = 4096  # rows that are sent at a time
 
 
-class FeatureStore(SkipsSteps, Callback):
+class FeatureStore(Callback):
     """Keeps the features of the current weights, so that several analyses cost one pass.
 
     Analyses add it to the trainer themselves, see :func:`feature_store`.

@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, did_you_mean
+from lightning_repshape.functional.modes import evaluating as evaluating
 
 Activation = Literal["relu", "sigmoid", "softplus", "tanh"]
 Init = Literal["glorot", "he", "torch"]

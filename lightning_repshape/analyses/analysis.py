@@ -8,18 +8,20 @@ from any PyTorch model (:class:`ModelInputs`): the results are the same.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
 
-from lightning_repshape.analyses.inputs import AnalysisInputs, Progress, TrainerInputs
+from lightning_repshape.analyses.inputs import AnalysisInputs, Progress, Split, TrainerInputs
 from lightning_repshape.analyses.result import AnalysisResult, Outcome, save_outcome
 from lightning_repshape.errors import ConfigError, RepshapeError
+from lightning_repshape.features.passes import Features
+from lightning_repshape.features.reader import Unpack
 from lightning_repshape.features.store import feature_store
 from lightning_repshape.performance import skip_idle_hooks
 from lightning_repshape.runs.record import run_folder
@@ -27,6 +29,7 @@ from lightning_repshape.runs.record import run_folder
 When = Literal["fit_start", "fit", "test"]
 
 
+@dataclass(eq=False)
 class Analysis(Callback, ABC):
     """Base of the analyses: subclasses compute, this class decides when and keeps what was found.
 
@@ -57,34 +60,34 @@ class Analysis(Callback, ABC):
         ConfigError: If an option cannot work.
     """
 
-    kind = "analysis"
+    kind: ClassVar[str] = "analysis"
     """The analysis's own name."""
-    title = "Analysis"
+    title: ClassVar[str] = "Analysis"
     """Its heading in reports."""
+    on_request: ClassVar[bool] = False
+    """Whether ``analyze`` runs it only where it is named, or in the run's config: it takes minutes, or needs what saved
+    features lack."""
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-    ) -> None:
-        if when not in ("fit_start", "fit", "test"):
+    layer: str = "features"
+    unpack: Unpack = (0, 1)
+    when: When = "test"
+    every_n_epochs: int = 0
+    loaders: dict[str, Any] | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the options; subclasses with checks of their own call it first."""
+        if self.when not in ("fit_start", "fit", "test"):
             raise ConfigError(
-                f"when={when!r}: an analysis runs at the end of a 'fit' or of a 'test', or before a fit ('fit_start')"
+                f"when={self.when!r}: an analysis runs at the end of a 'fit' or of a 'test', or before a fit "
+                "('fit_start')"
             )
-        if every_n_epochs < 0:
-            raise ConfigError(f"every_n_epochs is {every_n_epochs}; it must not be negative (0: never)")
-        if len(unpack) != 2:
-            raise ConfigError(f"unpack={unpack!r} must say where inputs and labels lie: two positions or keys")
-        self.layer = layer
-        self.unpack = (unpack[0], unpack[1])
-        self.when = when
-        self.every_n_epochs = every_n_epochs
-        self.loaders = loaders
-        self.name = name or (f"{self.kind}-init" if when == "fit_start" else self.kind)
+        if self.every_n_epochs < 0:
+            raise ConfigError(f"every_n_epochs is {self.every_n_epochs}; it must not be negative (0: never)")
+        if len(self.unpack) != 2:
+            raise ConfigError(f"unpack={self.unpack!r} must say where inputs and labels lie: two positions or keys")
+        self.unpack = (self.unpack[0], self.unpack[1])
+        self.name = self.name or (f"{self.kind}-init" if self.when == "fit_start" else self.kind)
         self.folder = ""  # in the run's folder "analysis", for results of another layer than usual
         self.outcome: Outcome | None = None
 
@@ -112,29 +115,21 @@ class Analysis(Callback, ABC):
         Returns:
             The result or the message.
         """
+        name = self.name or self.kind
         try:
             # A test runs in inference mode, whose tensors nothing may change in place.
             with torch.inference_mode(False), torch.no_grad():
                 result = self.compute(inputs)
                 if inputs.notes:
                     result = replace(result, notes=(*result.notes, *inputs.notes.values()))
-                return Outcome(self.name, self.title, result)
+                return Outcome(name, self.title, result)
         except (RepshapeError, ValueError) as error:
-            return Outcome(self.name, self.title, None, " ".join(str(error).split()))
+            return Outcome(name, self.title, None, " ".join(str(error).split()))
 
     # -- hooks -------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Joins the shared feature pass, and refuses a name that is in use.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What is about to run.
-
-        Raises:
-            ConfigError: If another analysis of the trainer has the same name.
-        """
+        """Joins the shared feature pass, and refuses a name that is in use."""
         feature_store(trainer)
         skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         others = [other for other in trainer.callbacks if isinstance(other, Analysis)]  # type: ignore[attr-defined]
@@ -144,45 +139,25 @@ class Analysis(Callback, ABC):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at the initial weights, with ``fit_start`` and ``every_n_epochs``; not when a fit is resumed.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Looks at the initial weights; a resumed fit has none."""
         if self.when == "fit_start" and trainer.global_step == 0:
             self._run_at(trainer, pl_module, "train")
         if self.every_n_epochs and trainer.current_epoch == 0:
             self._run_at(trainer, pl_module, "train", epoch=0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at the weights of every so many epochs.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Looks at the weights of every so many epochs."""
         epoch = trainer.current_epoch + 1
         if self.every_n_epochs and epoch % self.every_n_epochs == 0:
             self._run_at(trainer, pl_module, "train", epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Analyses at the end of a fit, before its final scalars are written.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Analyses before the final scalars of a fit are written."""
         if self.when == "fit":
             self._run_at(trainer, pl_module, "train")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Analyses at the end of a test, before its table is printed.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Analyses before the table of a test is printed."""
         if self.when == "test":
             self._run_at(trainer, pl_module, "test")
 
@@ -212,6 +187,35 @@ class Analysis(Callback, ABC):
         for logger in trainer.loggers:
             # By its epoch, a resumed run knows the rows that come anew.
             logger.log_metrics({**scalars, "epoch": float(trainer.current_epoch)}, step=trainer.global_step)
+
+
+@dataclass(eq=False)
+class SplitAnalysis(Analysis):
+    """Base of the analyses that look at one split.
+
+    Args:
+        split: Whose samples are looked at. Where there is no such set, it is the training set.
+    """
+
+    split: Split = "test"
+
+    def shown(self, inputs: AnalysisInputs) -> tuple[Split, Features, list[str]]:
+        """The samples that are looked at.
+
+        Args:
+            inputs: What there is.
+
+        Returns:
+            Which split, its features, and a note where it is another one than :attr:`split`.
+
+        Raises:
+            DataError: If there is neither that split nor a training set, or labels do not fit the classes.
+        """
+        split, notes = self.split, []
+        if split != "train" and inputs.optional(split) is None:
+            inputs.features("train")
+            split, notes = "train", [f"there is no {split} set: the training set is shown"]
+        return split, inputs.labelled(split, classes=1), notes
 
 
 def run_analyses(

@@ -1,16 +1,17 @@
 """Cosines between class vectors, with samples, and against confusions."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import Analysis, When
-from lightning_repshape.analyses.inputs import AnalysisInputs, Split
+from lightning_repshape.analyses.analysis import SplitAnalysis
+from lightning_repshape.analyses.inputs import AnalysisInputs
 from lightning_repshape.analyses.result import AnalysisResult
-from lightning_repshape.analyses.samples import percent, shown_split, weight_of
+from lightning_repshape.analyses.samples import percent, weight_of
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.last_layer import ClassVectors
 from lightning_repshape.features.passes import Features
@@ -36,7 +37,8 @@ class _Confusions(NamedTuple):
     rho: float
 
 
-class ClassVectorSimilarity(Analysis):
+@dataclass(eq=False)
+class ClassVectorSimilarity(SplitAnalysis):
     """How near class vectors lie to each other, to the samples, and whether near classes are confused more often.
 
     The analyses of "Redesigning the classification layer by randomizing the class representation vectors" (Figures 2
@@ -50,12 +52,6 @@ class ClassVectorSimilarity(Analysis):
 
     Args:
         layer: What enters the last linear layer. Default: the features, as for a linear head.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``class_vectors``.
-        split: Whose samples are looked at. Default: ``test``, or the training set where there is none.
         head: The name of the submodule whose weight holds the class vectors. Default: the last one with K x D entries.
 
     Raises:
@@ -65,29 +61,13 @@ class ClassVectorSimilarity(Analysis):
     kind = "class_vectors"
     title = "Class vectors, samples and confusions"
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        split: Split = "test",
-        head: str | None = None,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        self.split = split
-        self.head = head
+    head: str | None = None
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Cosines, confusions and their correlation.
 
         Args:
             inputs: Features of the split, and the model or its last weight.
-
-        Returns:
-            The result.
 
         Raises:
             DataError: If there are no class vectors or no samples.
@@ -100,8 +80,7 @@ class ClassVectorSimilarity(Analysis):
         others = cosines[~torch.eye(classes, dtype=torch.bool)]
         if classes > 1:
             scalars = {"largest_cosine": float(others.max()), "mean_cosine": float(others.mean())}
-        split, notes = shown_split(inputs, self.split)
-        part = inputs.labelled(split, classes=1)
+        split, part, notes = self.shown(inputs)
         zeros = int((torch.linalg.vector_norm(vectors.weight, dim=1) == 0).sum())
         if zeros:
             notes.append(f"{zeros} class vectors are zero: their cosines are 0")
@@ -163,7 +142,7 @@ class ClassVectorSimilarity(Analysis):
         found = inputs.class_vectors()
         if found is None or (self.head is not None and self.head != found.name):
             weight, name = weight_of(inputs, self.head)
-            width = inputs.features(shown_split(inputs, self.split)[0]).features.shape[1]
+            width = self.shown(inputs)[1].features.shape[1]
             found = ClassVectors(weight, None, name, weight.shape[1] == width)
         if not bool(found.weight.isfinite().all()):
             raise DataError(f"the weight of {found.name} holds NaN or infinite values")

@@ -1,5 +1,6 @@
 """The yardstick that serves every method alike: neural collapse, rank, variance, calibration."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import Analysis, When
+from lightning_repshape.analyses.analysis import Analysis
 from lightning_repshape.analyses.inputs import AnalysisInputs
 from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.analyses.samples import class_vs_rest
@@ -38,6 +39,7 @@ _LABELS = {
 }
 
 
+@dataclass(eq=False)
 class NeuralCollapse(Analysis):
     """One yardstick for every method: neural collapse (Papyan, Han, Donoho 2020), rank, variance, calibration.
 
@@ -49,12 +51,6 @@ class NeuralCollapse(Analysis):
     Logged: ``train_MEASURE`` and ``test_MEASURE``, and ``separability``, ``separability_unit``.
 
     Args:
-        layer: See :class:`Analysis`.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``collapse``.
         normalize: Scale every feature vector to unit length before NC1 to NC3 (the LDA eigenvalue takes unit length in
             any case, as the LDA analysis does).
         bins: Bins of the confidence for the calibration error.
@@ -66,31 +62,20 @@ class NeuralCollapse(Analysis):
     kind = "collapse"
     title = "Neural collapse and the common yardstick"
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        normalize: bool = False,
-        bins: int = 15,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if bins < 1:
-            raise ConfigError(f"bins is {bins}; at least 1 is needed")
-        self.normalize = normalize
-        self.bins = bins
+    normalize: bool = False
+    bins: int = 15
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if self.bins < 1:
+            raise ConfigError(f"bins is {self.bins}; at least 1 is needed")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """All measures on every split there is.
 
         Args:
             inputs: Features of ``train`` and, where there is one, ``test``.
-
-        Returns:
-            The result.
 
         Raises:
             DataError: Fewer than two classes with training samples.

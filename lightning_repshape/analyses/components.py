@@ -1,22 +1,24 @@
 """Analyses that draw features in two or three dimensions: principal components and t-SNE."""
 
 import math
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import Analysis, When
+from lightning_repshape.analyses.analysis import SplitAnalysis
 from lightning_repshape.analyses.inputs import AnalysisInputs, Split
 from lightning_repshape.analyses.result import AnalysisResult
-from lightning_repshape.analyses.samples import percent, shown_split, some_rows
+from lightning_repshape.analyses.samples import percent, some_rows
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.functional.projection import pca
 from lightning_repshape.seeding import key_to_seed
 
 
-class PrincipalComponents(Analysis):
+@dataclass(eq=False)
+class PrincipalComponents(SplitAnalysis):
     """Features on their first two and first three principal components, a colour a class, misclassified samples ringed.
 
     With ``before``, the three components stand beside those of the values before the activation function (AAAI 2019,
@@ -26,13 +28,6 @@ class PrincipalComponents(Analysis):
     ``before_explained_2`` and ``before_explained_3`` too.
 
     Args:
-        layer: See :class:`Analysis`.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``pca``.
-        split: Which samples are drawn.
         fit_on: Which samples give the components. Default: those that are drawn.
         normalize: Scale every feature vector to unit length first.
         max_points: How many samples are drawn at most.
@@ -43,28 +38,16 @@ class PrincipalComponents(Analysis):
     kind = "pca"
     title = "Principal components"
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        split: Split = "test",
-        fit_on: Literal["train", "val", "test"] | None = None,
-        normalize: bool = False,
-        max_points: int = 3000,
-        before: str | None = None,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if max_points < 1:
-            raise ConfigError(f"max_points is {max_points}; at least 1 is needed")
-        self.split = split
-        self.fit_on = fit_on
-        self.normalize = normalize
-        self.max_points = max_points
-        self.before = before
+    fit_on: Split | None = None
+    normalize: bool = False
+    max_points: int = 3000
+    before: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if self.max_points < 1:
+            raise ConfigError(f"max_points is {self.max_points}; at least 1 is needed")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Components and coordinates.
@@ -72,15 +55,11 @@ class PrincipalComponents(Analysis):
         Args:
             inputs: Features of the split.
 
-        Returns:
-            The result.
-
         Raises:
             DataError: If there are no features of the split.
             ValueError: If the features never change.
         """
-        split, notes = shown_split(inputs, self.split)
-        part = inputs.labelled(split, classes=1)
+        split, part, notes = self.shown(inputs)
         basis = part if self.fit_on is None else inputs.features(self.fit_on)
         count = min(3, basis.features.shape[1], len(basis.labels) - 1)
         found = pca(basis.features, max(count, 1), normalize=self.normalize)
@@ -130,7 +109,8 @@ class PrincipalComponents(Analysis):
         return AnalysisResult(scalars, content, {"variance along the components": rows}, figures, tuple(notes), arrays)
 
 
-class TSNE(Analysis):
+@dataclass(eq=False)
+class TSNE(SplitAnalysis):
     """Features in two dimensions by t-SNE (van der Maaten and Hinton 2008), a colour a class.
 
     scikit-learn's Barnes-Hut version, started from the principal components, on one thread, so that the same features
@@ -139,13 +119,6 @@ class TSNE(Analysis):
     Logged: ``kl_divergence``, what t-SNE minimises.
 
     Args:
-        layer: See :class:`Analysis`.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``tsne``.
-        split: Which samples are drawn. Default: ``test``, or the training set where there is none.
         max_samples: How many at most: a random choice, the same for the same seed. 2000 take some ten seconds.
         perplexity: About how many neighbours count for each sample; less where there are few samples.
         normalize: Scale every feature vector to unit length first: right for class vectors under the cosine.
@@ -156,29 +129,19 @@ class TSNE(Analysis):
 
     kind = "tsne"
     title = "t-SNE"
+    on_request = True
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        split: Split = "test",
-        max_samples: int = 2000,
-        perplexity: float = 30.0,
-        normalize: bool = False,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if max_samples < 4:
-            raise ConfigError(f"max_samples is {max_samples}; t-SNE needs at least 4")
-        if not (perplexity > 0 and math.isfinite(perplexity)):
-            raise ConfigError(f"perplexity is {perplexity}; it must be above 0, such as 30")
-        self.split = split
-        self.max_samples = max_samples
-        self.perplexity = perplexity
-        self.normalize = normalize
+    max_samples: int = 2000
+    perplexity: float = 30.0
+    normalize: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if self.max_samples < 4:
+            raise ConfigError(f"max_samples is {self.max_samples}; t-SNE needs at least 4")
+        if not (self.perplexity > 0 and math.isfinite(self.perplexity)):
+            raise ConfigError(f"perplexity is {self.perplexity}; it must be above 0, such as 30")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Coordinates.
@@ -186,14 +149,10 @@ class TSNE(Analysis):
         Args:
             inputs: Features of the split.
 
-        Returns:
-            The result.
-
         Raises:
             DataError: If there are too few samples or features, or the features never change.
         """
-        split, notes = shown_split(inputs, self.split)
-        part = inputs.labelled(split, classes=1)
+        split, part, notes = self.shown(inputs)
         chosen = some_rows(len(part.labels), self.max_samples, "tsne", inputs.seed)
         rows = part.features[chosen].float()
         if self.normalize:

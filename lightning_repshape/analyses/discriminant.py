@@ -1,12 +1,13 @@
 """Linear discriminant analysis of every class against the rest."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import Analysis, When
+from lightning_repshape.analyses.analysis import Analysis
 from lightning_repshape.analyses.inputs import AnalysisInputs
 from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.analyses.samples import class_vs_rest, percent, some_rows
@@ -17,6 +18,7 @@ from lightning_repshape.functional.projection import Projection, discriminant_pl
 from lightning_repshape.functional.scatter import ScatterState
 
 
+@dataclass(eq=False)
 class LDAEigenvalues(Analysis):
     """How far every class is apart from all others (FOCA, section 4.3, Table 1 and Figure 4).
 
@@ -29,12 +31,6 @@ class LDAEigenvalues(Analysis):
     over all classes, ``separated_classes`` (how many are infinite) and ``rank``.
 
     Args:
-        layer: See :class:`Analysis`.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``lda``.
         label: The class of the figure and of ``eigenvalue``. Default: 1, the paper's "class 1".
         normalize: Scale every feature vector to unit length first, as the paper does.
         max_points: How many samples of each split are drawn at most.
@@ -46,33 +42,21 @@ class LDAEigenvalues(Analysis):
     kind = "lda"
     title = "Linear discriminant analysis, each class against the rest"
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        label: int = 1,
-        normalize: bool = True,
-        max_points: int = 5000,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if label < 0 or max_points < 1:
-            raise ConfigError(f"label ({label}) must be at least 0 and max_points ({max_points}) at least 1")
-        self.label = label
-        self.normalize = normalize
-        self.max_points = max_points
+    label: int = 1
+    normalize: bool = True
+    max_points: int = 5000
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if self.label < 0 or self.max_points < 1:
+            raise ConfigError(f"label ({self.label}) must be at least 0 and max_points ({self.max_points}) at least 1")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Eigenvalues on training features, threshold errors on test features.
 
         Args:
             inputs: Features of ``train`` and, where there is one, ``test``.
-
-        Returns:
-            The result.
 
         Raises:
             DataError: Fewer than two classes, or a chosen class that does not exist.

@@ -1,13 +1,14 @@
 """The approximate geodesic distance between heads trained on all and on few samples."""
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import Analysis, When
 from lightning_repshape.analyses.inputs import AnalysisInputs
 from lightning_repshape.analyses.result import AnalysisResult
+from lightning_repshape.analyses.retraining import HeadAnalysis
 from lightning_repshape.analyses.samples import present_classes
 from lightning_repshape.errors import ConfigError, DivergenceError
 from lightning_repshape.functional.geodesic import FisherLengths, fisher_geodesic
@@ -16,7 +17,8 @@ from lightning_repshape.functional.stacked_heads import feature_scale, gradient_
 from lightning_repshape.seeding import generator
 
 
-class FisherGeodesic(Analysis):
+@dataclass(eq=False)
+class FisherGeodesic(HeadAnalysis):
     """Approximate geodesic distance between heads trained on all and on few samples (FOCA, section 4.2, Eq. 14-16).
 
     Both heads start from the same initial numbers; the line between them is cut into segments whose Fisher lengths are
@@ -27,27 +29,12 @@ class FisherGeodesic(Analysis):
     both ends).
 
     Args:
-        layer: See :class:`Analysis`.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``geodesic``.
         few: Samples of the smaller set, class-balanced. Default: 10, or one a class where there are more than ten
             classes.
         segments: P, how many pieces the line is cut into.
         part: The share of the training set that the Fisher matrix is a mean over.
         fisher: ``"empirical"``: over the samples' own labels (the paper's); ``"model"``: over the labels that the head
             itself holds possible.
-        hidden: Widths of the heads' hidden layers.
-        updates: Updates of the heads, by full-batch gradient descent with momentum.
-        rate: Learning rate.
-        momentum: Momentum.
-        lam: Penalty in front of the sum of squares of all parameters.
-        init_std: Standard deviation of the initial weights.
-        feature_norm: Mean length that features are scaled to, so that one recipe serves every method; None: as they
-            are.
-        batch_size: Samples of an update of the head on all samples. Default: all of them.
 
     Raises:
         ConfigError: If an option cannot work.
@@ -56,53 +43,24 @@ class FisherGeodesic(Analysis):
     kind = "geodesic"
     title = "Approximate geodesic distance"
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        few: int | None = None,
-        segments: int = 15,
-        part: float = 0.05,
-        fisher: Literal["empirical", "model"] = "empirical",
-        hidden: list[int] | tuple[int, ...] = (128, 128),
-        updates: int = 200,
-        rate: float = 0.02,
-        momentum: float = 0.9,
-        lam: float = 1e-4,
-        init_std: float = 0.1,
-        feature_norm: float | None = 5.0,
-        batch_size: int | None = None,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if not 0 < part <= 1:
-            raise ConfigError(f"part is {part}; it must be above 0 and at most 1")
-        if segments < 1:
-            raise ConfigError(f"segments is {segments}; at least 1 is needed")
-        self.few = few
-        self.segments = segments
-        self.part = part
-        self.fisher = fisher
-        self.hidden = tuple(hidden)
-        self.updates = updates
-        self.rate = rate
-        self.momentum = momentum
-        self.lam = lam
-        self.init_std = init_std
-        self.feature_norm = feature_norm
-        self.batch_size = batch_size
+    few: int | None = None
+    segments: int = 15
+    part: float = 0.05
+    fisher: Literal["empirical", "model"] = "empirical"
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if not 0 < self.part <= 1:
+            raise ConfigError(f"part is {self.part}; it must be above 0 and at most 1")
+        if self.segments < 1:
+            raise ConfigError(f"segments is {self.segments}; at least 1 is needed")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Trains both heads and measures the line between them.
 
         Args:
             inputs: Features of ``train`` and, where there is one, ``test``.
-
-        Returns:
-            The result.
 
         Raises:
             DataError: Fewer than two classes.
@@ -177,18 +135,7 @@ class FisherGeodesic(Analysis):
             "samples_all": count,
             "samples_few": few,
             "samples_fisher": some,
-            "recipe": {
-                "fisher": self.fisher,
-                "hidden": self.hidden,
-                "feature_norm": self.feature_norm,
-                "updates": self.updates,
-                "rate": self.rate,
-                "momentum": self.momentum,
-                "lam": self.lam,
-                "init_std": self.init_std,
-                "batch_size": self.batch_size,
-                "seed": inputs.seed,
-            },
+            "recipe": {"fisher": self.fisher, **self.recipe(), "seed": inputs.seed},
         }
         lines = {name: lengths.segments.numpy() for name, lengths in everything.items()}
         errors = None if found.errors is None else found.errors.numpy()

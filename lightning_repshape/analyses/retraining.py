@@ -1,11 +1,12 @@
 """Partial-dataset retraining: heads trained from scratch on few samples of frozen features."""
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import Analysis, When
+from lightning_repshape.analyses.analysis import Analysis
 from lightning_repshape.analyses.inputs import AnalysisInputs
 from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.analyses.samples import percent, present_classes
@@ -17,23 +18,11 @@ _PAPER_SIZES = (10, 100, 1_000, 10_000)
 _SIZE_STEPS = ((10, 150), (100, 50), (1_000, 15), (10_000, 5))
 
 
-class PartialDatasetRetraining(Analysis):
-    """Test error of heads trained from scratch on few samples of frozen features (FOCA, section 4.1, Figure 2).
-
-    Logged: ``error_SIZE`` (mean test error) for each number of samples n', ``std_SIZE``, and ``joint_error``, the test
-    error of the model's own predictions.
+@dataclass(eq=False)
+class HeadAnalysis(Analysis):
+    """Base of the analyses that train heads on frozen features.
 
     Args:
-        layer: See :class:`Analysis`.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``partial_retraining``.
-        sizes: Numbers of samples n', class-balanced, each from K up. Default: 10, 100, 1,000 and 10,000 as far as they
-            lie between K and half the number of training samples, and the whole training set.
-        repeats: Heads for each of ``sizes``. Default: the paper's, 150 for 10, 50 for 100, 15 for 1,000, 5 for 10,000,
-            1 for more (in between: that of the next smaller one), and 1 for the whole set.
         hidden: Widths of the heads' hidden layers.
         updates: Updates of the heads, by full-batch gradient descent with momentum.
         rate: Learning rate.
@@ -42,7 +31,42 @@ class PartialDatasetRetraining(Analysis):
         init_std: Standard deviation of the initial weights.
         feature_norm: Mean length that features are scaled to, so that one recipe serves every method; None: as they
             are.
-        batch_size: Samples of an update for sizes above it. Default: all of them.
+        batch_size: Samples of an update where there are more. Default: all of them.
+    """
+
+    _: KW_ONLY
+    hidden: list[int] | tuple[int, ...] = (128, 128)
+    updates: int = 200
+    rate: float = 0.02
+    momentum: float = 0.9
+    lam: float = 1e-4
+    init_std: float = 0.1
+    feature_norm: float | None = 5.0
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        self.hidden = tuple(self.hidden)
+
+    def recipe(self) -> dict[str, Any]:
+        """How heads are trained, as :func:`lightning_repshape.functional.partial_retraining` takes it."""
+        names = ("hidden", "feature_norm", "updates", "rate", "momentum", "lam", "init_std", "batch_size")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(eq=False)
+class PartialDatasetRetraining(HeadAnalysis):
+    """Test error of heads trained from scratch on few samples of frozen features (FOCA, section 4.1, Figure 2).
+
+    Logged: ``error_SIZE`` (mean test error) for each number of samples n', ``std_SIZE``, and ``joint_error``, the test
+    error of the model's own predictions.
+
+    Args:
+        sizes: Numbers of samples n', class-balanced, each from K up. Default: 10, 100, 1,000 and 10,000 as far as they
+            lie between K and half the number of training samples, and the whole training set.
+        repeats: Heads for each of ``sizes``. Default: the paper's, 150 for 10, 50 for 100, 15 for 1,000, 5 for 10,000,
+            1 for more (in between: that of the next smaller one), and 1 for the whole set.
 
     Raises:
         ConfigError: If an option cannot work.
@@ -51,51 +75,24 @@ class PartialDatasetRetraining(Analysis):
     kind = "partial_retraining"
     title = "Partial-dataset retraining"
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        sizes: list[int] | None = None,
-        repeats: list[int] | None = None,
-        hidden: list[int] | tuple[int, ...] = (128, 128),
-        updates: int = 200,
-        rate: float = 0.02,
-        momentum: float = 0.9,
-        lam: float = 1e-4,
-        init_std: float = 0.1,
-        feature_norm: float | None = 5.0,
-        batch_size: int | None = None,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if repeats is not None and (sizes is None or len(repeats) != len(sizes)):
+    sizes: list[int] | None = None
+    repeats: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if self.repeats is not None and (self.sizes is None or len(self.repeats) != len(self.sizes)):
             raise ConfigError("repeats must be one number for each of sizes")
-        for option, numbers in (("sizes", sizes), ("repeats", repeats), ("updates", [updates])):
+        for option, numbers in (("sizes", self.sizes), ("repeats", self.repeats), ("updates", [self.updates])):
             for number in numbers or []:
                 if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                     raise ConfigError(f"{option}: {number!r} is no whole number above 0")
-        self.sizes = sizes
-        self.repeats = repeats
-        self.hidden = tuple(hidden)
-        self.updates = updates
-        self.rate = rate
-        self.momentum = momentum
-        self.lam = lam
-        self.init_std = init_std
-        self.feature_norm = feature_norm
-        self.batch_size = batch_size
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Trains and tests all heads.
 
         Args:
             inputs: Features of ``train`` and ``test``.
-
-        Returns:
-            The result.
 
         Raises:
             DataError: Fewer than two classes, or no test set.
@@ -117,14 +114,7 @@ class PartialDatasetRetraining(Analysis):
             sizes,
             repeats,
             num_classes=len(kept),
-            hidden=self.hidden,
-            feature_norm=self.feature_norm,
-            updates=self.updates,
-            rate=self.rate,
-            momentum=self.momentum,
-            lam=self.lam,
-            init_std=self.init_std,
-            batch_size=self.batch_size,
+            **self.recipe(),
             seed=inputs.seed,
         )
         notes = [note] if note else []
@@ -155,17 +145,7 @@ class PartialDatasetRetraining(Analysis):
             "mean": found.mean,
             "std": found.std,
             "joint_error": joint,
-            "recipe": {
-                "hidden": self.hidden,
-                "feature_norm": self.feature_norm,
-                "updates": self.updates,
-                "rate": self.rate,
-                "momentum": self.momentum,
-                "lam": self.lam,
-                "init_std": self.init_std,
-                "batch_size": self.batch_size,
-                "seed": inputs.seed,
-            },
+            "recipe": {**self.recipe(), "seed": inputs.seed},
         }
         errors = {size: found.errors[size].numpy() for size in found.sizes}
         heading = f"heads on {inputs.layer}, {len(test.labels)} test samples"

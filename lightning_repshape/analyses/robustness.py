@@ -195,9 +195,6 @@ class Corruptions(Analysis):
         Args:
             inputs: A trainer's; others have no images that could be corrupted.
 
-        Returns:
-            The result.
-
         Raises:
             DataError: There are no images, or the model gives no logits.
         """

@@ -30,25 +30,6 @@ def some_rows(count: int, most: int, purpose: str, seed: int) -> Tensor:
     return torch.randperm(count, generator=generator("rows", purpose, seed))[:most].sort().values
 
 
-def shown_split(inputs: AnalysisInputs, wanted: str) -> tuple[str, list[str]]:
-    """The split asked for or, where there is no such set, the training set with a note.
-
-    Args:
-        inputs: What there is.
-        wanted: The split asked for.
-
-    Returns:
-        The split and the notes.
-
-    Raises:
-        DataError: If there is neither.
-    """
-    if wanted == "train" or inputs.optional(wanted) is not None:
-        return wanted, []
-    inputs.features("train")
-    return "train", [f"there is no {wanted} set: the training set is shown"]
-
-
 def class_vs_rest(
     train: Features, classes: int, normalize: bool, device: torch.device
 ) -> tuple[ScatterState | None, ClassVsRestLDA]:

@@ -1,14 +1,15 @@
 """Class vectors and the features that they classify: e(W), patterns unit by unit, both in three dimensions."""
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import Analysis, When
-from lightning_repshape.analyses.inputs import AnalysisInputs, Split
+from lightning_repshape.analyses.analysis import Analysis, SplitAnalysis
+from lightning_repshape.analyses.inputs import AnalysisInputs
 from lightning_repshape.analyses.result import AnalysisResult
-from lightning_repshape.analyses.samples import class_vectors, shown_split, some_rows, weight_of
+from lightning_repshape.analyses.samples import class_vectors, some_rows, weight_of
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.functional.class_statistics import class_moments
 from lightning_repshape.functional.projection import pca
@@ -17,6 +18,7 @@ from lightning_repshape.metrics.separability import too_few_features
 from lightning_repshape.plots.images import SpacePanel
 
 
+@dataclass(eq=False)
 class WeightSeparability(Analysis):
     """How far the last layer's class vectors are from orthonormal: e(W) (feed-backward reconstruction, Eq. 6).
 
@@ -24,39 +26,19 @@ class WeightSeparability(Analysis):
         classes).
 
     Args:
-        layer: See :class:`Analysis`; not used, since the last layer's weight is looked at.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``weight_separability``.
         head: The name of the submodule whose weight holds the class vectors. Default: the last one with K x D entries.
     """
 
     kind = "weight_separability"
     title = "Separability of the class vectors"
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        head: str | None = None,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        self.head = head
+    head: str | None = None
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """The two figures and the cosines.
 
         Args:
             inputs: The model, or a weight.
-
-        Returns:
-            The result.
 
         Raises:
             DataError: If there is no model, or no layer with a matrix of class vectors.
@@ -101,7 +83,8 @@ class WeightSeparability(Analysis):
         return AnalysisResult(scalars, content, {f"class vectors of {layer}": rows}, {"": draw}, tuple(notes))
 
 
-class ActivationPatterns(Analysis):
+@dataclass(eq=False)
+class ActivationPatterns(SplitAnalysis):
     """Mean activation of each class against its class vector (feed-backward paper, Fig. 6).
 
     Logged, as means over the classes with samples: ``euclidean``, the distance of mean activation and class vector;
@@ -112,12 +95,6 @@ class ActivationPatterns(Analysis):
     Args:
         layer: What enters the last linear layer. Default: the features, as for a linear head; ``head.fc2`` and the like
             for others.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``activation_patterns``.
-        split: Whose samples are averaged. Default: ``test``, or the training set where there is none.
         classes: Names or numbers of the classes that are drawn. Default: the first three with samples.
 
     Raises:
@@ -126,23 +103,15 @@ class ActivationPatterns(Analysis):
 
     kind = "activation_patterns"
     title = "Mean activations against class vectors"
+    on_request = True
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        split: Literal["train", "val", "test"] = "test",
-        classes: list[str | int] | None = None,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if classes is not None and not classes:
+    classes: list[str | int] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if self.classes is not None and not self.classes:
             raise ConfigError("classes is empty: name at least one class to draw, or leave the option out")
-        self.split: Split = split
-        self.classes = classes
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Distances and cosines.
@@ -150,14 +119,10 @@ class ActivationPatterns(Analysis):
         Args:
             inputs: Features of the split, and the model or its last weight.
 
-        Returns:
-            The result.
-
         Raises:
             DataError: If there are no class vectors, they are of other features, or a class to draw is unknown.
         """
-        split, notes = shown_split(inputs, self.split)
-        part = inputs.labelled(split, classes=1)
+        split, part, notes = self.shown(inputs)
         vectors = class_vectors(inputs, part.features)
         names = inputs.class_names()
         moments = class_moments(part.features, part.labels, inputs.num_classes())
@@ -213,7 +178,8 @@ class ActivationPatterns(Analysis):
         raise DataError(f"there is no class {wanted!r}{did_you_mean(str(wanted), names)}")
 
 
-class WeightSpace(Analysis):
+@dataclass(eq=False)
+class WeightSpace(SplitAnalysis):
     """Features and class vectors on the features' first three principal components (feed-backward paper, Fig. 4, 2).
 
     Logged: ``accuracy``, ``separability`` (e(W)), ``separability_unit`` (of class vectors of unit length),
@@ -223,12 +189,6 @@ class WeightSpace(Analysis):
     Args:
         layer: What enters the last linear layer. Default: the features, as for a linear head; ``head.fc2`` and the like
             for others.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``weight_space``.
-        split: Whose samples are drawn. Default: ``test``, or the training set where there is none.
         max_points: How many are drawn at most. Default: 3000.
 
     Raises:
@@ -237,23 +197,15 @@ class WeightSpace(Analysis):
 
     kind = "weight_space"
     title = "Features and class vectors in three dimensions"
+    on_request = True
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        split: Literal["train", "val", "test"] = "test",
-        max_points: int = 3000,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if max_points < 1:
-            raise ConfigError(f"max_points is {max_points}; at least 1 is needed")
-        self.split: Split = split
-        self.max_points = max_points
+    max_points: int = 3000
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if self.max_points < 1:
+            raise ConfigError(f"max_points is {self.max_points}; at least 1 is needed")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Components, coordinates and the printed figures.
@@ -261,15 +213,11 @@ class WeightSpace(Analysis):
         Args:
             inputs: Features of the split, and the model or its last weight.
 
-        Returns:
-            The result.
-
         Raises:
             DataError: If there are no class vectors, they are of other features, or there are fewer than 3 features.
             ValueError: If the features never change.
         """
-        split, notes = shown_split(inputs, self.split)
-        part = inputs.labelled(split, classes=1)
+        split, part, notes = self.shown(inputs)
         vectors = class_vectors(inputs, part.features)
         if part.features.shape[1] < 3 or len(part.labels) < 4:
             raise DataError(

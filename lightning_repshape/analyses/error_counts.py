@@ -3,7 +3,6 @@
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -23,6 +22,7 @@ from lightning_repshape.data.corruptions import (
 from lightning_repshape.data.further import GeneralizationSet, TestImages
 from lightning_repshape.data.module import ImageDataModule
 from lightning_repshape.errors import ConfigError, DataError
+from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.folders import written_atomically
 
 CLEAN = "clean"
@@ -234,26 +234,6 @@ def check_names(sets: Sequence[GeneralizationSet]) -> None:
             raise ConfigError(f"two further test sets are called {name!r}: give one of them another name")
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Any:
-    """Evaluation mode without gradients, then every submodule's mode as before.
-
-    Args:
-        model: Any module.
-
-    Yields:
-        Nothing.
-    """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
 def corruption_errors(
     model: nn.Module,
     data: ImageDataModule,
@@ -296,7 +276,7 @@ def corruption_errors(
     def predict(images: Tensor) -> Tensor:
         return logits_of(model(data.normalize_images(images.to(device))))
 
-    with evaluating(model):
+    with evaluating(model), torch.no_grad():
         return counts_of(versions, count_errors(versions, predict, batch_size or data.eval_batch_size))
 
 

@@ -21,7 +21,6 @@ from lightning_repshape.analyses.error_counts import (
     checked_choice,
     count_errors,
     counts_of,
-    evaluating,
     logits_of,
     open_sets,
     write_counts,
@@ -33,6 +32,7 @@ from lightning_repshape.data.further import GeneralizationSet, TestImages
 from lightning_repshape.data.module import ImageDataModule
 from lightning_repshape.errors import ConfigError, DataError, RepshapeError
 from lightning_repshape.features.store import agree
+from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.record import run_folder
 
 _HEADING = "error (%)"
@@ -105,16 +105,7 @@ class Corruptions(Analysis):
     # -- hooks -------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Looks at the further sets before anything runs, so that a wrong one does not cost a training.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What is about to run.
-
-        Raises:
-            DataError: A set is missing, damaged, or has other classes or another shape.
-        """
+        """Looks at the further sets before anything runs, so that a wrong one does not cost a training."""
         super().setup(trainer, pl_module, stage)
         if not self.sets or self._opened is not None or stage not in ("fit", "test"):
             return
@@ -138,32 +129,16 @@ class Corruptions(Analysis):
         agree(trainer, failure)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Frees the further sets.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What ran.
-        """
+        """Frees the further sets."""
         self._opened = None
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints the table.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Prints the table."""
         if self.when == "test":
             self._print(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints the table, with ``when="fit"``.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Prints the table, with ``when="fit"``."""
         if self.when == "fit":
             self._print(trainer)
 
@@ -225,7 +200,7 @@ class Corruptions(Analysis):
             opened = self._opened if self._opened is not None else open_sets(self.sets, data)
             versions = all_versions(data, opened, self.corruptions, self.severities, self.seed, self.constants)
             share = (trainer.global_rank, trainer.world_size)
-            with evaluating(module), trainer.precision_plugin.forward_context():
+            with evaluating(module), torch.no_grad(), trainer.precision_plugin.forward_context():
                 errors = count_errors(versions, predict, data.eval_batch_size, share, inputs.progress)
         except (RepshapeError, ValueError) as error:
             failure = error

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightning_repshape.analyses.inputs import AnalysisInputs
 from lightning_repshape.errors import DataError, did_you_mean
+from lightning_repshape.features.last_layer import weight_matrix
 from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.discriminant import ClassVsRestLDA, class_vs_rest_lda, lda_from_scatter
 from lightning_repshape.functional.scatter import ScatterState
@@ -110,10 +111,9 @@ def weight_of(inputs: AnalysisInputs, head: str | None) -> tuple[Tensor, str]:
     """
     if head is not None and inputs.module is not None:
         modules = {name: module for name, module in inputs.module.named_modules() if name}
-        weight = getattr(modules.get(head), "weight", None)
-        if not isinstance(weight, Tensor) or weight.dim() != 2:
-            found = {name: getattr(module, "weight", None) for name, module in modules.items()}
-            fitting = [name for name, one in found.items() if isinstance(one, Tensor) and one.dim() == 2]
+        weight = weight_matrix(modules.get(head))
+        if weight is None:
+            fitting = [name for name, module in modules.items() if weight_matrix(module) is not None]
             raise DataError(f"there is no submodule {head!r} with a matrix of weights{did_you_mean(head, fitting)}")
         return weight.detach().double().cpu(), head
     vectors = inputs.class_vectors()

@@ -23,22 +23,11 @@ class HoldsHook(Callback):
         skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the hook off.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Takes the hook off."""
         self._detach()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Takes the hook off.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            exception: What went wrong.
-        """
+        """Takes the hook off."""
         self._detach()
 
     def _detach(self) -> None:
@@ -138,15 +127,7 @@ class AddedTerm(HoldsHook, ABC):
         """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attaches the hook.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-
-        Raises:
-            ConfigError: If there is no such layer, or the term cannot be computed there.
-        """
+        """Attaches the hook."""
         modules = dict(pl_module.named_modules())
         name = self.find_layer(trainer, pl_module) if self.layer is None else self.layer
         if name not in modules or not name:
@@ -185,54 +166,24 @@ class AddedTerm(HoldsHook, ABC):
         return torch.tensor(factor / batches)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Takes the labels out of the batch, if the term needs any.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            batch: The batch.
-            batch_idx: Its number within the epoch.
-
-        Raises:
-            ConfigError: If the batch has no labels where ``unpack`` says.
-            DataError: If they are neither N integers nor N x K memberships.
-        """
+        """Takes the labels out of the batch, if the term needs any."""
         self._labels = _labels_of(batch, self.unpack).to(pl_module.device) if self.needs_labels else None
         self._active, self._start, self._pass.started, self._last = True, None, False, {}
         # the number of batches is infinite where the data have no length
         self._epochs_done = trainer.current_epoch + batch_idx / max(1, trainer.num_training_batches)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """From here on, backward passes start terms.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            loss: The loss.
-        """
+        """From here on, backward passes start terms."""
         self._pass.running = True
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on, they do not.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """From here on, they do not."""
         self._pass.running, self._start = False, None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Logs the term now and then; says once if a batch went by without it.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            outputs: What the step returned.
-            batch: The batch.
-            batch_idx: Its number within the epoch.
-        """
+        """Logs the term now and then; says once if a batch went by without it."""
         self._active, self._labels = False, None
         if not self._pass.started and not self._warned:
             self._warned = True
@@ -248,12 +199,7 @@ class AddedTerm(HoldsHook, ABC):
                 pl_module.log(f"train/{key}", value)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the last batch's term where the epoch is shorter than ``log_every_n_steps``.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Logs the last batch's term where the epoch is shorter than ``log_every_n_steps``."""
         if trainer.num_training_batches / trainer.accumulate_grad_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             for key, value in self._last.items():
                 pl_module.log(f"train/{key}", value, sync_dist=trainer.world_size > 1)

@@ -43,23 +43,12 @@ class FeaturePlots(Callback):
         self.max_points = max_points
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Joins the shared feature pass.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What is about to run.
-        """
+        """Joins the shared feature pass."""
         feature_store(trainer)
         skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the learning curves.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Draws the learning curves."""
         folder = run_folder(trainer) / "analysis"
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -77,12 +66,7 @@ class FeaturePlots(Callback):
                 plots.save_figure(figure, folder / "curves.png")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws features and confusions.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Draws features and confusions."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         features = feature_store(trainer).get(trainer, pl_module, self.split, self.layer, self.unpack)

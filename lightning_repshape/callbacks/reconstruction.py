@@ -12,6 +12,7 @@ from lightning_repshape import plots
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.features.reader import unpack_batch
 from lightning_repshape.features.store import analysis_loader
+from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.predictions import PredictionWriter
 from lightning_repshape.runs.record import run_folder
 
@@ -56,22 +57,12 @@ class ReconstructionFigure(Callback):
         self.unpack = unpack
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws after training.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Draws after training."""
         if self.when != "test":
             self._draw(trainer, pl_module, "reconstruction-fit.png")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws after testing.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Draws after testing."""
         if self.when != "fit":
             self._draw(trainer, pl_module, "reconstruction.png")
 
@@ -80,14 +71,8 @@ class ReconstructionFigure(Callback):
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
         images, labels = self._images(trainer, pl_module)
-        modes = {module: module.training for module in pl_module.modules()}
-        pl_module.eval()
-        try:
-            with torch.no_grad(), trainer.precision_plugin.forward_context():
-                output = pl_module(images)
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        with evaluating(pl_module), torch.no_grad(), trainer.precision_plugin.forward_context():
+            output = pl_module(images)
         reconstructions = getattr(output, "reconstruction", output)
         if not isinstance(reconstructions, Tensor) or reconstructions.shape != images.shape:
             raise ConfigError(
@@ -193,18 +178,7 @@ class ReconstructionErrors(PredictionWriter):
     header = ("mse",)
 
     def columns(self, prediction: Any, pl_module: LightningModule) -> tuple[list[Any], ...]:
-        """The errors; see :meth:`PredictionWriter.columns`.
-
-        Args:
-            prediction: What ``predict_step`` returned.
-            pl_module: The module.
-
-        Returns:
-            One column of N errors.
-
-        Raises:
-            ConfigError: If the prediction has no errors.
-        """
+        """The errors."""
         if not isinstance(prediction, Mapping) or not {"mse", "target"} <= set(prediction):
             raise ConfigError(
                 f"{type(pl_module).__name__}.predict_step returns no dictionary with 'mse' (N) and 'target' (N), "
@@ -213,13 +187,5 @@ class ReconstructionErrors(PredictionWriter):
         return (prediction["mse"].tolist(),)
 
     def cells(self, values: Sequence[Any], class_name: Callable[[int], str]) -> tuple[str, ...]:
-        """A row's cell between the image and its class.
-
-        Args:
-            values: The error.
-            class_name: Names a class.
-
-        Returns:
-            The error in digits.
-        """
+        """A row's cell between the image and its class."""
         return (f"{values[0]:.8f}",)

@@ -18,12 +18,6 @@ class Threads(Callback):
         self.threads = threads
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Sets the number.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What is about to run.
-        """
+        """Sets the number."""
         skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         torch.set_num_threads(self.threads or choose_threads(pl_module))

@@ -8,6 +8,7 @@ from lightning_repshape.errors import ConfigError
 from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.class_vectors import cosine_logits
 from lightning_repshape.heads import Head
+from lightning_repshape.layers import NamedActivations
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -31,8 +32,53 @@ class ClassVectors(NamedTuple):
     cosine: bool = False
 
 
+def last_linear(model: nn.Module, num_classes: int | None = None) -> tuple[str, nn.Linear] | None:
+    """A model's last linear layer with one output a class.
+
+    A module of this package has its class vectors in the head, whatever else it holds.
+
+    Args:
+        model: Any module.
+        num_classes: K. Default: any number of outputs will do.
+
+    Returns:
+        The layer's name and the layer, or None where there is none.
+    """
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and num_classes in (None, module.out_features)
+    ]
+    own = [(name, module) for name, module in found if name.startswith("head.")]
+    return (own or found or [None])[-1]
+
+
+def find_last_linear(trainer: "Trainer", pl_module: "LightningModule", num_classes: int | None) -> str:
+    """The name of the last linear layer with one output a class, of a module that is trained.
+
+    Args:
+        trainer: The trainer.
+        pl_module: Any module.
+        num_classes: K. None: of the module or its data; where neither knows, any number of outputs will do.
+
+    Returns:
+        The layer's name.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    num_classes = known_num_classes(trainer, pl_module, num_classes)
+    found = last_linear(pl_module, num_classes)
+    if found is None:
+        raise ConfigError(
+            f"{type(pl_module).__name__} has no linear layer with {num_classes} outputs, whose rows would be the class "
+            "vectors; name the layer"
+        )
+    return found[0]
+
+
 def find_class_vectors(model: nn.Module, num_classes: int, sample: Features | None = None) -> ClassVectors | None:
-    """Finds a model's last linear layer with a K x D weight.
+    """The class vectors of a model: the weight of its last linear layer with K outputs.
 
     Models that name their activations and have no ``logits`` among them, such as autoencoders, have no class vectors,
     even where a layer has K units by chance.
@@ -46,19 +92,16 @@ def find_class_vectors(model: nn.Module, num_classes: int, sample: Features | No
     Returns:
         The layer, or None where there is none.
     """
-    found = None
     named = getattr(model, "activation_names", ())
     if named and "logits" not in named and not isinstance(model, Head):
         return None
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module.weight.shape[0] == num_classes:
-            found = (name, module, module.weight)
+    found = last_linear(model, num_classes)
     if found is None:
         return None
-    name, module, weight = found
-    bias = getattr(module, "bias", None)
+    name, layer = found
+    bias = getattr(layer, "bias", None)
     bias = bias.detach().cpu() if isinstance(bias, Tensor) and bias.shape == (num_classes,) else None
-    weight = weight.detach().float().cpu()
+    weight = layer.weight.detach().float().cpu()
     takes, cosine = sample is None or sample.features.shape[1] == weight.shape[1], False
     if takes and sample is not None and sample.logits is not None and sample.logits.shape[1] == num_classes:
         features, theirs = sample.features[:256].float(), sample.logits[:256].float()
@@ -68,10 +111,49 @@ def find_class_vectors(model: nn.Module, num_classes: int, sample: Features | No
     return ClassVectors(weight, bias, name, takes, cosine)
 
 
-def _proportional(logits: Tensor, theirs: Tensor) -> bool:
-    """Whether a model's logits are these, up to rounding and to a positive factor such as the S of cosine logits."""
-    factor = float((logits * theirs).sum() / logits.square().sum().clamp(min=1e-30))
-    return factor > 0 and bool((factor * logits - theirs).abs().max() <= 0.02 * theirs.abs().max().clamp(min=1e-6))
+def weight_matrix(layer: nn.Module | None) -> Tensor | None:
+    """A layer's weight, where it is a matrix, whose rows can be class vectors.
+
+    Args:
+        layer: Any module, or None.
+
+    Returns:
+        K x D, or None.
+    """
+    weight = getattr(layer, "weight", None)
+    return weight if isinstance(weight, Tensor) and weight.dim() == 2 else None
+
+
+def entrance(head: nn.Module) -> tuple[str, nn.Linear]:
+    """A head's last linear layer, and what enters it.
+
+    Args:
+        head: A linear layer, or a head with such a layer as its attribute ``output``.
+
+    Returns:
+        The name of the activation that enters the layer, as a module of this package has it, and the layer.
+
+    Raises:
+        ConfigError: If there is no such layer, or the head cannot hand out what enters it.
+    """
+    layer = getattr(head, "output", head)
+    if not isinstance(layer, nn.Linear) or weight_matrix(layer) is None:
+        raise ConfigError(
+            f"{type(head).__name__} has no last linear layer with a weight matrix, whose rows are the class vectors: "
+            "take LinearHead, MLPHead or a head with such a layer as its attribute 'output'"
+        )
+    if layer is head:
+        return "features", layer
+    steps = [name for name, _ in head.named_children()]
+    before = steps.index("output")
+    if before == 0:
+        return "features", layer
+    if not isinstance(head, NamedActivations):
+        raise ConfigError(
+            f"{type(head).__name__} cannot hand out what enters its last layer: derive it from "
+            "lightning_repshape.heads.Head"
+        )
+    return f"head.{steps[before - 1]}", layer
 
 
 def known_num_classes(trainer: "Trainer", pl_module: "LightningModule", *first: int | None) -> int | None:
@@ -90,31 +172,7 @@ def known_num_classes(trainer: "Trainer", pl_module: "LightningModule", *first: 
     return next((number for number in found if number is not None), None)
 
 
-def find_last_linear(trainer: "Trainer", pl_module: "LightningModule", num_classes: int | None) -> str:
-    """The last linear layer with one output a class.
-
-    Args:
-        trainer: The trainer.
-        pl_module: Any module.
-        num_classes: K. Default (None): of the module or its data; where neither knows, any number of outputs will do.
-
-    Returns:
-        The layer's name.
-
-    Raises:
-        ConfigError: If there is none.
-    """
-    num_classes = known_num_classes(trainer, pl_module, num_classes)
-    found: list[str] = [
-        name
-        for name, module in pl_module.named_modules()
-        if name and isinstance(module, nn.Linear) and num_classes in (None, module.out_features)
-    ]
-    # a module of this package has its class vectors in the head, whatever else it holds
-    own = [name for name in found if name.startswith("head.")]
-    if not found:
-        raise ConfigError(
-            f"{type(pl_module).__name__} has no linear layer with {num_classes} outputs, whose rows would be the class "
-            "vectors; name the layer"
-        )
-    return (own or found)[-1]
+def _proportional(logits: Tensor, theirs: Tensor) -> bool:
+    """Whether a model's logits are these, up to rounding and to a positive factor such as the S of cosine logits."""
+    factor = float((logits * theirs).sum() / logits.square().sum().clamp(min=1e-30))
+    return factor > 0 and bool((factor * logits - theirs).abs().max() <= 0.02 * theirs.abs().max().clamp(min=1e-6))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.reader import LayerReader, Unpack, unpack_batch
+from lightning_repshape.layers import evaluating
 
 
 class Features(NamedTuple):
@@ -116,25 +117,19 @@ def extract_features(
     place = torch.device(device) if device is not None else parameter.device if parameter is not None else None
     rows, all_logits = _Rows(spill_gb * 2**30), []
     all_labels: list[Tensor] = []
-    modes = {module: module.training for module in model.modules()}
     devices = [place] if place is not None and place.type == "cuda" else []
-    model.eval()
-    try:
-        with torch.random.fork_rng(devices=devices):
-            for batch in batches:
-                x, labels = unpack_batch(batch, unpack)
-                if isinstance(x, Tensor) and place is not None:
-                    x = x.to(place)
-                values, logits = reader(x)
-                rows.append(values.float().cpu())
-                all_labels.append(labels.cpu())
-                if logits is not None:
-                    all_logits.append(logits.float().cpu())
-                if progress is not None:
-                    progress(labels.shape[0])
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model), torch.random.fork_rng(devices=devices):
+        for batch in batches:
+            x, labels = unpack_batch(batch, unpack)
+            if isinstance(x, Tensor) and place is not None:
+                x = x.to(place)
+            values, logits = reader(x)
+            rows.append(values.float().cpu())
+            all_labels.append(labels.cpu())
+            if logits is not None:
+                all_logits.append(logits.float().cpu())
+            if progress is not None:
+                progress(labels.shape[0])
     if not all_labels:
         raise DataError("there are no samples to take features from")
     labels = torch.cat(all_labels)

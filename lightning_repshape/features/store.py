@@ -29,22 +29,11 @@ class FeatureStore(Callback):
         self.loaders: dict[str, Any] = {}  # of splits that the trainer does not run, until teardown
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets features, since the weights are about to change.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Forgets features, since the weights are about to change."""
         self._kept.clear()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Frees the features.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What ran.
-        """
+        """Frees the features."""
         self._kept.clear()
         self.loaders.clear()
 

@@ -237,17 +237,7 @@ class FeatureInputs(AnalysisInputs):
         self.bias = bias
 
     def load(self, split: str) -> Features:
-        """Looks a split up.
-
-        Args:
-            split: Its name.
-
-        Returns:
-            The features.
-
-        Raises:
-            MissingSplitError: If it was not given.
-        """
+        """Looks a split up."""
         if split not in self.given:
             raise MissingSplitError(
                 f"there are no features of the {split} set; given are those of {', '.join(self.given)}"
@@ -255,25 +245,14 @@ class FeatureInputs(AnalysisInputs):
         return self.given[split]
 
     def num_classes(self) -> int:
-        """K, at least the rows of the weight where the number was not given.
-
-        Returns:
-            See :meth:`AnalysisInputs.num_classes`.
-        """
+        """K, at least the rows of the weight where the number was not given."""
         if self._num_classes is None:
             rows = self.weight.shape[0] if self.weight is not None and self.weight.dim() == 2 else 0
             self._num_classes = max(rows, super().num_classes())
         return self._num_classes
 
     def class_vectors(self) -> ClassVectors | None:
-        """The weight given.
-
-        Returns:
-            It and the bias, or None where there is no weight.
-
-        Raises:
-            DataError: If the weight is not K x D, or the bias not K, floating-point numbers.
-        """
+        """The weight given."""
         if self.weight is None:
             return None
         classes = self.num_classes()
@@ -327,18 +306,7 @@ class ModelInputs(AnalysisInputs):
         return self.model
 
     def load(self, split: str) -> Features:
-        """Runs a split through the model.
-
-        Args:
-            split: Its name.
-
-        Returns:
-            The features.
-
-        Raises:
-            MissingSplitError: If there is no such loader.
-            ConfigError: If layer or unpack do not fit.
-        """
+        """Runs a split through the model."""
         if split not in self.loaders:
             raise MissingSplitError(
                 f"there is no loader of the {split} set; given are those of {', '.join(self.loaders)}"
@@ -348,7 +316,7 @@ class ModelInputs(AnalysisInputs):
             return extract_features(self.model, self.loaders[split], self.layer, self.unpack, progress=report)
 
     def at(self, layer: str) -> "ModelInputs":
-        """See :meth:`AnalysisInputs.at`."""
+        """The same samples at another layer."""
         names = self._class_names
         return ModelInputs(
             self.model, self.loaders, layer, self.unpack, self._num_classes, names, self.seed, self.progress
@@ -394,17 +362,7 @@ class TrainerInputs(AnalysisInputs):
         return self.pl_module
 
     def load(self, split: str) -> Features:
-        """Asks the trainer's feature store.
-
-        Args:
-            split: Its name.
-
-        Returns:
-            The features.
-
-        Raises:
-            MissingSplitError: If the trainer has no such data.
-        """
+        """Asks the trainer's feature store."""
         loader = own = self.loaders.get(split)
         if loader is None:
             try:
@@ -420,7 +378,7 @@ class TrainerInputs(AnalysisInputs):
         return found
 
     def at(self, layer: str) -> "TrainerInputs":
-        """See :meth:`AnalysisInputs.at`."""
+        """The same samples at another layer."""
         return TrainerInputs(self.trainer, self.pl_module, layer, self.unpack, self.loaders, self.progress)
 
 

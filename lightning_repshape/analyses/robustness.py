@@ -64,9 +64,6 @@ class Corruptions(Analysis):
         seed: Seed of the noise; not the run's, so that runs can be compared. Default: 0.
         constants: The published set whose constants apply: cifar-c, tiny-imagenet-c or imagenet-c. Default: by the
             images' size, see :func:`lightning_repshape.data.corruption_constants`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``corruptions``.
 
     Raises:
         ConfigError: There is no such corruption, severity or set of constants, or two sets share a name. A set that is
@@ -75,6 +72,7 @@ class Corruptions(Analysis):
 
     kind = "corruptions"
     title = "Corrupted and further test sets"
+    on_request = True
 
     def __init__(
         self,

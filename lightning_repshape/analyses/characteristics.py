@@ -60,9 +60,6 @@ class RepresentationCharacteristics(SplitAnalysis):
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """The characteristics.
 
-        Args:
-            inputs: Features of the split.
-
         Raises:
             DataError: If there are no features of the split, or a unit does not exist.
         """

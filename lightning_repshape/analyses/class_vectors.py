@@ -66,9 +66,6 @@ class ClassVectorSimilarity(SplitAnalysis):
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Cosines, confusions and their correlation.
 
-        Args:
-            inputs: Features of the split, and the model or its last weight.
-
         Raises:
             DataError: If there are no class vectors or no samples.
         """

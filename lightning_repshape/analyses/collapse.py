@@ -74,9 +74,6 @@ class NeuralCollapse(Analysis):
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """All measures on every split there is.
 
-        Args:
-            inputs: Features of ``train`` and, where there is one, ``test``.
-
         Raises:
             DataError: Fewer than two classes with training samples.
             ValueError: Class means that all coincide.

@@ -52,9 +52,6 @@ class PrincipalComponents(SplitAnalysis):
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Components and coordinates.
 
-        Args:
-            inputs: Features of the split.
-
         Raises:
             DataError: If there are no features of the split.
             ValueError: If the features never change.
@@ -145,9 +142,6 @@ class TSNE(SplitAnalysis):
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Coordinates.
-
-        Args:
-            inputs: Features of the split.
 
         Raises:
             DataError: If there are too few samples or features, or the features never change.

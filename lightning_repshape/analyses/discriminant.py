@@ -55,9 +55,6 @@ class LDAEigenvalues(Analysis):
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Eigenvalues on training features, threshold errors on test features.
 
-        Args:
-            inputs: Features of ``train`` and, where there is one, ``test``.
-
         Raises:
             DataError: Fewer than two classes, or a chosen class that does not exist.
         """

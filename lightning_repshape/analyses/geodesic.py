@@ -59,9 +59,6 @@ class FisherGeodesic(HeadAnalysis):
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Trains both heads and measures the line between them.
 
-        Args:
-            inputs: Features of ``train`` and, where there is one, ``test``.
-
         Raises:
             DataError: Fewer than two classes.
             DivergenceError: If a head did not end in finite numbers.

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from lightning_repshape.errors import DataError, RepshapeError
-from lightning_repshape.features.last_layer import ClassVectors, find_class_vectors
+from lightning_repshape.features.last_layer import ClassVectors, class_count, find_class_vectors
 from lightning_repshape.features.passes import Features, extract_features
 from lightning_repshape.features.reader import Unpack
 from lightning_repshape.features.store import FeatureStore, analysis_loader, feature_store
@@ -345,8 +345,7 @@ class TrainerInputs(AnalysisInputs):
         progress: Progress | None = None,
     ) -> None:
         data = getattr(trainer, "datamodule", None)
-        counts = (getattr(owner, "num_classes", None) for owner in (data, pl_module))
-        known = next((count for count in counts if isinstance(count, int) and count > 0), None)
+        known = class_count(data) or class_count(pl_module)
         names = getattr(data, "class_names", None) or getattr(data, "classes", None)
         names = names if isinstance(names, list | tuple) else ()
         super().__init__(known, names, global_seed(), layer, pl_module.device)

@@ -91,9 +91,6 @@ class PartialDatasetRetraining(HeadAnalysis):
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Trains and tests all heads.
 
-        Args:
-            inputs: Features of ``train`` and ``test``.
-
         Raises:
             DataError: Fewer than two classes, or no test set.
             ValueError: A size below K or above what the classes hold.

@@ -163,10 +163,7 @@ class Corruptions(Analysis):
     # -- the analysis ------------------------------------------------------------------------------------------------
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """Tests every version of every set.
-
-        Args:
-            inputs: A trainer's; others have no images that could be corrupted.
+        """Tests every version of every set, in a trainer, which has the images.
 
         Raises:
             DataError: There are no images, or the model gives no logits.

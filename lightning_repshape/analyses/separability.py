@@ -37,9 +37,6 @@ class WeightSeparability(Analysis):
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """The two figures and the cosines.
 
-        Args:
-            inputs: The model, or a weight.
-
         Raises:
             DataError: If there is no model, or no layer with a matrix of class vectors.
         """
@@ -115,9 +112,6 @@ class ActivationPatterns(SplitAnalysis):
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Distances and cosines.
-
-        Args:
-            inputs: Features of the split, and the model or its last weight.
 
         Raises:
             DataError: If there are no class vectors, they are of other features, or a class to draw is unknown.
@@ -209,9 +203,6 @@ class WeightSpace(SplitAnalysis):
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Components, coordinates and the printed figures.
-
-        Args:
-            inputs: Features of the split, and the model or its last weight.
 
         Raises:
             DataError: If there are no class vectors, they are of other features, or there are fewer than 3 features.

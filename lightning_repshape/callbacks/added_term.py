@@ -84,10 +84,6 @@ class AddedTerm(HoldsHook, ABC):
     def find_layer(self, trainer: Trainer, pl_module: LightningModule) -> str:
         """The layer to hook where none was named.
 
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-
         Returns:
             A name out of ``named_modules``.
 
@@ -98,12 +94,6 @@ class AddedTerm(HoldsHook, ABC):
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule, name: str, layer: nn.Module) -> None:
         """Looks at the layer once, at the start of a fit.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            name: The layer's name.
-            layer: The layer.
 
         Raises:
             ConfigError: If the term cannot be computed there.

@@ -1,5 +1,6 @@
 """Where a model's last linear layer is, whose rows are the class vectors, and how many classes there are."""
 
+from numbers import Integral
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
@@ -50,7 +51,8 @@ def last_linear(model: nn.Module, num_classes: int | None = None) -> tuple[str, 
         if isinstance(module, nn.Linear) and num_classes in (None, module.out_features)
     ]
     own = [(name, module) for name, module in found if name.startswith("head.")]
-    return (own or found or [None])[-1]
+    fitting = own or found
+    return fitting[-1] if fitting else None
 
 
 def find_last_linear(trainer: "Trainer", pl_module: "LightningModule", num_classes: int | None) -> str:
@@ -165,11 +167,23 @@ def known_num_classes(trainer: "Trainer", pl_module: "LightningModule", *first: 
         first: What is asked before these two.
 
     Returns:
-        The first that is not None of what was given, the module's and the data module's ``num_classes``.
+        The first that is not None of what was given, the module's and the data module's :func:`class_count`.
     """
-    of_data = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
-    found = (*first, getattr(pl_module, "num_classes", None), of_data)
+    found = (*first, class_count(pl_module), class_count(getattr(trainer, "datamodule", None)))
     return next((number for number in found if number is not None), None)
+
+
+def class_count(owner: object) -> int | None:
+    """The number of classes that a module or a data module says it has.
+
+    Args:
+        owner: Anything.
+
+    Returns:
+        Its ``num_classes`` where that is a whole number above 0, else None.
+    """
+    number = getattr(owner, "num_classes", None)
+    return int(number) if isinstance(number, Integral) and number > 0 else None
 
 
 def _proportional(logits: Tensor, theirs: Tensor) -> bool:

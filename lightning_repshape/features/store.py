@@ -94,9 +94,6 @@ class FeatureStore(Callback):
 def feature_store(trainer: Trainer) -> FeatureStore:
     """The trainer's feature store, added to its callbacks where it has none.
 
-    Args:
-        trainer: The trainer.
-
     Returns:
         The store.
     """

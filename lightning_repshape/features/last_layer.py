@@ -183,7 +183,7 @@ def class_count(owner: object) -> int | None:
         Its ``num_classes`` where that is a whole number above 0, else None.
     """
     number = getattr(owner, "num_classes", None)
-    return int(number) if isinstance(number, Integral) and number > 0 else None
+    return int(number) if isinstance(number, Integral) and int(number) > 0 else None
 
 
 def _proportional(logits: Tensor, theirs: Tensor) -> bool:

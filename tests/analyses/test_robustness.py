@@ -41,6 +41,8 @@ from lightning_repshape.modules import SupervisedModule
 from lightning_repshape.networks import MLP
 from lightning_repshape.plots.points import corruptions_sheet, severities_figure
 
+pytestmark = pytest.mark.usefixtures("real_figures")
+
 
 def smooth_images(count: int = 6, size: int = 32, channels: int = 3) -> Tensor:
     """Pictures with edges and gradients, which noise alone does not have."""

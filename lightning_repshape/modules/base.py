@@ -17,7 +17,7 @@ from lightning_repshape.heads import LinearHead
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.metrics.representation import RepresentationStatistics
 from lightning_repshape.networks.base import Backbone
-from lightning_repshape.performance import keep_freed_memory, quiet_cuda_checks
+from lightning_repshape.performance import keep_freed_memory, quiet_cuda_checks, skip_idle_hooks
 
 BackboneCallable = Callable[[tuple[int, ...]], Backbone]
 HeadCallable = Callable[[int, int], nn.Module]
@@ -215,6 +215,10 @@ class ClassifierModule(LightningModule):
         """
         quiet_cuda_checks()
         keep_freed_memory()
+
+    def on_fit_start(self) -> None:
+        """Spares small networks the callbacks' hooks that do nothing."""
+        skip_idle_hooks(self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """One joint training step: forward pass, loss, sums for the epoch's metrics.

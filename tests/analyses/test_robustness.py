@@ -20,7 +20,7 @@ from lightning.pytorch.plugins import Precision
 from PIL import Image
 from torch import Tensor, nn
 
-from lightning_repshape.analyses.analysis import TrainerInputs
+from lightning_repshape.analyses.inputs import TrainerInputs
 from lightning_repshape.callbacks import Corruptions, FeatureInputs, corruption_errors
 from lightning_repshape.cli import main
 from lightning_repshape.data import (
@@ -39,6 +39,8 @@ from lightning_repshape.data import (
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.modules import SupervisedModule
 from lightning_repshape.networks import MLP
+
+pytestmark = pytest.mark.usefixtures("real_figures")
 
 
 def smooth_images(count: int = 6, size: int = 32, channels: int = 3) -> Tensor:

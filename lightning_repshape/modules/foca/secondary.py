@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import IterableDataset
 
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError, DivergenceError
 from lightning_repshape.features.passes import Features, extract_features
 from lightning_repshape.features.store import analysis_loader, gather_features
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from lightning_repshape.modules.foca.module import FOCAModule
 
 
-class SecondaryOptimization(SkipsSteps, Callback):
+class SecondaryOptimization(Callback):
     """Trains the head of a :class:`lightning_repshape.modules.FOCAModule` from scratch on frozen features.
 
     At the end of ``fit`` the features of the monitored best checkpoint are taken over the whole training set, without

@@ -17,7 +17,7 @@ from lightning_repshape.errors import ConfigError, DataError, DivergenceError
 from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.geodesic import FisherLengths, fisher_geodesic
 from lightning_repshape.functional.partial_retraining import balanced_subset, partial_retraining
-from lightning_repshape.functional.stacked_heads import feature_scale, gradient_descent, init_heads
+from lightning_repshape.functional.stacked_heads import HeadRecipe, feature_scale, gradient_descent, init_heads
 from lightning_repshape.seeding import generator
 
 _PAPER_SIZES = (10, 100, 1_000, 10_000)
@@ -123,15 +123,17 @@ class PartialDatasetRetraining(Analysis):
             test.labels.to(device),
             sizes,
             repeats,
+            HeadRecipe(
+                self.hidden,
+                self.updates,
+                self.rate,
+                self.momentum,
+                self.lam,
+                self.init_std,
+                self.batch_size,
+                self.feature_norm,
+            ),
             num_classes=len(kept),
-            hidden=self.hidden,
-            feature_norm=self.feature_norm,
-            updates=self.updates,
-            rate=self.rate,
-            momentum=self.momentum,
-            lam=self.lam,
-            init_std=self.init_std,
-            batch_size=self.batch_size,
             seed=inputs.seed,
         )
         notes = [note] if note else []

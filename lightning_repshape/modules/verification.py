@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_repshape.data.faces.pairs import FaceVerificationDataModule, PairBatch, PairSet
 from lightning_repshape.errors import DivergenceError
 from lightning_repshape.functional.verification import VerificationResult, fold_verification
-from lightning_repshape.heads import LinearHead
 from lightning_repshape.layers import evaluating
 from lightning_repshape.losses import LossCallable
 from lightning_repshape.metrics.verification import PairFeatures
-from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, HeadCallable
-from lightning_repshape.modules.feed_backward import FeedBackwardModule
+from lightning_repshape.modules.base import BackboneCallable, ClassifierModule
+from lightning_repshape.modules.feed_backward import FeedBackwardModule, HeadOptions
+from lightning_repshape.modules.options import Options
 from lightning_repshape.regularizers import Regularizer
 from lightning_repshape.runs.folders import write_json
 
@@ -80,26 +79,14 @@ class VerifiesPairs(ClassifierModule):
         self._begin("test")
 
     def validation_step(self, batch: Sequence[Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Adds images of pairs, or a batch to classify, to the validation figures.
-
-        Args:
-            batch: A :class:`lightning_repshape.data.PairBatch`, or inputs and class indices.
-            batch_idx: Number of the batch.
-            dataloader_idx: Number of the loader.
-        """
+        """Adds images of pairs (a ``PairBatch``), or a batch to classify, to the validation figures."""
         if isinstance(batch, PairBatch):
             self._collected[batch.set_number].update(self.embed(batch.x), batch.items)
         else:
             super().validation_step(batch, batch_idx, dataloader_idx)
 
     def test_step(self, batch: Sequence[Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Adds images of pairs, or a batch to classify, to the test figures.
-
-        Args:
-            batch: A :class:`lightning_repshape.data.PairBatch`, or inputs and class indices.
-            batch_idx: Number of the batch.
-            dataloader_idx: Number of the loader.
-        """
+        """Adds images of pairs (a ``PairBatch``), or a batch to classify, to the test figures."""
         if isinstance(batch, PairBatch):
             self._collected[batch.set_number].update(self.embed(batch.x), batch.items)
         else:
@@ -151,6 +138,17 @@ class VerifiesPairs(ClassifierModule):
         return {}
 
 
+class FeedBackwardOptions(HeadOptions, total=False):
+    """What a :class:`FeedBackwardModule` takes besides classes, inputs, backbone and lambda."""
+
+    classification_loss: Literal["cross_entropy", "squared"] | LossCallable
+    temperature: float
+    stop_gradient: Literal["none", "features", "weight"]
+    last_layer: Literal["trained", "orthonormal", "dependent"]
+    last_layer_rank: int
+    regularizers: Sequence[Regularizer]
+
+
 class VerificationModule(VerifiesPairs, FeedBackwardModule):
     """Trains a classifier of identities, and verifies pairs of other people by the cosine of its features.
 
@@ -163,22 +161,9 @@ class VerificationModule(VerifiesPairs, FeedBackwardModule):
         num_classes: Number of identities K. Linked to ``data.num_classes`` on the command line.
         input_shape: Shape of one input, (C, H, W). Linked to ``data.input_shape`` on the command line.
         backbone: Called with ``input_shape``; gives the feature extractor.
-        head: Called with the number of features and ``num_classes``; gives the head, which only training uses and whose
-            last layer is linear.
         flip_average: Whether a pair's feature is the mean of those of the image and of its mirror image.
-        classification_loss: ``cross_entropy``, ``squared``, or a loss such as ``CosFace``, see
-            :class:`FeedBackwardModule`.
-        label_smoothing: Share of the target spread evenly over the classes.
         reconstruction_weight: lambda of the feed-backward reconstruction. Default: 0, without; the paper has 0.001.
-        temperature: See :class:`FeedBackwardModule`. Default: 1.
-        stop_gradient: See :class:`FeedBackwardModule`. Default: ``none``.
-        regularizers: Penalties as in :class:`RegularizedModule`. Default: none.
-        optimizer: Called with the trainable parameters.
-        lr_scheduler: Called with the optimizer. Default: none.
-        lr_scheduler_interval: Whether the scheduler steps once an epoch or once an optimizer step.
-        statistics_layer: The activation whose class-wise variance is reported where classification is validated.
-            Default: the layer of the first regularizer, else the features.
-        channels_last: Whether convolutional weights lie channels-last in memory.
+        **kwargs: The options of :class:`FeedBackwardModule`; only training uses the head.
 
     Raises:
         ConfigError: If an option is out of its range, or the loss cannot work with the head.
@@ -189,36 +174,16 @@ class VerificationModule(VerifiesPairs, FeedBackwardModule):
         num_classes: int,
         input_shape: tuple[int, ...],
         backbone: BackboneCallable,
-        head: HeadCallable = LinearHead,
         flip_average: bool = False,
-        classification_loss: Literal["cross_entropy", "squared"] | LossCallable = "cross_entropy",
-        label_smoothing: float = 0.0,
         reconstruction_weight: float = 0.0,
-        temperature: float = 1.0,
-        stop_gradient: Literal["none", "features", "weight"] = "none",
-        regularizers: Sequence[Regularizer] = (),
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
-        statistics_layer: str | None = None,
-        channels_last: bool = True,
+        **kwargs: Options[FeedBackwardOptions],
     ) -> None:
         super().__init__(
             num_classes=num_classes,
             input_shape=input_shape,
             backbone=backbone,
-            head=head,
-            classification_loss=classification_loss,
-            label_smoothing=label_smoothing,
             reconstruction_weight=reconstruction_weight,
-            temperature=temperature,
-            stop_gradient=stop_gradient,
-            regularizers=regularizers,
-            optimizer=optimizer,
-            lr_scheduler=lr_scheduler,
-            lr_scheduler_interval=lr_scheduler_interval,
-            statistics_layer=statistics_layer,
-            channels_last=channels_last,
+            **kwargs,
         )
         self.flip_average = flip_average
 

@@ -64,7 +64,9 @@ def test_equals_the_loop_that_everybody_writes(size: int) -> None:
 def test_result() -> None:
     features, labels = blobs(300, 1.5)
     new, truth = blobs(400, 1.5, seed=1)
-    result = partial_retraining(features, labels, new, truth, [64, 4, 300], {4: 6, 64: 3, 300: 1, 7: 2}, HeadRecipe(hidden=(16,)))
+    result = partial_retraining(
+        features, labels, new, truth, [64, 4, 300], {4: 6, 64: 3, 300: 1, 7: 2}, HeadRecipe(hidden=(16,))
+    )
     assert result.sizes == (4, 64, 300)
     assert [len(result.errors[size]) for size in result.sizes] == [6, 3, 1]
     assert result.diverged == {4: 0, 64: 0, 300: 0}
@@ -114,7 +116,9 @@ def test_half_precision_features() -> None:
 def test_default_repeats_are_the_papers() -> None:
     assert dict(PAPER_REPEATS) == {50_000: 1, 10_000: 5, 1_000: 15, 100: 50, 10: 150}
     features, labels = blobs(200, 0.5)
-    result = partial_retraining(features, labels, features, labels, [10, 100], recipe=HeadRecipe(hidden=(4,), updates=2))
+    result = partial_retraining(
+        features, labels, features, labels, [10, 100], recipe=HeadRecipe(hidden=(4,), updates=2)
+    )
     assert [len(errors) for errors in result.errors.values()] == [150, 50]
 
 

@@ -1,1 +1,55 @@
 """Analyses of a representation: computations on features, whatever model they come from."""
+
+from lightning_repshape.analyses.analysis import Analysis, run_analyses
+from lightning_repshape.analyses.characteristics import RepresentationCharacteristics
+from lightning_repshape.analyses.class_vectors import ClassVectorSimilarity
+from lightning_repshape.analyses.collapse import NeuralCollapse
+from lightning_repshape.analyses.components import TSNE, PrincipalComponents
+from lightning_repshape.analyses.discriminant import LDAEigenvalues
+from lightning_repshape.analyses.error_counts import ErrorCount, corruption_errors
+from lightning_repshape.analyses.geodesic import FisherGeodesic
+from lightning_repshape.analyses.inputs import AnalysisInputs, FeatureInputs, ModelInputs
+from lightning_repshape.analyses.result import AnalysisResult, Outcome
+from lightning_repshape.analyses.retraining import PartialDatasetRetraining
+from lightning_repshape.analyses.robustness import Corruptions
+from lightning_repshape.analyses.separability import ActivationPatterns, WeightSeparability, WeightSpace
+
+ANALYSES: tuple[type[Analysis], ...] = (
+    LDAEigenvalues,
+    PrincipalComponents,
+    NeuralCollapse,
+    WeightSeparability,
+    ClassVectorSimilarity,
+    WeightSpace,
+    ActivationPatterns,
+    TSNE,
+    RepresentationCharacteristics,
+    FisherGeodesic,
+    PartialDatasetRetraining,
+    Corruptions,
+)
+"""All of them, in the order in which ``lightning-repshape analyze`` runs them."""
+
+__all__ = [
+    "TSNE",
+    "ActivationPatterns",
+    "Analysis",
+    "AnalysisInputs",
+    "AnalysisResult",
+    "ClassVectorSimilarity",
+    "Corruptions",
+    "ErrorCount",
+    "FeatureInputs",
+    "FisherGeodesic",
+    "LDAEigenvalues",
+    "ModelInputs",
+    "NeuralCollapse",
+    "Outcome",
+    "PartialDatasetRetraining",
+    "PrincipalComponents",
+    "RepresentationCharacteristics",
+    "WeightSeparability",
+    "WeightSpace",
+    "corruption_errors",
+    "run_analyses",
+]

@@ -1,13 +1,16 @@
 """Analysis of a layer's units: amplitude, covariance, correlation and variances (AAAI 2019, Table 5 and Figure 1)."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import Analysis, AnalysisInputs, AnalysisResult, Split, When
-from lightning_repshape.analyses.discriminant import shown_split, some_rows
+from lightning_repshape.analyses.analysis import SplitAnalysis
+from lightning_repshape.analyses.inputs import AnalysisInputs
+from lightning_repshape.analyses.result import AnalysisResult
+from lightning_repshape.analyses.samples import some_rows
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.functional.characteristics import representation_characteristics
 
@@ -22,7 +25,8 @@ _SHOWN = (
 )
 
 
-class RepresentationCharacteristics(Analysis):
+@dataclass(eq=False)
+class RepresentationCharacteristics(SplitAnalysis):
     """Characteristics of a layer (class-wise regularizers, AAAI 2019, Table 5), and a picture of two of its units.
 
     A second one with ``when="fit_start"`` and the same ``units`` shows the layer at initialisation (Figure 1);
@@ -31,13 +35,6 @@ class RepresentationCharacteristics(Analysis):
     Logged: the fields of :class:`lightning_repshape.functional.Characteristics` up to ``classwise_variance``.
 
     Args:
-        layer: See :class:`Analysis`.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``characteristics``.
-        split: Which samples are used.
         max_samples: How many of them at most; a random choice, the same in every call. Default: 10,000, as in the
             paper.
         positive_only: Statistics over positive activations alone, as in the paper.
@@ -50,41 +47,23 @@ class RepresentationCharacteristics(Analysis):
     kind = "characteristics"
     title = "Representation characteristics"
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        split: Split = "test",
-        max_samples: int = 10_000,
-        positive_only: bool = True,
-        units: tuple[int, int] | None = None,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if max_samples < 2:
-            raise ConfigError(f"max_samples is {max_samples}; at least 2 are needed")
-        self.split = split
-        self.max_samples = max_samples
-        self.positive_only = positive_only
-        self.units = units
+    max_samples: int = 10_000
+    positive_only: bool = True
+    units: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if self.max_samples < 2:
+            raise ConfigError(f"max_samples is {self.max_samples}; at least 2 are needed")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """The characteristics.
 
-        Args:
-            inputs: Features of the split.
-
-        Returns:
-            The result.
-
         Raises:
             DataError: If there are no features of the split, or a unit does not exist.
         """
-        split, notes = shown_split(inputs, self.split)
-        part = inputs.labelled(split, classes=1)
+        split, part, notes = self.shown(inputs)
         chosen = some_rows(len(part.labels), self.max_samples, "characteristics", inputs.seed)
         features, labels = part.features[chosen], part.labels[chosen]
         found = representation_characteristics(

@@ -1,24 +1,19 @@
-"""Analyses of class vectors: cosines between them, with samples, and against confusions; and t-SNE of features."""
+"""Cosines between class vectors, with samples, and against confusions."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import (
-    Analysis,
-    AnalysisInputs,
-    AnalysisResult,
-    ClassVectors,
-    Split,
-    When,
-    percent,
-)
-from lightning_repshape.analyses.collapse import WeightSeparability
-from lightning_repshape.analyses.discriminant import shown_split, some_rows
-from lightning_repshape.errors import ConfigError, DataError
+from lightning_repshape.analyses.analysis import SplitAnalysis
+from lightning_repshape.analyses.inputs import AnalysisInputs
+from lightning_repshape.analyses.result import AnalysisResult
+from lightning_repshape.analyses.samples import percent, weight_of
+from lightning_repshape.errors import DataError
+from lightning_repshape.features.last_layer import ClassVectors
 from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.class_vectors import (
     class_vector_cosines,
@@ -28,7 +23,6 @@ from lightning_repshape.functional.class_vectors import (
     sample_cosines,
     spearman,
 )
-from lightning_repshape.seeding import key_to_seed
 
 _LISTED = 10  # pairs of classes in the table
 
@@ -43,7 +37,8 @@ class _Confusions(NamedTuple):
     rho: float
 
 
-class ClassVectorSimilarity(Analysis):
+@dataclass(eq=False)
+class ClassVectorSimilarity(SplitAnalysis):
     """How near class vectors lie to each other, to the samples, and whether near classes are confused more often.
 
     The analyses of "Redesigning the classification layer by randomizing the class representation vectors" (Figures 2
@@ -57,12 +52,6 @@ class ClassVectorSimilarity(Analysis):
 
     Args:
         layer: What enters the last linear layer. Default: the features, as for a linear head.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``class_vectors``.
-        split: Whose samples are looked at. Default: ``test``, or the training set where there is none.
         head: The name of the submodule whose weight holds the class vectors. Default: the last one with K x D entries.
 
     Raises:
@@ -72,29 +61,10 @@ class ClassVectorSimilarity(Analysis):
     kind = "class_vectors"
     title = "Class vectors, samples and confusions"
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        split: Split = "test",
-        head: str | None = None,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        self.split = split
-        self.head = head
+    head: str | None = None
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Cosines, confusions and their correlation.
-
-        Args:
-            inputs: Features of the split, and the model or its last weight.
-
-        Returns:
-            The result.
 
         Raises:
             DataError: If there are no class vectors or no samples.
@@ -107,8 +77,7 @@ class ClassVectorSimilarity(Analysis):
         others = cosines[~torch.eye(classes, dtype=torch.bool)]
         if classes > 1:
             scalars = {"largest_cosine": float(others.max()), "mean_cosine": float(others.mean())}
-        split, notes = shown_split(inputs, self.split)
-        part = inputs.labelled(split, classes=1)
+        split, part, notes = self.shown(inputs)
         zeros = int((torch.linalg.vector_norm(vectors.weight, dim=1) == 0).sum())
         if zeros:
             notes.append(f"{zeros} class vectors are zero: their cosines are 0")
@@ -169,8 +138,8 @@ class ClassVectorSimilarity(Analysis):
     def _vectors(self, inputs: AnalysisInputs) -> ClassVectors:
         found = inputs.class_vectors()
         if found is None or (self.head is not None and self.head != found.name):
-            weight, name = WeightSeparability(head=self.head).weight_of(inputs)
-            width = inputs.features(shown_split(inputs, self.split)[0]).features.shape[1]
+            weight, name = weight_of(inputs, self.head)
+            width = self.shown(inputs)[1].features.shape[1]
             found = ClassVectors(weight, None, name, weight.shape[1] == width)
         if not bool(found.weight.isfinite().all()):
             raise DataError(f"the weight of {found.name} holds NaN or infinite values")
@@ -179,118 +148,6 @@ class ClassVectorSimilarity(Analysis):
                 f"{found.name} has {len(found.weight)} class vectors, but there are {inputs.num_classes()} classes"
             )
         return found._replace(weight=found.weight.double().cpu())
-
-
-class TSNE(Analysis):
-    """Features in two dimensions by t-SNE (van der Maaten and Hinton 2008), a colour a class.
-
-    scikit-learn's Barnes-Hut version, started from the principal components, on one thread, so that the same features
-    give the same picture. Only neighbourhoods mean something in it: neither distances between groups nor their sizes.
-
-    Logged: ``kl_divergence``, what t-SNE minimises.
-
-    Args:
-        layer: See :class:`Analysis`.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``tsne``.
-        split: Which samples are drawn. Default: ``test``, or the training set where there is none.
-        max_samples: How many at most: a random choice, the same for the same seed. 2000 take some ten seconds.
-        perplexity: About how many neighbours count for each sample; less where there are few samples.
-        normalize: Scale every feature vector to unit length first: right for class vectors under the cosine.
-
-    Raises:
-        ConfigError: If an option cannot work.
-    """
-
-    kind = "tsne"
-    title = "t-SNE"
-
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        split: Split = "test",
-        max_samples: int = 2000,
-        perplexity: float = 30.0,
-        normalize: bool = False,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if max_samples < 4:
-            raise ConfigError(f"max_samples is {max_samples}; t-SNE needs at least 4")
-        if not (perplexity > 0 and math.isfinite(perplexity)):
-            raise ConfigError(f"perplexity is {perplexity}; it must be above 0, such as 30")
-        self.split = split
-        self.max_samples = max_samples
-        self.perplexity = perplexity
-        self.normalize = normalize
-
-    def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """Coordinates.
-
-        Args:
-            inputs: Features of the split.
-
-        Returns:
-            The result.
-
-        Raises:
-            DataError: If there are too few samples or features, or the features never change.
-        """
-        split, notes = shown_split(inputs, self.split)
-        part = inputs.labelled(split, classes=1)
-        chosen = some_rows(len(part.labels), self.max_samples, "tsne", inputs.seed)
-        rows = part.features[chosen].float()
-        if self.normalize:
-            rows = torch.nn.functional.normalize(rows, dim=1)
-        if len(rows) < 4 or rows.shape[1] < 2:
-            raise DataError(f"t-SNE needs 4 samples of 2 features, but there are {len(rows)} of {rows.shape[1]}")
-        if bool((rows == rows[0]).all()):
-            raise DataError(f"all {len(rows)} {split} samples have the same features")
-        # with more neighbours than that scikit-learn refuses, or every sample is everyone's neighbour
-        perplexity = min(self.perplexity, (len(rows) - 1) / 3)
-        if perplexity < self.perplexity:
-            notes.append(f"perplexity {perplexity:.3g} in place of {self.perplexity:g}: there are {len(rows)} samples")
-        points, divergence = _tsne(rows, perplexity, key_to_seed("tsne", inputs.seed) % 2**32)
-        labels, names = part.labels[chosen].numpy(), inputs.class_names()
-        wrong = (part.logits[chosen].argmax(dim=1) != part.labels[chosen]).numpy() if part.logits is not None else None
-        heading = f"t-SNE of {inputs.layer} of {len(rows)} {split} samples{inputs.moment}"
-        content = {
-            "split": split,
-            "samples": len(rows),
-            "perplexity": perplexity,
-            "normalize": self.normalize,
-            "class_names": names,
-        }
-
-        def draw() -> Any:
-            return plots.map_figure(points, labels, names, wrong, heading)
-
-        return AnalysisResult(
-            {"kl_divergence": divergence},
-            content,
-            {},
-            {"": draw},
-            tuple(notes),
-            {"points": points, "point_labels": labels, "rows": chosen.numpy()},
-        )
-
-
-def _tsne(rows: Tensor, perplexity: float, seed: int) -> tuple[Any, float]:
-    from sklearn.manifold import TSNE as Embedding
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
-
-    # Several threads add the gradient up in an order that changes from call to call.
-    with threadpool_limits(limits=1):
-        embedding = Embedding(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
-        points = embedding.fit_transform(rows.numpy())
-    return points, float(embedding.kl_divergence_)
 
 
 def _predictions(part: Features, vectors: ClassVectors) -> Tensor | None:

@@ -1,5 +1,6 @@
-"""The yardstick that serves every method alike, and the separability of the last layer's class vectors."""
+"""The yardstick that serves every method alike: neural collapse, rank, variance, calibration."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -7,15 +8,12 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import (
-    Analysis,
-    AnalysisInputs,
-    AnalysisResult,
-    ClassVectors,
-    When,
-)
-from lightning_repshape.analyses.discriminant import _lda
-from lightning_repshape.errors import ConfigError, DataError, did_you_mean
+from lightning_repshape.analyses.analysis import Analysis
+from lightning_repshape.analyses.inputs import AnalysisInputs
+from lightning_repshape.analyses.result import AnalysisResult
+from lightning_repshape.analyses.samples import class_vs_rest
+from lightning_repshape.errors import ConfigError
+from lightning_repshape.features.last_layer import ClassVectors
 from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.class_statistics import class_moments
 from lightning_repshape.functional.collapse import NeuralCollapse as Measures
@@ -41,6 +39,7 @@ _LABELS = {
 }
 
 
+@dataclass(eq=False)
 class NeuralCollapse(Analysis):
     """One yardstick for every method: neural collapse (Papyan, Han, Donoho 2020), rank, variance, calibration.
 
@@ -52,12 +51,6 @@ class NeuralCollapse(Analysis):
     Logged: ``train_MEASURE`` and ``test_MEASURE``, and ``separability``, ``separability_unit``.
 
     Args:
-        layer: See :class:`Analysis`.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``collapse``.
         normalize: Scale every feature vector to unit length before NC1 to NC3 (the LDA eigenvalue takes unit length in
             any case, as the LDA analysis does).
         bins: Bins of the confidence for the calibration error.
@@ -69,31 +62,17 @@ class NeuralCollapse(Analysis):
     kind = "collapse"
     title = "Neural collapse and the common yardstick"
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        normalize: bool = False,
-        bins: int = 15,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if bins < 1:
-            raise ConfigError(f"bins is {bins}; at least 1 is needed")
-        self.normalize = normalize
-        self.bins = bins
+    normalize: bool = False
+    bins: int = 15
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if self.bins < 1:
+            raise ConfigError(f"bins is {self.bins}; at least 1 is needed")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """All measures on every split there is.
-
-        Args:
-            inputs: Features of ``train`` and, where there is one, ``test``.
-
-        Returns:
-            The result.
 
         Raises:
             DataError: Fewer than two classes with training samples.
@@ -206,122 +185,6 @@ class NeuralCollapse(Analysis):
         return figures
 
 
-class WeightSeparability(Analysis):
-    """How far the last layer's class vectors are from orthonormal: e(W) (feed-backward reconstruction, Eq. 6).
-
-    Logged: ``raw`` (the paper's), ``unit`` (of class vectors of unit length), ``largest_cosine`` (over pairs of
-        classes).
-
-    Args:
-        layer: See :class:`Analysis`; not used, since the last layer's weight is looked at.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``weight_separability``.
-        head: The name of the submodule whose weight holds the class vectors. Default: the last one with K x D entries.
-    """
-
-    kind = "weight_separability"
-    title = "Separability of the class vectors"
-
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        head: str | None = None,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        self.head = head
-
-    def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """The two figures and the cosines.
-
-        Args:
-            inputs: The model, or a weight.
-
-        Returns:
-            The result.
-
-        Raises:
-            DataError: If there is no model, or no layer with a matrix of class vectors.
-        """
-        weight, layer = self.weight_of(inputs)
-        if not bool(weight.isfinite().all()):
-            raise DataError(f"the weight of {layer} holds NaN or infinite values")
-        classes, width = weight.shape
-        raw, unit = (float(weight_separability(weight, normalize=normalize)) for normalize in (False, True))
-        units = torch.nn.functional.normalize(weight, dim=1)
-        cosines = units @ units.T
-        scalars = {"raw": raw, "unit": unit}
-        if classes > 1:
-            scalars["largest_cosine"] = float(cosines[~torch.eye(classes, dtype=torch.bool)].max())
-        notes = []
-        if classes >= width:
-            notes.append(
-                f"e(W) is defined for more features than classes; {classes} class vectors of {width} features: of unit "
-                f"length they have an e(W) of at least {classes / width - 1:.3g}"
-            )
-        lengths = torch.linalg.vector_norm(weight, dim=1)
-        if not bool((lengths > 0).all()):
-            notes.append(f"{int((lengths == 0).sum())} class vectors are zero")
-        names = tuple(inputs.class_names()[k] if k < len(inputs.class_names()) else str(k) for k in range(classes))
-        rows = [
-            {
-                "class vectors": f"{classes} x {width}",
-                "e(W) as they are": raw,
-                "e(W) of unit length": unit,
-                "largest cosine": scalars.get("largest_cosine"),
-                "shortest": float(lengths.min()),
-                "longest": float(lengths.max()),
-            }
-        ]
-        content = {"head": layer, "num_vectors": classes, "num_features": width, "lengths": lengths}
-        if classes <= 200:
-            content["cosines"] = cosines
-
-        def draw() -> Any:
-            return plots.cosines_figure(cosines.numpy(), names, f"class vectors ({layer}), e(W) = {raw:.3g}")
-
-        return AnalysisResult(scalars, content, {f"class vectors of {layer}": rows}, {"": draw}, tuple(notes))
-
-    def weight_of(self, inputs: AnalysisInputs) -> tuple[Tensor, str]:
-        """The class vectors that are looked at.
-
-        Args:
-            inputs: The model, or a weight.
-
-        Returns:
-            K x D, float64, and the name of their layer.
-
-        Raises:
-            DataError: If there is no model, or no layer with a matrix of class vectors.
-        """
-        if self.head is not None and inputs.module is not None:
-            modules = {name: module for name, module in inputs.module.named_modules() if name}
-            weight = getattr(modules.get(self.head), "weight", None)
-            if not isinstance(weight, Tensor) or weight.dim() != 2:
-                found = {name: getattr(module, "weight", None) for name, module in modules.items()}
-                fitting = [name for name, one in found.items() if isinstance(one, Tensor) and one.dim() == 2]
-                raise DataError(
-                    f"there is no submodule {self.head!r} with a matrix of weights{did_you_mean(self.head, fitting)}"
-                )
-            return weight.detach().double().cpu(), self.head
-        vectors = inputs.class_vectors()
-        if vectors is None:
-            reason = (
-                "there is no model and no weight"
-                if inputs.module is None
-                else "the model has no layer with a K x D weight"
-            )
-            raise DataError(f"{reason}: name the layer with head=, or give features with an array 'weight'")
-        return vectors.weight.double(), vectors.name
-
-
 def reliability_bins(part: Features, bins: int) -> dict[str, list[float]]:
     """Confidence against accuracy, in equal bins of the confidence.
 
@@ -357,6 +220,6 @@ def _mean_cosines(part: Features, classes: int) -> Tensor:
 
 
 def _median_eigenvalue(part: Features, classes: int, inputs: AnalysisInputs) -> float:
-    _, lda = _lda(part, classes, True, inputs.device)
+    _, lda = class_vs_rest(part, classes, True, inputs.device)
     known = lda.eigenvalues[~lda.eigenvalues.isnan()]
     return float(known.median())

@@ -1,26 +1,24 @@
-"""Analyses of where classes lie: linear discriminant analysis of every class against the rest, principal components."""
+"""Linear discriminant analysis of every class against the rest."""
 
 import math
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import Analysis, AnalysisInputs, AnalysisResult, Split, When, percent
+from lightning_repshape.analyses.analysis import Analysis
+from lightning_repshape.analyses.inputs import AnalysisInputs
+from lightning_repshape.analyses.result import AnalysisResult
+from lightning_repshape.analyses.samples import class_vs_rest, percent, some_rows
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.features.passes import Features
-from lightning_repshape.functional.discriminant import (
-    ClassVsRestLDA,
-    class_vs_rest_lda,
-    lda_from_scatter,
-    threshold_errors,
-)
+from lightning_repshape.functional.discriminant import ClassVsRestLDA, threshold_errors
 from lightning_repshape.functional.projection import Projection, discriminant_plane, pca
 from lightning_repshape.functional.scatter import ScatterState
-from lightning_repshape.seeding import generator
 
 
+@dataclass(eq=False)
 class LDAEigenvalues(Analysis):
     """How far every class is apart from all others (FOCA, section 4.3, Table 1 and Figure 4).
 
@@ -33,12 +31,6 @@ class LDAEigenvalues(Analysis):
     over all classes, ``separated_classes`` (how many are infinite) and ``rank``.
 
     Args:
-        layer: See :class:`Analysis`.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``lda``.
         label: The class of the figure and of ``eigenvalue``. Default: 1, the paper's "class 1".
         normalize: Scale every feature vector to unit length first, as the paper does.
         max_points: How many samples of each split are drawn at most.
@@ -50,33 +42,18 @@ class LDAEigenvalues(Analysis):
     kind = "lda"
     title = "Linear discriminant analysis, each class against the rest"
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        label: int = 1,
-        normalize: bool = True,
-        max_points: int = 5000,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if label < 0 or max_points < 1:
-            raise ConfigError(f"label ({label}) must be at least 0 and max_points ({max_points}) at least 1")
-        self.label = label
-        self.normalize = normalize
-        self.max_points = max_points
+    label: int = 1
+    normalize: bool = True
+    max_points: int = 5000
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if self.label < 0 or self.max_points < 1:
+            raise ConfigError(f"label ({self.label}) must be at least 0 and max_points ({self.max_points}) at least 1")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Eigenvalues on training features, threshold errors on test features.
-
-        Args:
-            inputs: Features of ``train`` and, where there is one, ``test``.
-
-        Returns:
-            The result.
 
         Raises:
             DataError: Fewer than two classes, or a chosen class that does not exist.
@@ -87,7 +64,7 @@ class LDAEigenvalues(Analysis):
         names, classes = inputs.class_names(), inputs.num_classes()
         if self.label >= classes:
             raise DataError(f"label={self.label}, but the classes are 0 .. {classes - 1}")
-        state, lda = _lda(train, classes, self.normalize, inputs.device)
+        state, lda = class_vs_rest(train, classes, self.normalize, inputs.device)
         errors = thresholds = torch.full((classes,), math.nan, dtype=torch.float64)
         if test is not None:
             found = threshold_errors(lda.scores(test.features).cpu(), test.labels)
@@ -187,166 +164,6 @@ class LDAEigenvalues(Analysis):
         chosen = some_rows(len(part.labels), self.max_points, f"lda-{split}", seed)
         points = plane[0].apply(part.features[chosen]).cpu().numpy()
         return points, (part.labels[chosen] == self.label).numpy()
-
-
-class PrincipalComponents(Analysis):
-    """Features on their first two and first three principal components, a colour a class, misclassified samples ringed.
-
-    With ``before``, the three components stand beside those of the values before the activation function (AAAI 2019,
-    Figures 2, 4 and 5).
-
-    Logged: ``explained_2`` and ``explained_3``, the share of the variance that the picture shows; with ``before``,
-    ``before_explained_2`` and ``before_explained_3`` too.
-
-    Args:
-        layer: See :class:`Analysis`.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``pca``.
-        split: Which samples are drawn.
-        fit_on: Which samples give the components. Default: those that are drawn.
-        normalize: Scale every feature vector to unit length first.
-        max_points: How many samples are drawn at most.
-        before: The layer before the activation function, drawn beside: ``features.pre`` for the default layer,
-            ``NAME.pre`` for another that ends in an activation function, else any layer's name. Default: none.
-    """
-
-    kind = "pca"
-    title = "Principal components"
-
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        split: Split = "test",
-        fit_on: Literal["train", "val", "test"] | None = None,
-        normalize: bool = False,
-        max_points: int = 3000,
-        before: str | None = None,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if max_points < 1:
-            raise ConfigError(f"max_points is {max_points}; at least 1 is needed")
-        self.split = split
-        self.fit_on = fit_on
-        self.normalize = normalize
-        self.max_points = max_points
-        self.before = before
-
-    def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """Components and coordinates.
-
-        Args:
-            inputs: Features of the split.
-
-        Returns:
-            The result.
-
-        Raises:
-            DataError: If there are no features of the split.
-            ValueError: If the features never change.
-        """
-        split, notes = shown_split(inputs, self.split)
-        part = inputs.labelled(split, classes=1)
-        basis = part if self.fit_on is None else inputs.features(self.fit_on)
-        count = min(3, basis.features.shape[1], len(basis.labels) - 1)
-        found = pca(basis.features, max(count, 1), normalize=self.normalize)
-        shares = found.explained_variance_ratio.cpu()
-        scalars = {f"explained_{k}": float(shares[:k].sum()) for k in (2, 3) if k <= len(shares)}
-        chosen = some_rows(len(part.labels), self.max_points, "pca", inputs.seed)
-        points = found.apply(part.features[chosen]).cpu().numpy()
-        labels, names = part.labels[chosen].numpy(), inputs.class_names()
-        wrong = (part.logits[chosen].argmax(dim=1) != part.labels[chosen]).numpy() if part.logits is not None else None
-        heading = f"{inputs.layer} of {len(chosen)} {split} samples{inputs.moment}"
-        arrays = {"points": points.astype("float32"), "explained": shares.numpy(), "point_labels": labels}
-        panels = {heading: (points, shares.numpy())}
-        title = ""
-        if self.before is not None:
-            other = inputs.at(self.before)
-            earlier = other.labelled(split, classes=1)
-            fitted = earlier.features if self.fit_on is None else other.features(self.fit_on).features
-            first = pca(fitted, max(min(3, fitted.shape[1], len(fitted) - 1), 1), normalize=self.normalize)
-            before = first.apply(earlier.features[chosen]).cpu().numpy()
-            parts = first.explained_variance_ratio.cpu()
-            scalars |= {f"before_explained_{k}": float(parts[:k].sum()) for k in (2, 3) if k <= len(parts)}
-            arrays |= {"before_points": before.astype("float32"), "before_explained": parts.numpy()}
-            title, panels = heading, {f"after it: {inputs.layer}": (points, shares.numpy())}
-            if len(parts) >= 3:
-                panels = {f"before the activation function: {self.before}": (before, parts.numpy()), **panels}
-            else:
-                notes.append(f"{self.before} has fewer than three directions and is not drawn")
-        figures = {}
-        if count >= 2:
-            figures[""] = lambda: plots.plane_figure(points, labels, names, shares.numpy(), wrong, heading)
-        else:
-            notes.append("there is one direction only: nothing to draw in two dimensions")
-        if count >= 3:
-            figures["3d"] = lambda: plots.space_figure(panels, labels, names, title)
-        rows = [
-            {"component": k + 1, "variance": float(found.explained_variance[k]), "share (%)": percent(float(share))}
-            for k, share in enumerate(shares)
-        ]
-        content = {
-            "split": split,
-            "fit_on": self.fit_on or split,
-            "normalize": self.normalize,
-            "explained": shares,
-            "before": self.before,
-            "class_names": names,
-        }
-        return AnalysisResult(scalars, content, {"variance along the components": rows}, figures, tuple(notes), arrays)
-
-
-def some_rows(count: int, most: int, purpose: str, seed: int) -> Tensor:
-    """Numbers of rows to draw: all, or a random choice that is the same in every call.
-
-    Args:
-        count: How many there are.
-        most: How many are wanted at most.
-        purpose: Keys the choice.
-        seed: Keys it too.
-
-    Returns:
-        Ascending row numbers.
-    """
-    if count <= most:
-        return torch.arange(count)
-    return torch.randperm(count, generator=generator("rows", purpose, seed))[:most].sort().values
-
-
-def shown_split(inputs: AnalysisInputs, wanted: str) -> tuple[str, list[str]]:
-    """The split asked for or, where there is no such set, the training set with a note.
-
-    Args:
-        inputs: What there is.
-        wanted: The split asked for.
-
-    Returns:
-        The split and the notes.
-
-    Raises:
-        DataError: If there is neither.
-    """
-    if wanted == "train" or inputs.optional(wanted) is not None:
-        return wanted, []
-    inputs.features("train")
-    return "train", [f"there is no {wanted} set: the training set is shown"]
-
-
-def _lda(
-    train: Features, classes: int, normalize: bool, device: torch.device
-) -> tuple[ScatterState | None, ClassVsRestLDA]:
-    if len(train.labels) <= train.features.shape[1]:  # no D x D matrix where the samples are fewer
-        return None, class_vs_rest_lda(train.features.to(device), train.labels.to(device), classes, normalize)
-    state = ScatterState(train.features.shape[1], classes, normalize=normalize, device=device)
-    state.update(train.features, train.labels)
-    return state, lda_from_scatter(state)
 
 
 def _plane(state: ScatterState | None, lda: ClassVsRestLDA, train: Features, label: int) -> tuple[Projection, str]:

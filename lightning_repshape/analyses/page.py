@@ -11,7 +11,7 @@ from lightning_repshape import page
 from lightning_repshape.runs.folders import written_atomically
 
 if TYPE_CHECKING:
-    from lightning_repshape.analyses.analysis import Outcome
+    from lightning_repshape.analyses.result import Outcome
 
 
 def write_page(

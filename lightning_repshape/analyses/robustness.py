@@ -1,249 +1,41 @@
-"""Robustness: the error on corrupted copies of the test set, and on further test sets, in one call."""
+"""Robustness: the error on corrupted copies of the test set, and on further test sets, at the end of a test."""
 
-import csv
-import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import (
-    Analysis,
-    AnalysisInputs,
-    AnalysisResult,
-    Progress,
-    TrainerInputs,
-    When,
+from lightning_repshape.analyses.analysis import Analysis, When
+from lightning_repshape.analyses.error_counts import (
+    CLEAN,
+    OWN,
+    ErrorCount,
+    Version,
+    all_versions,
+    check_names,
+    checked_choice,
+    count_errors,
+    counts_of,
+    logits_of,
+    open_sets,
+    write_counts,
 )
-from lightning_repshape.data.corruptions import (
-    CORRUPTIONS,
-    SEVERITIES,
-    ConstantsName,
-    Corruption,
-    check_corruption,
-    corrupt,
-    corruption_constants,
-)
+from lightning_repshape.analyses.inputs import AnalysisInputs, TrainerInputs
+from lightning_repshape.analyses.result import AnalysisResult
+from lightning_repshape.data.corruptions import SEVERITIES, corruption_constants
 from lightning_repshape.data.further import GeneralizationSet, TestImages
 from lightning_repshape.data.module import ImageDataModule
 from lightning_repshape.errors import ConfigError, DataError, RepshapeError
 from lightning_repshape.features.store import agree
 from lightning_repshape.layers import evaluating
-from lightning_repshape.runs.folders import written_atomically
 from lightning_repshape.runs.record import run_folder
 
-CLEAN = "clean"
-OWN = "test"
 _HEADING = "error (%)"
-
-
-class ErrorCount(NamedTuple):
-    """How often a model was wrong on one version of one set.
-
-    Attributes:
-        set: The set's name; ``"test"`` is the model's own test set.
-        corruption: The corruption's name, or ``"clean"``.
-        severity: 1 to 5; 0 for clean images.
-        errors: Images that were taken for another class.
-        images: All images.
-    """
-
-    set: str
-    corruption: str
-    severity: int
-    errors: int
-    images: int
-
-    @property
-    def error(self) -> float:
-        """The share of images that were taken for another class."""
-        return self.errors / self.images if self.images else math.nan
-
-    @property
-    def key(self) -> str:
-        """The name under which the error is logged."""
-        place = CLEAN if self.corruption == CLEAN else f"{self.corruption}/{self.severity}"
-        return f"{self.set}/{place}/error"
-
-
-class _Version(NamedTuple):
-    """One version of one set, fetched a batch at a time."""
-
-    set: str
-    corruption: str
-    severity: int
-    labels: Tensor
-    fetch: Callable[[Tensor], Tensor]  # int64 B -> uint8 B x H x W x C
-
-
-def _versions(
-    name: str,
-    labels: Tensor,
-    fetch: Callable[[Tensor], Tensor],
-    corruptions: Sequence[Corruption],
-    severities: Sequence[int],
-    seed: int,
-    constants: ConstantsName | None,
-) -> list[_Version]:
-    """A set as it is, and its copies that are corrupted as they are needed."""
-    versions = [_Version(name, CLEAN, 0, labels, fetch)]
-    for corruption in corruptions:
-        for severity in severities:
-
-            def corrupted(index: Tensor, kind: Corruption = corruption, strength: int = severity) -> Tensor:
-                return corrupt(fetch(index), kind, strength, index, seed, constants)
-
-            versions.append(_Version(name, corruption, severity, labels, corrupted))
-    return versions
-
-
-def _published(name: str, read: TestImages, severities: Sequence[int]) -> list[_Version]:
-    """The corrupted copies that a set brings itself."""
-    count, versions = len(read.labels), []
-    for corruption, images in read.corrupted.items():
-        for severity in severities:
-            block = images[(severity - 1) * count : severity * count]
-            versions.append(_Version(name, corruption, severity, read.labels, block.__getitem__))
-    return versions
-
-
-def _all_versions(
-    data: ImageDataModule,
-    opened: Mapping[str, TestImages],
-    corruptions: Sequence[Corruption],
-    severities: Sequence[int],
-    seed: int,
-    constants: ConstantsName | None,
-) -> list[_Version]:
-    def own(index: Tensor) -> Tensor:
-        return data.images("test", index)
-
-    versions = _versions(OWN, data.labels("test"), own, corruptions, severities, seed, constants)
-    for name, read in opened.items():
-        if read.images is not None:
-            fetch = read.images.__getitem__
-            versions += _versions(name, read.labels, fetch, corruptions, severities, seed, constants)
-        versions += _published(name, read, severities)
-    return versions
-
-
-def _count(
-    versions: Sequence[_Version],
-    predict: Callable[[Tensor], Tensor],
-    batch_size: int,
-    share: tuple[int, int] = (0, 1),
-    progress: Progress | None = None,
-) -> list[int]:
-    """Errors of each version among every so manieth of its images."""
-    rank, ranks = share
-    total = sum(len(range(rank, len(version.labels), ranks)) for version in versions)
-    found = []
-    for version in versions:
-        errors = 0
-        mine = torch.tensor(range(rank, len(version.labels), ranks), dtype=torch.int64)
-        for index in torch.split(mine, batch_size) if len(mine) else ():
-            wrong = predict(version.fetch(index)).argmax(dim=1).cpu() != version.labels[index]
-            errors += int(wrong.sum())
-            if progress is not None:
-                progress("corrupted and further test sets", len(index), total)
-        found.append(errors)
-    return found
-
-
-def _counts(versions: Sequence[_Version], errors: Sequence[int]) -> list[ErrorCount]:
-    return [
-        ErrorCount(version.set, version.corruption, version.severity, wrong, len(version.labels))
-        for version, wrong in zip(versions, errors, strict=True)
-    ]
-
-
-def _checked_choice(
-    corruptions: Sequence[str] | None, severities: Sequence[int]
-) -> tuple[tuple[Corruption, ...], tuple[int, ...]]:
-    kinds = tuple(dict.fromkeys(CORRUPTIONS if corruptions is None else corruptions))
-    strengths = tuple(sorted(set(severities)))
-    for corruption in kinds or CORRUPTIONS[:1]:
-        for severity in strengths:
-            check_corruption(corruption, severity)
-    if not strengths:
-        raise ConfigError("severities is empty; give some of 1, 2, 3, 4, 5 (to corrupt nothing, leave corruptions=[])")
-    return cast(tuple[Corruption, ...], kinds), strengths
-
-
-def _open_sets(sets: Sequence[GeneralizationSet], data: ImageDataModule) -> dict[str, TestImages]:
-    opened = {}
-    for each in sets:
-        read = each.open(data.class_names, data.input_shape)
-        if not len(read.labels):
-            raise DataError(f"{each.name}: there are no images in this set")
-        opened[each.name] = read
-    return opened
-
-
-def _check_names(sets: Sequence[GeneralizationSet]) -> None:
-    names = [each.name for each in sets]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"two further test sets are called {name!r}: give one of them another name")
-
-
-def corruption_errors(
-    model: nn.Module,
-    data: ImageDataModule,
-    corruptions: Sequence[str] | None = None,
-    severities: Sequence[int] = SEVERITIES,
-    sets: Sequence[GeneralizationSet] = (),
-    seed: int = 0,
-    constants: ConstantsName | None = None,
-    batch_size: int | None = None,
-) -> list[ErrorCount]:
-    """Counts a model's errors on every set, corruption and severity, without a trainer.
-
-    Args:
-        model: Any module that takes normalised images and returns logits N x K, or something that has ``logits``.
-        data: Where the test images come from, and how they are normalised.
-        corruptions: Some of impulse_noise, jpeg_compression, defocus_blur; empty: none. Default: all three.
-        severities: Some of 1 to 5. Default: all five.
-        sets: Further test sets, which are corrupted as well.
-        seed: Seed of the noise. Default: 0.
-        constants: The published set whose constants apply. Default: by the images' size.
-        batch_size: Images a batch. Default: the data module's ``eval_batch_size``.
-
-    Returns:
-        For the test set, then for each further set: clean images, then each corruption by severity.
-
-    Raises:
-        ConfigError: There is no such corruption, severity or set of constants, or two sets share a name.
-        DataError: A set is missing, damaged, or has other classes or another shape.
-    """
-    kinds, strengths = _checked_choice(corruptions, severities)
-    if constants is not None:
-        corruption_constants(constants)
-    _check_names(sets)
-    for each in sets:
-        each.prepare()
-    versions = _all_versions(data, _open_sets(sets, data), kinds, strengths, seed, constants)
-    parameter = next(iter(model.parameters()), None)
-    device = parameter.device if parameter is not None else torch.device("cpu")
-
-    def predict(images: Tensor) -> Tensor:
-        return _logits(model(data.normalize_images(images.to(device))))
-
-    with evaluating(model), torch.no_grad():
-        return _counts(versions, _count(versions, predict, batch_size or data.eval_batch_size))
-
-
-def _logits(output: Any) -> Tensor:
-    logits = getattr(output, "logits", output)
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
-        raise DataError(f"the model returns {type(output).__name__}, in which there are no logits N x K")
-    return logits
 
 
 class Corruptions(Analysis):
@@ -272,9 +64,6 @@ class Corruptions(Analysis):
         seed: Seed of the noise; not the run's, so that runs can be compared. Default: 0.
         constants: The published set whose constants apply: cifar-c, tiny-imagenet-c or imagenet-c. Default: by the
             images' size, see :func:`lightning_repshape.data.corruption_constants`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``corruptions``.
 
     Raises:
         ConfigError: There is no such corruption, severity or set of constants, or two sets share a name. A set that is
@@ -283,6 +72,7 @@ class Corruptions(Analysis):
 
     kind = "corruptions"
     title = "Corrupted and further test sets"
+    on_request = True
 
     def __init__(
         self,
@@ -296,11 +86,11 @@ class Corruptions(Analysis):
         name: str | None = None,
     ) -> None:
         super().__init__(when=when, every_n_epochs=every_n_epochs, name=name)
-        self.corruptions, self.severities = _checked_choice(
+        self.corruptions, self.severities = checked_choice(
             corruptions, SEVERITIES if severities is None else severities
         )
         self.sets = tuple(sets or ())
-        _check_names(self.sets)
+        check_names(self.sets)
         if not self.corruptions and not self.sets:
             raise ConfigError("there is nothing to test: corruptions is empty and there are no further sets")
         if constants is not None:
@@ -313,16 +103,7 @@ class Corruptions(Analysis):
     # -- hooks -------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Looks at the further sets before anything runs, so that a wrong one does not cost a training.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What is about to run.
-
-        Raises:
-            DataError: A set is missing, damaged, or has other classes or another shape.
-        """
+        """Looks at the further sets before anything runs, so that a wrong one does not cost a training."""
         super().setup(trainer, pl_module, stage)
         if not self.sets or self._opened is not None or stage not in ("fit", "test"):
             return
@@ -340,38 +121,22 @@ class Corruptions(Analysis):
                 failure = error
         agree(trainer, failure)
         try:
-            self._opened = _open_sets(self.sets, data)
+            self._opened = open_sets(self.sets, data)
         except RepshapeError as error:
             failure = error
         agree(trainer, failure)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Frees the further sets.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What ran.
-        """
+        """Frees the further sets."""
         self._opened = None
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints the table.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Prints the table."""
         if self.when == "test":
             self._print(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints the table, with ``when="fit"``.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Prints the table, with ``when="fit"``."""
         if self.when == "fit":
             self._print(trainer)
 
@@ -398,13 +163,7 @@ class Corruptions(Analysis):
     # -- the analysis ------------------------------------------------------------------------------------------------
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """Tests every version of every set.
-
-        Args:
-            inputs: A trainer's; others have no images that could be corrupted.
-
-        Returns:
-            The result.
+        """Tests every version of every set, in a trainer, which has the images.
 
         Raises:
             DataError: There are no images, or the model gives no logits.
@@ -425,24 +184,24 @@ class Corruptions(Analysis):
     def _count(self, inputs: TrainerInputs, data: ImageDataModule) -> list[ErrorCount]:
         trainer, module = inputs.trainer, inputs.pl_module
         errors: list[int] = []
-        versions: list[_Version] = []
+        versions: list[Version] = []
         failure: Exception | None = None
 
         def predict(images: Tensor) -> Tensor:
             x = data.normalize_images(images.to(module.device))
-            return _logits(module(trainer.precision_plugin.convert_input(x)))
+            return logits_of(module(trainer.precision_plugin.convert_input(x)))
 
         try:
-            opened = self._opened if self._opened is not None else _open_sets(self.sets, data)
-            versions = _all_versions(data, opened, self.corruptions, self.severities, self.seed, self.constants)
+            opened = self._opened if self._opened is not None else open_sets(self.sets, data)
+            versions = all_versions(data, opened, self.corruptions, self.severities, self.seed, self.constants)
             share = (trainer.global_rank, trainer.world_size)
             with evaluating(module), torch.no_grad(), trainer.precision_plugin.forward_context():
-                errors = _count(versions, predict, data.eval_batch_size, share, inputs.progress)
+                errors = count_errors(versions, predict, data.eval_batch_size, share, inputs.progress)
         except (RepshapeError, ValueError) as error:
             failure = error
         agree(trainer, failure)
         totals = torch.tensor(errors, device=module.device)
-        return _counts(versions, cast(Tensor, trainer.strategy.reduce(totals, reduce_op="sum")).tolist())
+        return counts_of(versions, cast(Tensor, trainer.strategy.reduce(totals, reduce_op="sum")).tolist())
 
     def _result(self, data: ImageDataModule) -> AnalysisResult:
         height, width = data.input_shape[1:]
@@ -504,20 +263,6 @@ class Corruptions(Analysis):
 
     def _heading(self, name: str, data: ImageDataModule) -> str:
         return f"test set of {type(data).__name__.removesuffix('DataModule')}" if name == OWN else name
-
-
-def write_counts(counts: Sequence[ErrorCount], path: Path) -> None:
-    """Writes counts as a CSV file: set, corruption, severity, errors, images, error.
-
-    Args:
-        counts: The counts.
-        path: The file.
-    """
-    with written_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*ErrorCount._fields, "error"])
-        for count in counts:
-            writer.writerow([*count, f"{count.error:.6f}"])
 
 
 def _image_data(trainer: Trainer) -> ImageDataModule | None:

@@ -1,13 +1,15 @@
-"""Class vectors against the features that they classify: patterns unit by unit, and both in three dimensions."""
+"""Class vectors and the features that they classify: e(W), patterns unit by unit, both in three dimensions."""
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from lightning_repshape import plots
-from lightning_repshape.analyses.analysis import Analysis, AnalysisInputs, AnalysisResult, Split, When
-from lightning_repshape.analyses.discriminant import shown_split, some_rows
+from lightning_repshape.analyses.analysis import Analysis, SplitAnalysis
+from lightning_repshape.analyses.inputs import AnalysisInputs
+from lightning_repshape.analyses.result import AnalysisResult
+from lightning_repshape.analyses.samples import class_vectors, some_rows, weight_of
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.functional.class_statistics import class_moments
 from lightning_repshape.functional.projection import pca
@@ -16,7 +18,70 @@ from lightning_repshape.metrics.separability import too_few_features
 from lightning_repshape.plots.images import SpacePanel
 
 
-class ActivationPatterns(Analysis):
+@dataclass(eq=False)
+class WeightSeparability(Analysis):
+    """How far the last layer's class vectors are from orthonormal: e(W) (feed-backward reconstruction, Eq. 6).
+
+    Logged: ``raw`` (the paper's), ``unit`` (of class vectors of unit length), ``largest_cosine`` (over pairs of
+        classes).
+
+    Args:
+        head: The name of the submodule whose weight holds the class vectors. Default: the last one with K x D entries.
+    """
+
+    kind = "weight_separability"
+    title = "Separability of the class vectors"
+
+    head: str | None = None
+
+    def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
+        """The two figures and the cosines.
+
+        Raises:
+            DataError: If there is no model, or no layer with a matrix of class vectors.
+        """
+        weight, layer = weight_of(inputs, self.head)
+        if not bool(weight.isfinite().all()):
+            raise DataError(f"the weight of {layer} holds NaN or infinite values")
+        classes, width = weight.shape
+        raw, unit = (float(weight_separability(weight, normalize=normalize)) for normalize in (False, True))
+        units = torch.nn.functional.normalize(weight, dim=1)
+        cosines = units @ units.T
+        scalars = {"raw": raw, "unit": unit}
+        if classes > 1:
+            scalars["largest_cosine"] = float(cosines[~torch.eye(classes, dtype=torch.bool)].max())
+        notes = []
+        if classes >= width:
+            notes.append(
+                f"e(W) is defined for more features than classes; {classes} class vectors of {width} features: of unit "
+                f"length they have an e(W) of at least {classes / width - 1:.3g}"
+            )
+        lengths = torch.linalg.vector_norm(weight, dim=1)
+        if not bool((lengths > 0).all()):
+            notes.append(f"{int((lengths == 0).sum())} class vectors are zero")
+        names = tuple(inputs.class_names()[k] if k < len(inputs.class_names()) else str(k) for k in range(classes))
+        rows = [
+            {
+                "class vectors": f"{classes} x {width}",
+                "e(W) as they are": raw,
+                "e(W) of unit length": unit,
+                "largest cosine": scalars.get("largest_cosine"),
+                "shortest": float(lengths.min()),
+                "longest": float(lengths.max()),
+            }
+        ]
+        content = {"head": layer, "num_vectors": classes, "num_features": width, "lengths": lengths}
+        if classes <= 200:
+            content["cosines"] = cosines
+
+        def draw() -> Any:
+            return plots.cosines_figure(cosines.numpy(), names, f"class vectors ({layer}), e(W) = {raw:.3g}")
+
+        return AnalysisResult(scalars, content, {f"class vectors of {layer}": rows}, {"": draw}, tuple(notes))
+
+
+@dataclass(eq=False)
+class ActivationPatterns(SplitAnalysis):
     """Mean activation of each class against its class vector (feed-backward paper, Fig. 6).
 
     Logged, as means over the classes with samples: ``euclidean``, the distance of mean activation and class vector;
@@ -27,12 +92,6 @@ class ActivationPatterns(Analysis):
     Args:
         layer: What enters the last linear layer. Default: the features, as for a linear head; ``head.fc2`` and the like
             for others.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``activation_patterns``.
-        split: Whose samples are averaged. Default: ``test``, or the training set where there is none.
         classes: Names or numbers of the classes that are drawn. Default: the first three with samples.
 
     Raises:
@@ -41,38 +100,23 @@ class ActivationPatterns(Analysis):
 
     kind = "activation_patterns"
     title = "Mean activations against class vectors"
+    on_request = True
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        split: Literal["train", "val", "test"] = "test",
-        classes: list[str | int] | None = None,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if classes is not None and not classes:
+    classes: list[str | int] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if self.classes is not None and not self.classes:
             raise ConfigError("classes is empty: name at least one class to draw, or leave the option out")
-        self.split: Split = split
-        self.classes = classes
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Distances and cosines.
 
-        Args:
-            inputs: Features of the split, and the model or its last weight.
-
-        Returns:
-            The result.
-
         Raises:
             DataError: If there are no class vectors, they are of other features, or a class to draw is unknown.
         """
-        split, notes = shown_split(inputs, self.split)
-        part = inputs.labelled(split, classes=1)
+        split, part, notes = self.shown(inputs)
         vectors = class_vectors(inputs, part.features)
         names = inputs.class_names()
         moments = class_moments(part.features, part.labels, inputs.num_classes())
@@ -128,7 +172,8 @@ class ActivationPatterns(Analysis):
         raise DataError(f"there is no class {wanted!r}{did_you_mean(str(wanted), names)}")
 
 
-class WeightSpace(Analysis):
+@dataclass(eq=False)
+class WeightSpace(SplitAnalysis):
     """Features and class vectors on the features' first three principal components (feed-backward paper, Fig. 4, 2).
 
     Logged: ``accuracy``, ``separability`` (e(W)), ``separability_unit`` (of class vectors of unit length),
@@ -138,12 +183,6 @@ class WeightSpace(Analysis):
     Args:
         layer: What enters the last linear layer. Default: the features, as for a linear head; ``head.fc2`` and the like
             for others.
-        unpack: See :class:`Analysis`.
-        when: See :class:`Analysis`.
-        every_n_epochs: See :class:`Analysis`.
-        loaders: See :class:`Analysis`.
-        name: See :class:`Analysis`. Default: ``weight_space``.
-        split: Whose samples are drawn. Default: ``test``, or the training set where there is none.
         max_points: How many are drawn at most. Default: 3000.
 
     Raises:
@@ -152,39 +191,24 @@ class WeightSpace(Analysis):
 
     kind = "weight_space"
     title = "Features and class vectors in three dimensions"
+    on_request = True
 
-    def __init__(
-        self,
-        layer: str = "features",
-        unpack: tuple[int | str, int | str] = (0, 1),
-        when: When = "test",
-        every_n_epochs: int = 0,
-        loaders: dict[str, Any] | None = None,
-        name: str | None = None,
-        split: Literal["train", "val", "test"] = "test",
-        max_points: int = 3000,
-    ) -> None:
-        super().__init__(layer, unpack, when, every_n_epochs, loaders, name)
-        if max_points < 1:
-            raise ConfigError(f"max_points is {max_points}; at least 1 is needed")
-        self.split: Split = split
-        self.max_points = max_points
+    max_points: int = 3000
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        super().__post_init__()
+        if self.max_points < 1:
+            raise ConfigError(f"max_points is {self.max_points}; at least 1 is needed")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Components, coordinates and the printed figures.
-
-        Args:
-            inputs: Features of the split, and the model or its last weight.
-
-        Returns:
-            The result.
 
         Raises:
             DataError: If there are no class vectors, they are of other features, or there are fewer than 3 features.
             ValueError: If the features never change.
         """
-        split, notes = shown_split(inputs, self.split)
-        part = inputs.labelled(split, classes=1)
+        split, part, notes = self.shown(inputs)
         vectors = class_vectors(inputs, part.features)
         if part.features.shape[1] < 3 or len(part.labels) < 4:
             raise DataError(
@@ -220,31 +244,3 @@ class WeightSpace(Analysis):
         rows = [{"accuracy": scalars.get("accuracy"), "e(W) as it is": raw, "e(W) of unit length": unit}]
         content = {"split": split, "printed": text, "class_names": names}
         return AnalysisResult(scalars, content, {"accuracy and e(W)": rows}, {"": draw}, tuple(notes), arrays)
-
-
-def class_vectors(inputs: AnalysisInputs, features: Tensor) -> Tensor:
-    """The class vectors of the analysed features.
-
-    Args:
-        inputs: The model or its last weight.
-        features: N x D, the analysed features.
-
-    Returns:
-        K x D, float64.
-
-    Raises:
-        DataError: If there are none, or they have another width.
-    """
-    vectors = inputs.class_vectors()
-    if vectors is None:
-        reason = "there is no model and no weight" if inputs.module is None else "the model has no last linear layer"
-        raise DataError(f"{reason} with a row for each of the {inputs.num_classes()} classes")
-    weight = vectors.weight.double()
-    if weight.shape[1] != features.shape[1]:
-        raise DataError(
-            f"the class vectors of {vectors.name} have {weight.shape[1]} entries and layer {inputs.layer!r} has "
-            f"{features.shape[1]} features: name the layer that enters {vectors.name}, as layer=head.fc2"
-        )
-    if not bool(weight.isfinite().all()):
-        raise DataError(f"the weight of {vectors.name} holds NaN or infinite values")
-    return weight

@@ -1,21 +1,7 @@
 """Callbacks: records of a run, and analyses that work on any LightningModule."""
 
-from lightning_repshape.analyses.analysis import (
-    Analysis,
-    AnalysisInputs,
-    AnalysisResult,
-    FeatureInputs,
-    ModelInputs,
-    Outcome,
-    run_analyses,
-)
-from lightning_repshape.analyses.characteristics import RepresentationCharacteristics
-from lightning_repshape.analyses.class_vectors import TSNE, ClassVectorSimilarity
-from lightning_repshape.analyses.collapse import NeuralCollapse, WeightSeparability
-from lightning_repshape.analyses.discriminant import LDAEigenvalues, PrincipalComponents
-from lightning_repshape.analyses.retraining import FisherGeodesic, PartialDatasetRetraining
-from lightning_repshape.analyses.robustness import Corruptions, ErrorCount, corruption_errors
-from lightning_repshape.analyses.separability import ActivationPatterns, WeightSpace
+from lightning_repshape import analyses
+from lightning_repshape.analyses import *  # noqa: F403 - all that it exports
 from lightning_repshape.callbacks.feature_plots import FeaturePlots
 from lightning_repshape.callbacks.feed_backward import FeedBackwardPenalty, SeparabilityCurve
 from lightning_repshape.callbacks.layer_penalty import LayerPenalty
@@ -30,33 +16,16 @@ from lightning_repshape.runs.record import RunRecord, SaveRunConfig
 from lightning_repshape.runs.summary import ResultTable
 
 __all__ = [
-    "TSNE",
-    "ActivationPatterns",
-    "Analysis",
-    "AnalysisInputs",
-    "AnalysisResult",
     "AtomicCheckpointIO",
     "BestCheckpoint",
-    "ClassVectorSimilarity",
-    "Corruptions",
-    "ErrorCount",
-    "FeatureInputs",
     "FeaturePlots",
     "FeatureStore",
     "FeedBackwardPenalty",
-    "FisherGeodesic",
-    "LDAEigenvalues",
     "LastCheckpoint",
     "LayerPenalty",
-    "ModelInputs",
-    "NeuralCollapse",
-    "Outcome",
-    "PartialDatasetRetraining",
     "PredictionWriter",
-    "PrincipalComponents",
     "ReconstructionErrors",
     "ReconstructionFigure",
-    "RepresentationCharacteristics",
     "Reseeding",
     "ResultTable",
     "RunRecord",
@@ -64,8 +33,5 @@ __all__ = [
     "SecondaryOptimization",
     "SeparabilityCurve",
     "Threads",
-    "WeightSeparability",
-    "WeightSpace",
-    "corruption_errors",
-    "run_analyses",
 ]
+__all__ += analyses.__all__

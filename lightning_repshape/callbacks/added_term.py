@@ -9,7 +9,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
-from lightning_repshape.features.passes import Unpack, unpack_batch
+from lightning_repshape.features.reader import Unpack, unpack_batch
+from lightning_repshape.performance import skip_idle_hooks
 
 
 class HoldsHook(Callback):
@@ -17,23 +18,16 @@ class HoldsHook(Callback):
 
     _handle: Any = None
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the hook off.
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Spares small networks the hooks that do nothing."""
+        skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
 
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the hook off."""
         self._detach()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Takes the hook off.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            exception: What went wrong.
-        """
+        """Takes the hook off."""
         self._detach()
 
     def _detach(self) -> None:
@@ -90,10 +84,6 @@ class AddedTerm(HoldsHook, ABC):
     def find_layer(self, trainer: Trainer, pl_module: LightningModule) -> str:
         """The layer to hook where none was named.
 
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-
         Returns:
             A name out of ``named_modules``.
 
@@ -104,12 +94,6 @@ class AddedTerm(HoldsHook, ABC):
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule, name: str, layer: nn.Module) -> None:
         """Looks at the layer once, at the start of a fit.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            name: The layer's name.
-            layer: The layer.
 
         Raises:
             ConfigError: If the term cannot be computed there.
@@ -133,15 +117,7 @@ class AddedTerm(HoldsHook, ABC):
         """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attaches the hook.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-
-        Raises:
-            ConfigError: If there is no such layer, or the term cannot be computed there.
-        """
+        """Attaches the hook."""
         modules = dict(pl_module.named_modules())
         name = self.find_layer(trainer, pl_module) if self.layer is None else self.layer
         if name not in modules or not name:
@@ -180,54 +156,24 @@ class AddedTerm(HoldsHook, ABC):
         return torch.tensor(factor / batches)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Takes the labels out of the batch, if the term needs any.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            batch: The batch.
-            batch_idx: Its number within the epoch.
-
-        Raises:
-            ConfigError: If the batch has no labels where ``unpack`` says.
-            DataError: If they are neither N integers nor N x K memberships.
-        """
+        """Takes the labels out of the batch, if the term needs any."""
         self._labels = _labels_of(batch, self.unpack).to(pl_module.device) if self.needs_labels else None
         self._active, self._start, self._pass.started, self._last = True, None, False, {}
         # the number of batches is infinite where the data have no length
         self._epochs_done = trainer.current_epoch + batch_idx / max(1, trainer.num_training_batches)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """From here on, backward passes start terms.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            loss: The loss.
-        """
+        """From here on, backward passes start terms."""
         self._pass.running = True
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on, they do not.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """From here on, they do not."""
         self._pass.running, self._start = False, None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Logs the term now and then; says once if a batch went by without it.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            outputs: What the step returned.
-            batch: The batch.
-            batch_idx: Its number within the epoch.
-        """
+        """Logs the term now and then; says once if a batch went by without it."""
         self._active, self._labels = False, None
         if not self._pass.started and not self._warned:
             self._warned = True
@@ -243,12 +189,7 @@ class AddedTerm(HoldsHook, ABC):
                 pl_module.log(f"train/{key}", value)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Logs the last batch's term where the epoch is shorter than ``log_every_n_steps``.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Logs the last batch's term where the epoch is shorter than ``log_every_n_steps``."""
         if trainer.num_training_batches / trainer.accumulate_grad_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             for key, value in self._last.items():
                 pl_module.log(f"train/{key}", value, sync_dist=trainer.world_size > 1)
@@ -266,22 +207,6 @@ class AddedTerm(HoldsHook, ABC):
         self._active, self._labels, self._start = False, None, None
         self._pass.running, self._warned = False, False
         self._last = {}
-
-
-def known_num_classes(trainer: Trainer, pl_module: LightningModule, *first: int | None) -> int | None:
-    """The number of classes as far as it is known.
-
-    Args:
-        trainer: The trainer, whose data module may know it.
-        pl_module: The module, which may know it.
-        first: What is asked before these two.
-
-    Returns:
-        The first that is not None of what was given, the module's and the data module's ``num_classes``.
-    """
-    of_data = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
-    found = (*first, getattr(pl_module, "num_classes", None), of_data)
-    return next((number for number in found if number is not None), None)
 
 
 def _labels_of(batch: Any, unpack: Unpack) -> Tensor:

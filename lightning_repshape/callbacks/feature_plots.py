@@ -9,16 +9,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_repshape import plots
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.features.passes import Features
 from lightning_repshape.features.store import feature_store
 from lightning_repshape.functional.projection import pca
+from lightning_repshape.performance import skip_idle_hooks
 from lightning_repshape.runs.curves import MetricsCSVLogger
 from lightning_repshape.runs.record import run_folder
 from lightning_repshape.seeding import generator
 
 
-class FeaturePlots(SkipsSteps, Callback):
+class FeaturePlots(Callback):
     """Draws learning curves at the end of training, features and confusions at the end of testing.
 
     The files go to ``<run>/analysis``: ``curves.png``, ``features.png``, ``confusion.png``, each with a PDF beside it.
@@ -43,22 +43,12 @@ class FeaturePlots(SkipsSteps, Callback):
         self.max_points = max_points
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Joins the shared feature pass.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What is about to run.
-        """
+        """Joins the shared feature pass."""
         feature_store(trainer)
+        skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the learning curves.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Draws the learning curves."""
         folder = run_folder(trainer) / "analysis"
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -76,12 +66,7 @@ class FeaturePlots(SkipsSteps, Callback):
                 plots.save_figure(figure, folder / "curves.png")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws features and confusions.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Draws features and confusions."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         features = feature_store(trainer).get(trainer, pl_module, self.split, self.layer, self.unpack)

@@ -9,9 +9,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_repshape import plots
-from lightning_repshape.callbacks.added_term import AddedTerm, HoldsHook, known_num_classes
+from lightning_repshape.callbacks.added_term import AddedTerm, HoldsHook
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.features.passes import Unpack, unpack_batch
+from lightning_repshape.features.last_layer import find_last_linear, weight_matrix
+from lightning_repshape.features.reader import Unpack, unpack_batch
 from lightning_repshape.functional.reconstruction import weight_separability
 from lightning_repshape.losses import FeedBackwardReconstruction
 from lightning_repshape.metrics.separability import too_few_features
@@ -67,49 +68,17 @@ class FeedBackwardPenalty(AddedTerm):
         return f"FeedBackwardPenalty[{self.layer}]"
 
     def find_layer(self, trainer: Trainer, pl_module: LightningModule) -> str:
-        """The last linear layer with one output a class.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-
-        Returns:
-            Its name.
-
-        Raises:
-            ConfigError: If there is none.
-        """
+        """The last linear layer with one output a class."""
         return find_last_linear(trainer, pl_module, self.num_classes)
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule, name: str, layer: nn.Module) -> None:
-        """Refuses a layer without a weight matrix.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            name: The layer's name.
-            layer: The layer.
-
-        Raises:
-            ConfigError: If it has none.
-        """
+        """Refuses a layer without a weight matrix."""
         _weight_of(layer, name, pl_module)
 
     def term(
         self, pl_module: LightningModule, layer: nn.Module, args: tuple[Any, ...], output: Tensor, labels: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The term of a batch; see :meth:`AddedTerm.term`.
-
-        Args:
-            pl_module: The module.
-            layer: The hooked layer.
-            args: What it was called with.
-            output: What it returned.
-            labels: N class indices.
-
-        Returns:
-            The weighted term, and both to log.
-        """
+        """The term of a batch."""
         weight = getattr(layer, "weight")  # noqa: B009 - typed as Module
         raw = self.reconstruction.value(args[0], weight, cast(Tensor, labels))
         weighted = raw * self.reconstruction.weight
@@ -167,23 +136,11 @@ class SeparabilityCurve(HoldsHook):
         return {"points": {key: list(values) for key, values in self.points.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the points of a checkpoint.
-
-        Args:
-            state_dict: What :meth:`state_dict` gave.
-        """
+        """Takes up the points of a checkpoint."""
         self.points = {key: list(state_dict["points"].get(key, [])) for key in _CURVES}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds the layer.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-
-        Raises:
-            ConfigError: If there is none.
-        """
+        """Finds the layer."""
         modules = dict(pl_module.named_modules())
         name = find_last_linear(trainer, pl_module, None) if self.head is None else self.head
         if name not in modules or not name:
@@ -203,12 +160,7 @@ class SeparabilityCurve(HoldsHook):
             self._handle = self._layer.register_forward_hook(catch)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Records the initial weights.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Records the initial weights."""
         self._before = (0, 0.0, 0)
         if trainer.global_step == 0:
             self._record(trainer, pl_module, float("nan"), float("nan"))
@@ -216,15 +168,7 @@ class SeparabilityCurve(HoldsHook):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Records a point every so many steps.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            outputs: What the step returned.
-            batch: The batch.
-            batch_idx: Its number within the epoch.
-        """
+        """Records a point every so many steps."""
         step = trainer.global_step
         if step % self.every_n_steps or (self.points["step"] and self.points["step"][-1] >= step):
             return
@@ -266,12 +210,7 @@ class SeparabilityCurve(HoldsHook):
             logger.log_metrics({**figures, "epoch": float(trainer.current_epoch)}, step=trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the curve.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Writes the curve."""
         if not trainer.is_global_zero or trainer.fast_dev_run or not self.points["step"]:  # type: ignore[attr-defined]
             return
         folder = run_folder(trainer) / "analysis"
@@ -289,39 +228,9 @@ class SeparabilityCurve(HoldsHook):
 _CURVES = ("step", "raw", "unit", "loss", "accuracy")
 
 
-def find_last_linear(trainer: Trainer, pl_module: LightningModule, num_classes: int | None) -> str:
-    """The last linear layer with one output a class.
-
-    Args:
-        trainer: The trainer.
-        pl_module: Any module.
-        num_classes: K. Default (None): of the module or its data; where neither knows, any number of outputs will do.
-
-    Returns:
-        The layer's name.
-
-    Raises:
-        ConfigError: If there is none.
-    """
-    num_classes = known_num_classes(trainer, pl_module, num_classes)
-    found: list[str] = [
-        name
-        for name, module in pl_module.named_modules()
-        if name and isinstance(module, nn.Linear) and num_classes in (None, module.out_features)
-    ]
-    # a module of this package has its class vectors in the head, whatever else it holds
-    own = [name for name in found if name.startswith("head.")]
-    if not found:
-        raise ConfigError(
-            f"{type(pl_module).__name__} has no linear layer with {num_classes} outputs, whose rows would be the class "
-            "vectors; name the layer"
-        )
-    return (own or found)[-1]
-
-
 def _weight_of(layer: nn.Module, name: str, pl_module: LightningModule) -> Tensor:
-    weight = getattr(layer, "weight", None)
-    if not isinstance(weight, Tensor) or weight.dim() != 2:
+    weight = weight_matrix(layer)
+    if weight is None:
         raise ConfigError(
             f"layer {name!r} of {type(pl_module).__name__} is a {type(layer).__name__} without a weight matrix; "
             "the class vectors are the rows of a linear layer's weight: name that layer"

@@ -5,8 +5,9 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_repshape.callbacks.added_term import AddedTerm, known_num_classes
+from lightning_repshape.callbacks.added_term import AddedTerm
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.features.last_layer import known_num_classes
 from lightning_repshape.regularizers import L1Weight, L2Weight, Regularizer
 
 
@@ -81,17 +82,7 @@ class LayerPenalty(AddedTerm):
         return self.regularizer.needs_labels
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule, name: str, layer: nn.Module) -> None:
-        """Finds the number of classes and, for penalties on weights, the weights.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            name: The layer's name.
-            layer: The layer.
-
-        Raises:
-            ConfigError: If the number of classes is needed and unknown.
-        """
+        """Finds the number of classes and, for penalties on weights, the weights."""
         own = getattr(self.regularizer, "num_classes", None)
         self._classes = known_num_classes(trainer, pl_module, self.num_classes, own)
         if self.needs_labels and self._classes is None:
@@ -118,18 +109,7 @@ class LayerPenalty(AddedTerm):
     def term(
         self, pl_module: LightningModule, layer: nn.Module, args: tuple[Any, ...], output: Tensor, labels: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The penalty of a batch; see :meth:`AddedTerm.term`.
-
-        Args:
-            pl_module: The module.
-            layer: The hooked layer.
-            args: What it was called with.
-            output: What it returned.
-            labels: N class indices, or N x K memberships; None where the penalty needs none.
-
-        Returns:
-            The penalty, and it to log, weighted and raw.
-        """
+        """The penalty of a batch."""
         self.regularizer.layer = self._name  # what its messages speak of
         if self._weights is not None:
             penalty, raw = self.regularizer.weighted_and_raw(self._weights, epoch=self._epochs_done)

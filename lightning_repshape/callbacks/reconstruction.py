@@ -9,9 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_repshape import plots
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.features.passes import unpack_batch
+from lightning_repshape.features.reader import unpack_batch
 from lightning_repshape.features.store import analysis_loader
 from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.predictions import PredictionWriter
@@ -20,7 +19,7 @@ from lightning_repshape.runs.record import run_folder
 _LOOKED_AT = 2000  # images among which those of all classes are looked for
 
 
-class ReconstructionFigure(SkipsSteps, Callback):
+class ReconstructionFigure(Callback):
     """Draws a row of images above a row of their reconstructions, with the names of their classes.
 
     The files are ``<run>/analysis/reconstruction.png`` after a test and ``reconstruction-fit.png`` after a fit (of the
@@ -58,22 +57,12 @@ class ReconstructionFigure(SkipsSteps, Callback):
         self.unpack = unpack
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws after training.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Draws after training."""
         if self.when != "test":
             self._draw(trainer, pl_module, "reconstruction-fit.png")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws after testing.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Draws after testing."""
         if self.when != "fit":
             self._draw(trainer, pl_module, "reconstruction.png")
 
@@ -189,18 +178,7 @@ class ReconstructionErrors(PredictionWriter):
     header = ("mse",)
 
     def columns(self, prediction: Any, pl_module: LightningModule) -> tuple[list[Any], ...]:
-        """The errors; see :meth:`PredictionWriter.columns`.
-
-        Args:
-            prediction: What ``predict_step`` returned.
-            pl_module: The module.
-
-        Returns:
-            One column of N errors.
-
-        Raises:
-            ConfigError: If the prediction has no errors.
-        """
+        """The errors."""
         if not isinstance(prediction, Mapping) or not {"mse", "target"} <= set(prediction):
             raise ConfigError(
                 f"{type(pl_module).__name__}.predict_step returns no dictionary with 'mse' (N) and 'target' (N), "
@@ -209,13 +187,5 @@ class ReconstructionErrors(PredictionWriter):
         return (prediction["mse"].tolist(),)
 
     def cells(self, values: Sequence[Any], class_name: Callable[[int], str]) -> tuple[str, ...]:
-        """A row's cell between the image and its class.
-
-        Args:
-            values: The error.
-            class_name: Names a class.
-
-        Returns:
-            The error in digits.
-        """
+        """A row's cell between the image and its class."""
         return (f"{values[0]:.8f}",)

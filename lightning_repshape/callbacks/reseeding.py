@@ -24,14 +24,7 @@ class Reseeding(Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seeds the generators.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            batch: The batch.
-            batch_idx: Its number within the epoch.
-        """
+        """Seeds the generators."""
         base = global_seed() if self.seed is None else self.seed
         seed = key_to_seed("batch", base, trainer.current_epoch, batch_idx, trainer.global_rank)
         # torch.manual_seed would also walk through every accelerator back end, at a hundred times the cost.

@@ -3,11 +3,10 @@
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
-from lightning_repshape.performance import choose_threads
+from lightning_repshape.performance import choose_threads, skip_idle_hooks
 
 
-class Threads(SkipsSteps, Callback):
+class Threads(Callback):
     """Sets the number of CPU threads, after the processes of a distributed run have been started.
 
     Args:
@@ -19,11 +18,6 @@ class Threads(SkipsSteps, Callback):
         self.threads = threads
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Sets the number.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What is about to run.
-        """
+        """Sets the number."""
+        skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         torch.set_num_threads(self.threads or choose_threads(pl_module))

@@ -25,7 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from lightning_repshape._version import __version__
-from lightning_repshape.analyses.analysis import FeatureInputs, Outcome, say
+from lightning_repshape.analyses import FeatureInputs, Outcome
+from lightning_repshape.analyses.analysis import say
 from lightning_repshape.analyses.page import cell_text, write_page
 from lightning_repshape.callbacks import (
     TSNE,

@@ -28,7 +28,6 @@ from lightning_repshape import configs_library
 from lightning_repshape._version import __version__
 from lightning_repshape.callbacks.reconstruction import ReconstructionErrors
 from lightning_repshape.callbacks.reseeding import Reseeding
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli.parsing import explain
 from lightning_repshape.errors import CheckpointError, ConfigError
@@ -127,7 +126,7 @@ def _cli_of(command: str) -> "type[RepshapeCLI]":
     return CommandCLI
 
 
-class ModelTable(SkipsSteps, RichModelSummary):
+class ModelTable(RichModelSummary):
     """The table of the model's parts at the start of training."""
 
 

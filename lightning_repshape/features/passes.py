@@ -6,7 +6,7 @@ leaves the model's mode and the global generators as it found them.
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_repshape.errors import ConfigError, DataError, did_you_mean
-from lightning_repshape.layers import Chain, NamedActivations, evaluating
-
-Unpack = tuple[int | str, int | str]
-PRE = ".pre"  # behind a layer's name: the values before its activation function
+from lightning_repshape.errors import DataError
+from lightning_repshape.features.reader import LayerReader, Unpack, unpack_batch
+from lightning_repshape.layers import evaluating
 
 
 class Features(NamedTuple):
@@ -33,146 +31,6 @@ class Features(NamedTuple):
     features: Tensor
     labels: Tensor
     logits: Tensor | None
-
-
-def unpack_batch(batch: Any, unpack: Unpack = (0, 1)) -> tuple[Any, Tensor]:
-    """Takes inputs and labels out of a batch.
-
-    Args:
-        batch: A sequence or a mapping.
-        unpack: Positions or keys of the inputs and of the labels.
-
-    Returns:
-        Inputs and labels.
-
-    Raises:
-        ConfigError: If the batch has no such entries.
-        DataError: If the labels are not integers.
-    """
-    try:
-        x, y = batch[unpack[0]], batch[unpack[1]]
-    except (KeyError, IndexError, TypeError) as error:
-        kind = f"keys {list(batch)}" if isinstance(batch, Mapping) else f"{type(batch).__name__}"
-        if isinstance(batch, Sequence):
-            kind += f" of {len(batch)} entries"
-        raise ConfigError(
-            f"unpack={tuple(unpack)} does not fit the batches, which are {kind}; say where inputs and labels lie, "
-            "such as unpack=(0, 1) or unpack=('image', 'label')"
-        ) from error
-    try:
-        labels = torch.as_tensor(y)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"labels must be one integer a sample, got {type(y).__name__} at {unpack[1]!r} that is no tensor"
-        ) from error
-    if labels.is_floating_point() or labels.is_complex() or labels.dim() != 1:
-        raise DataError(
-            f"labels must be one integer a sample, got {labels.dtype} of shape {tuple(labels.shape)} at {unpack[1]!r}"
-        )
-    return x, labels.long()
-
-
-class LayerReader:
-    """Runs a model and returns the activations of one of its layers.
-
-    Modules of this package return activations by name. Of any other model, ``layer`` names a submodule (as in
-    ``named_modules``), whose output a forward hook catches.
-
-    ``NAME.pre`` is what enters the activation function in which the layer NAME ends: ``fc5.pre`` or ``features.pre`` of
-    this package's modules, ``model.2.pre`` of another's whose ``model.2`` is a ReLU or a Sequential that ends in one.
-
-    Args:
-        model: Any module; it is called with the inputs alone.
-        layer: The activation's or submodule's name.
-
-    Raises:
-        ConfigError: If there is no such layer (the message names the nearest), or ``.pre`` stands behind one that does
-            not end in an activation function.
-    """
-
-    def __init__(self, model: nn.Module, layer: str = "features") -> None:
-        self.model = model
-        self.layer = layer
-        names = getattr(model, "activation_names", ())
-        self.by_name = layer in names
-        self.before = False
-        if self.by_name:
-            return
-        module = _submodule(model, layer)
-        if module is None and layer.endswith(PRE):
-            owner = _submodule(model, layer.removesuffix(PRE))
-            module, self.before = _last_activation(owner), True
-            if owner is not None and module is None:
-                raise ConfigError(
-                    f"layer {layer.removesuffix(PRE)!r} of {type(model).__name__} does not end in an activation "
-                    f"function, so nothing is {layer!r}; name the layer whose output enters the function"
-                )
-        if module is None:
-            known = [*names, *(name for name, _ in model.named_modules() if name)]
-            known += [name + PRE for name in known] if layer.endswith(PRE) else []
-            raise ConfigError(f"{type(model).__name__} has no layer {layer!r}{did_you_mean(layer, known)}")
-        self.module = module
-
-    def __call__(self, x: Any) -> tuple[Tensor, Tensor | None]:
-        """Runs a batch.
-
-        Args:
-            x: The inputs.
-
-        Returns:
-            The layer's output, N x D (further dimensions flattened), and the model's logits where it returns some.
-
-        Raises:
-            ConfigError: If the layer did not run or returned something else than a tensor.
-        """
-        if self.by_name:
-            output = self.model(x, (self.layer,))
-            return output.activations[self.layer].flatten(1), output.logits
-        caught: list[Any] = []
-
-        def keep(value: Any) -> None:
-            # a copy, since a ReLU behind may work in place; the last call of several counts
-            caught[:] = [value.clone() if isinstance(value, Tensor) else value]
-
-        if self.before:
-            handle = self.module.register_forward_pre_hook(lambda module, args: keep(args[0] if args else None))
-        else:
-            handle = self.module.register_forward_hook(lambda module, args, result: keep(result))
-        try:
-            output = self.model(x)
-        finally:
-            handle.remove()
-        if not caught:
-            raise ConfigError(f"layer {self.layer!r} took no part in the forward pass of {type(self.model).__name__}")
-        value = caught[-1]
-        if not isinstance(value, Tensor):
-            raise ConfigError(
-                f"layer {self.layer!r} of {type(self.model).__name__} returns {type(value).__name__}, not a tensor; "
-                "name a layer inside it or behind it"
-            )
-        logits = getattr(output, "logits", output)
-        is_logits = isinstance(logits, Tensor) and logits.dim() == 2 and logits.shape[0] == value.shape[0]
-        return value.flatten(1), logits if is_logits else None
-
-
-def _submodule(model: nn.Module, name: str) -> nn.Module | None:
-    """The submodule of this name; of this package's modules also by the backbone's own names, and ``features``."""
-    modules: dict[str, nn.Module] = {path: module for path, module in model.named_modules() if path}
-    if name in modules:
-        return modules[name]
-    backbone = getattr(model, "backbone", None)
-    if isinstance(backbone, NamedActivations):
-        path = backbone.output_name if name == "features" else name
-        return modules.get(f"backbone.{path}")
-    return None
-
-
-def _last_activation(module: nn.Module | None) -> nn.Module | None:
-    """The activation function that a module is or ends in."""
-    while isinstance(module, nn.Sequential | Chain) and len(module._modules):
-        module = list(module.children())[-1]
-    elementwise = type(module).__module__ == "torch.nn.modules.activation" and "Softm" not in type(module).__name__
-    return module if elementwise and not isinstance(module, nn.MultiheadAttention) else None
 
 
 class _Rows:

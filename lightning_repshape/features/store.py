@@ -9,15 +9,15 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.data.samplers import KeyedSampler
 from lightning_repshape.errors import DataError, RepshapeError
-from lightning_repshape.features.passes import Features, Unpack, extract_features, room_for
+from lightning_repshape.features.passes import Features, extract_features, room_for
+from lightning_repshape.features.reader import Unpack
 
 _ROWS = 4096  # rows that are sent at a time
 
 
-class FeatureStore(SkipsSteps, Callback):
+class FeatureStore(Callback):
     """Keeps the features of the current weights, so that several analyses cost one pass.
 
     Analyses add it to the trainer themselves, see :func:`feature_store`.
@@ -29,22 +29,11 @@ class FeatureStore(SkipsSteps, Callback):
         self.loaders: dict[str, Any] = {}  # of splits that the trainer does not run, until teardown
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets features, since the weights are about to change.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Forgets features, since the weights are about to change."""
         self._kept.clear()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Frees the features.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What ran.
-        """
+        """Frees the features."""
         self._kept.clear()
         self.loaders.clear()
 
@@ -66,7 +55,7 @@ class FeatureStore(SkipsSteps, Callback):
             trainer: The trainer.
             pl_module: The model.
             split: ``"train"``, ``"val"`` or ``"test"``.
-            layer: See :class:`lightning_repshape.features.passes.LayerReader`.
+            layer: See :class:`lightning_repshape.features.reader.LayerReader`.
             unpack: Positions or keys of inputs and labels in a batch.
             loader: Batches to use; under several processes each passes all of them. Default: the data module's
                 ``analysis_dataloader(split)``, else the trainer's loader of that split, wrapped anew without shuffling,
@@ -104,9 +93,6 @@ class FeatureStore(SkipsSteps, Callback):
 
 def feature_store(trainer: Trainer) -> FeatureStore:
     """The trainer's feature store, added to its callbacks where it has none.
-
-    Args:
-        trainer: The trainer.
 
     Returns:
         The store.

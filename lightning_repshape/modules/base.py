@@ -21,7 +21,7 @@ from lightning_repshape.metrics.representation import RepresentationStatistics
 from lightning_repshape.modules.optimizers import fused, step_on_plateau
 from lightning_repshape.modules.options import NOT_PLAIN, as_plain
 from lightning_repshape.networks.base import Backbone
-from lightning_repshape.performance import keep_freed_memory, quiet_cuda_checks
+from lightning_repshape.performance import keep_freed_memory, quiet_cuda_checks, skip_idle_hooks
 
 BackboneCallable = Callable[[tuple[int, ...]], Backbone]
 HeadCallable = Callable[[int, int], nn.Module]
@@ -210,6 +210,10 @@ class ClassifierModule(LightningModule):
         """Prepares the process for fast steps."""
         quiet_cuda_checks()
         keep_freed_memory()
+
+    def on_fit_start(self) -> None:
+        """Spares small networks the callbacks' hooks that do nothing."""
+        skip_idle_hooks(self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """One joint step: forward pass, loss, sums for the epoch's metrics."""

@@ -8,12 +8,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.features.last_layer import entrance
 from lightning_repshape.functional.reconstruction import (
     dependent_class_vectors,
     orthonormal_class_vectors,
     weight_separability,
 )
-from lightning_repshape.layers import NamedActivations
 from lightning_repshape.losses import ClassificationLoss, FeedBackwardReconstruction, LossCallable
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.metrics.separability import too_few_features
@@ -94,7 +94,7 @@ class FeedBackwardModule(RegularizedModule):
             classification_loss=classification_loss if isinstance(classification_loss, str) else "cross_entropy",
             **kwargs,
         )
-        self.alpha_name, layer = _last_layer(self.head)
+        self.alpha_name, layer = entrance(self.head)
         self.reconstruction = FeedBackwardReconstruction(reconstruction_weight, temperature, stop_gradient)
         self.criterion: ClassificationLoss | None = None
         self._warned = False
@@ -120,14 +120,14 @@ class FeedBackwardModule(RegularizedModule):
     @property
     def class_vectors(self) -> Tensor:
         """The weight of the last linear layer, K x D."""
-        return _last_layer(self.head)[1].weight
+        return entrance(self.head)[1].weight
 
     def forward(self, x: Tensor, activations: Sequence[str] = ()) -> ModelOutput:
         """As in :class:`ClassifierModule`; the logits are those that predict, and a loss on cosines has its own."""
         if self.criterion is None or not self.criterion.own_logits:
             return super().forward(x, activations)
         output = super().forward(x, tuple(dict.fromkeys((*activations, self.alpha_name))))
-        layer = _last_layer(self.head)[1]
+        layer = entrance(self.head)[1]
         logits = self.criterion.logits(output.activations[self.alpha_name], layer.weight, layer.bias)
         values = {**output.activations, "logits": logits}
         return ModelOutput(logits, output.features, {name: values[name] for name in activations})
@@ -141,7 +141,7 @@ class FeedBackwardModule(RegularizedModule):
 
     def loss(self, output: ModelOutput, target: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Classification loss, penalties and the reconstruction term, and the terms by name."""
-        layer = _last_layer(self.head)[1]
+        layer = entrance(self.head)[1]
         further = None
         if self.criterion is not None:
             alpha = output.activations[self.alpha_name]
@@ -181,29 +181,6 @@ class FeedBackwardModule(RegularizedModule):
             "weight_separability": weight_separability(weight),
             "weight_separability_unit": weight_separability(weight, normalize=True),
         }
-
-
-def _last_layer(head: nn.Module) -> tuple[str, nn.Linear]:
-    """The name of what enters a head's last linear layer, and that layer."""
-    layer = getattr(head, "output", head)
-    weight = getattr(layer, "weight", None)
-    if not isinstance(layer, nn.Linear) or not isinstance(weight, Tensor) or weight.dim() != 2:
-        raise ConfigError(
-            f"{type(head).__name__} has no last linear layer with a weight matrix, whose rows are the class vectors: "
-            "take LinearHead, MLPHead or a head with such a layer as its attribute 'output'"
-        )
-    if layer is head:
-        return "features", layer
-    steps = [name for name, _ in head.named_children()]
-    before = steps.index("output")
-    if before == 0:
-        return "features", layer
-    if not isinstance(head, NamedActivations):
-        raise ConfigError(
-            f"{type(head).__name__} cannot hand out what enters its last layer: derive it from "
-            "lightning_repshape.heads.Head"
-        )
-    return f"head.{steps[before - 1]}", layer
 
 
 def _fix(layer: nn.Linear, kind: Literal["orthonormal", "dependent"], rank: int, head: str) -> None:

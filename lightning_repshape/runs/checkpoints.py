@@ -10,14 +10,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import CheckpointError, ConfigError, did_you_mean
 from lightning_repshape.runs.folders import written_atomically
 
 _WRITER_MARKS = ("inline_container", "PytorchStreamWriter", "unexpected pos")
 
 
-class BestCheckpoint(SkipsSteps, ModelCheckpoint):
+class BestCheckpoint(ModelCheckpoint):
     """Keeps ``best.ckpt``, the epoch with the lowest monitored value.
 
     Args:
@@ -26,6 +25,8 @@ class BestCheckpoint(SkipsSteps, ModelCheckpoint):
             validation set the latest epoch is the best.
         mode: ``"min"`` or ``"max"``.
     """
+
+    on_train_batch_end: Any = None  # it saves by epochs; ModelCheckpoint's own would ask in every step
 
     def __init__(self, dirpath: str | Path | None = None, monitor: str | None = None, mode: str = "min") -> None:
         super().__init__(
@@ -92,12 +93,14 @@ class BestCheckpoint(SkipsSteps, ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
 
 
-class LastCheckpoint(SkipsSteps, ModelCheckpoint):
+class LastCheckpoint(ModelCheckpoint):
     """Keeps ``last.ckpt``, written at the end of every epoch.
 
     Args:
         dirpath: The folder of the checkpoints. Default: on the command line, the run's.
     """
+
+    on_train_batch_end: Any = None  # it saves by epochs; ModelCheckpoint's own would ask in every step
 
     def __init__(self, dirpath: str | Path | None = None) -> None:
         super().__init__(

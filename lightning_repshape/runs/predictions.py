@@ -8,13 +8,12 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.runs.folders import written_atomically
 from lightning_repshape.runs.record import run_folder
 
 
-class PredictionWriter(SkipsSteps, BasePredictionWriter):
+class PredictionWriter(BasePredictionWriter):
     """Writes ``predictions.csv``: image, predicted class, its probability, and the true class where it is known.
 
     Under several processes rank 0 writes all rows, in the order of the set.

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from lightning_repshape._version import __version__
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
+from lightning_repshape.performance import skip_idle_hooks
 from lightning_repshape.runs.curves import MetricsCSVLogger
 from lightning_repshape.runs.folders import (
     CLAIM,
@@ -53,7 +53,7 @@ def run_folder(trainer: Trainer) -> Path:
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
-class SaveRunConfig(SkipsSteps, SaveConfigCallback):
+class SaveRunConfig(SaveConfigCallback):
     """Writes the run's ``config.yaml``, which every subcommand accepts.
 
     What belongs to one call alone (checkpoint, run folder, weights to start from) is left out.
@@ -83,7 +83,7 @@ class SaveRunConfig(SkipsSteps, SaveConfigCallback):
         self.already_saved = True
 
 
-class RunRecord(SkipsSteps, Callback):
+class RunRecord(Callback):
     """Writes ``manifest.json`` (how the run came about) and ``metrics.json`` (its final scalars).
 
     The manifest holds versions, commit (of the working directory, where it is a git checkout), machine, seed, data
@@ -113,6 +113,7 @@ class RunRecord(SkipsSteps, Callback):
             pl_module: The module.
             stage: What is about to run.
         """
+        skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
         self._started = time.perf_counter()
         self._session = {

@@ -6,7 +6,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.runs.predictions import PredictionWriter
 from lightning_repshape.runs.record import run_folder
 
@@ -18,7 +17,7 @@ _NAMES = {
 }
 
 
-class ResultTable(SkipsSteps, Callback):
+class ResultTable(Callback):
     """Prints a table of the stage's figures, the run folder and the figures drawn in it.
 
     Args:

@@ -20,7 +20,7 @@ from lightning.pytorch.plugins import Precision
 from PIL import Image
 from torch import Tensor, nn
 
-from lightning_repshape.analyses.analysis import TrainerInputs
+from lightning_repshape.analyses.inputs import TrainerInputs
 from lightning_repshape.callbacks import Corruptions, FeatureInputs, corruption_errors
 from lightning_repshape.cli import main
 from lightning_repshape.data import (

@@ -25,11 +25,11 @@ from lightning_repshape import (
     SupervisedModule,
     Variance,
 )
-from lightning_repshape.analyses.analysis import find_class_vectors
 from lightning_repshape.callbacks import ModelInputs, WeightSeparability
 from lightning_repshape.callbacks.reconstruction import by_class_in_turn, draw_reconstructions
 from lightning_repshape.cli import main
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.features.last_layer import find_class_vectors
 from lightning_repshape.features.passes import extract_features
 from lightning_repshape.functional import cw_vr, vr
 from lightning_repshape.networks import MLP

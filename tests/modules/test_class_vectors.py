@@ -17,11 +17,11 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_repshape.analyses.analysis import find_class_vectors
 from lightning_repshape.callbacks import TSNE, ClassVectorSimilarity, FeatureInputs, ModelInputs, NeuralCollapse
 from lightning_repshape.cli import main
 from lightning_repshape.data import DigitsDataModule
 from lightning_repshape.errors import CheckpointError, ConfigError, DataError
+from lightning_repshape.features.last_layer import find_class_vectors
 from lightning_repshape.features.passes import Features, save_features
 from lightning_repshape.functional import (
     class_vector_cosines,

@@ -24,9 +24,9 @@ from lightning_repshape.callbacks import (
     SeparabilityCurve,
     WeightSpace,
 )
-from lightning_repshape.callbacks.feed_backward import find_last_linear
 from lightning_repshape.cli import main
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.features.last_layer import find_last_linear
 from lightning_repshape.features.passes import Features
 from lightning_repshape.functional import (
     cw_vr,

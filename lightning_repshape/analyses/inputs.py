@@ -1,0 +1,441 @@
+"""What an analysis takes: features of a split, checked, from tensors, any model, or a trainer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from lightning_repshape.errors import DataError, RepshapeError
+from lightning_repshape.features.last_layer import ClassVectors, class_count, find_class_vectors
+from lightning_repshape.features.passes import Features, extract_features
+from lightning_repshape.features.reader import Unpack
+from lightning_repshape.features.store import FeatureStore, analysis_loader, feature_store
+from lightning_repshape.seeding import global_seed
+
+Split = Literal["train", "val", "test"]
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is going on, how many samples more are done, and how many there are in all (None: unknown)."""
+
+_ROWS = 4096  # rows that are looked through at a time
+
+
+class MissingSplitError(DataError):
+    """There is no such set of samples to take features from."""
+
+
+class AnalysisInputs(ABC):
+    """What an analysis takes: features of a split when it asks for them, and what is known besides.
+
+    Args:
+        num_classes: K. Default: the width of the logits, else one more than the largest label.
+        class_names: Names of the classes. Default: their numbers.
+        seed: Of an analysis's draws.
+        layer: The layer whose output the features are, for headings and messages.
+        device: Where computations take place. Default: the CPU.
+
+    Attributes:
+        moment: For headings, when in a training this is: such as ``", at initialisation"``. Default: nothing.
+        notes: What was special about the sets that were looked at, by split; such as outputs that are no logits.
+    """
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        class_names: Sequence[str] = (),
+        seed: int = 0,
+        layer: str = "features",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._num_classes = num_classes
+        self._class_names = tuple(class_names)
+        self.seed = seed
+        self.layer = layer
+        self.device = torch.device(device)
+        self.moment = ""
+        self.notes: dict[str, str] = {}
+        self._checked: dict[str, Features] = {}
+        self._failed: dict[str, RepshapeError] = {}
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The model, where there is one."""
+        return None
+
+    @abstractmethod
+    def load(self, split: str) -> Features:
+        """Takes the features of a split; :meth:`features` asks once and looks at them.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            Features, labels and logits.
+
+        Raises:
+            MissingSplitError: If there is no such split.
+        """
+
+    def at(self, layer: str) -> "AnalysisInputs":
+        """The same samples at another layer.
+
+        Args:
+            layer: Its name.
+
+        Returns:
+            Inputs of that layer.
+
+        Raises:
+            DataError: If only features are known, and no model.
+        """
+        raise DataError(f"layer {layer!r} needs the model, and there are only saved features of {self.layer!r}")
+
+    def features(self, split: str) -> Features:
+        """The features of a split, checked.
+
+        Outputs that cannot be logits of K classes are left out, and :attr:`notes` say so. A single output z of two
+        classes counts as the logits -z/2 and z/2, whose softmax is the sigmoid of z.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            Features N x D, labels N and, where known, logits N x K.
+
+        Raises:
+            MissingSplitError: If there is no such split.
+            DataError: If features are not finite, or labels negative.
+        """
+        if split in self._failed:
+            raise self._failed[split]
+        if split not in self._checked:
+            try:
+                part = _checked(self.load(split), split, self.layer)
+                logits, note = _usable_logits(part, self._num_classes)
+                if note:
+                    self.notes[split] = f"the {split} set's predictions are left out: {note}"
+                self._checked[split] = part._replace(logits=logits)
+            except RepshapeError as error:
+                self._failed[split] = error
+                raise
+        return self._checked[split]
+
+    def optional(self, split: str) -> Features | None:
+        """The features of a split, or None where there is no such split.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            The features or None.
+
+        Raises:
+            DataError: If there is such a split, but it cannot be analysed.
+        """
+        try:
+            return self.features(split)
+        except MissingSplitError:
+            return None
+
+    def num_classes(self) -> int:
+        """K.
+
+        Returns:
+            The number given; else the width of the logits; else one more than the largest label of the splits.
+        """
+        if self._num_classes is None:
+            found = [part for part in (self.optional("train"), self.optional("test")) if part is not None]
+            widths = [part.logits.shape[1] for part in found if part.logits is not None]
+            labels = [int(part.labels.max()) + 1 for part in found]
+            self._num_classes = max([*widths, *labels], default=0)
+        return self._num_classes
+
+    def class_names(self) -> tuple[str, ...]:
+        """K names; numbers where none are known."""
+        return tuple(
+            str(self._class_names[k]) if k < len(self._class_names) else str(k) for k in range(self.num_classes())
+        )
+
+    def labelled(self, split: str, classes: int = 2) -> Features:
+        """The features of a split for an analysis that compares classes.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+            classes: How many classes must have samples. Default: 2.
+
+        Returns:
+            The features.
+
+        Raises:
+            DataError: If there are fewer classes, or labels beyond the number of classes.
+        """
+        part = self.features(split)
+        present = torch.unique(part.labels)
+        if int(present[-1]) >= self.num_classes():
+            raise DataError(
+                f"the {split} set has label {int(present[-1])}, but there are only {self.num_classes()} classes "
+                "(labels count from 0)"
+            )
+        if len(present) < classes:
+            raise DataError(
+                f"at least {classes} classes with samples are needed, but all {len(part.labels)} {split} samples are "
+                f"of class {self.class_names()[int(present[0])]!r}"
+            )
+        return part
+
+    def class_vectors(self) -> ClassVectors | None:
+        """The last linear layer with K outputs, or None where there is no model or no such layer."""
+        if self.module is None:
+            return None
+        # A few rows are enough; the test set is the smallest part, and mostly at hand.
+        parts = (self.optional(split) for split in ("test", "val", "train"))
+        sample = next((part for part in parts if part is not None), None)
+        return find_class_vectors(self.module, self.num_classes(), sample)
+
+
+class FeatureInputs(AnalysisInputs):
+    """Features that are at hand, of no model.
+
+    Args:
+        features: Features by split.
+        num_classes: K. Default: from logits or labels.
+        class_names: Names of the classes. Default: their numbers.
+        seed: Of an analysis's draws. Default: 0.
+        weight: The last layer's weight, K x D, floating-point. Default: unknown.
+        bias: Its bias, K. Default: none.
+        layer: For headings.
+        device: Where computations take place. Default: the CPU.
+
+    Example:
+        >>> import torch
+        >>> from lightning_repshape.callbacks import LDAEigenvalues
+        >>> from lightning_repshape.features.passes import Features
+        >>> x = torch.tensor([[0.0, 1.0], [0.1, 1.0], [1.0, 0.1], [1.0, 0.0], [1.0, 0.2]])
+        >>> train = Features(x, torch.tensor([0, 0, 1, 1, 1]), None)
+        >>> found = LDAEigenvalues().compute(FeatureInputs({"train": train}))
+        >>> round(found.scalars["eigenvalue"])
+        223
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, Features],
+        num_classes: int | None = None,
+        class_names: Sequence[str] = (),
+        seed: int = 0,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        layer: str = "features",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(num_classes, class_names, seed, layer, device)
+        self.given = dict(features)
+        self.weight = weight
+        self.bias = bias
+
+    def load(self, split: str) -> Features:
+        """Looks a split up."""
+        if split not in self.given:
+            raise MissingSplitError(
+                f"there are no features of the {split} set; given are those of {', '.join(self.given)}"
+            )
+        return self.given[split]
+
+    def num_classes(self) -> int:
+        """K, at least the rows of the weight where the number was not given."""
+        if self._num_classes is None:
+            rows = self.weight.shape[0] if self.weight is not None and self.weight.dim() == 2 else 0
+            self._num_classes = max(rows, super().num_classes())
+        return self._num_classes
+
+    def class_vectors(self) -> ClassVectors | None:
+        """The weight given."""
+        if self.weight is None:
+            return None
+        classes = self.num_classes()
+        for name, value, dims in (("weight", self.weight, 2), ("bias", self.bias, 1)):
+            if value is not None and (
+                value.dim() != dims or not value.is_floating_point() or value.shape[0] != classes
+            ):
+                raise DataError(
+                    f"{name} must be {'K x D' if dims == 2 else 'K'} floating-point numbers for K = {classes} classes, "
+                    f"not {value.dtype} of shape {tuple(value.shape)}"
+                )
+        widths = {part.features.shape[1] for part in self.given.values()}
+        return ClassVectors(self.weight, self.bias, "weight", widths == {self.weight.shape[1]})
+
+
+class ModelInputs(AnalysisInputs):
+    """Any PyTorch model and its batches, without a trainer.
+
+    Args:
+        model: Any module; it is called with the inputs alone.
+        loaders: Batches by split (``"train"``, ``"val"``, ``"test"``), neither shuffled nor augmented.
+        layer: The submodule whose output is analysed.
+        unpack: Positions or keys of inputs and labels in a batch.
+        num_classes: K. Default: from logits or labels.
+        class_names: Names of the classes. Default: their numbers.
+        seed: Of an analysis's draws. Default: 0.
+        progress: Told of every batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loaders: Mapping[str, Iterable[Any]],
+        layer: str,
+        unpack: Unpack = (0, 1),
+        num_classes: int | None = None,
+        class_names: Sequence[str] = (),
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        parameter = next(model.parameters(), None)
+        super().__init__(num_classes, class_names, seed, layer, parameter.device if parameter is not None else "cpu")
+        self.model = model
+        self.loaders = dict(loaders)
+        self.unpack = unpack
+        self.progress = progress
+
+    @property
+    def module(self) -> nn.Module:
+        """The model."""
+        return self.model
+
+    def load(self, split: str) -> Features:
+        """Runs a split through the model."""
+        if split not in self.loaders:
+            raise MissingSplitError(
+                f"there is no loader of the {split} set; given are those of {', '.join(self.loaders)}"
+            )
+        report = _per_batch(self.progress, split, self.loaders[split])
+        with isolate_rng():
+            return extract_features(self.model, self.loaders[split], self.layer, self.unpack, progress=report)
+
+    def at(self, layer: str) -> "ModelInputs":
+        """The same samples at another layer."""
+        names = self._class_names
+        return ModelInputs(
+            self.model, self.loaders, layer, self.unpack, self._num_classes, names, self.seed, self.progress
+        )
+
+
+class TrainerInputs(AnalysisInputs):
+    """A trainer's model and data; every rank passes its share of the samples, and all receive all of them.
+
+    Args:
+        trainer: The trainer.
+        pl_module: Its module.
+        layer: See :class:`lightning_repshape.features.reader.LayerReader`.
+        unpack: Positions or keys of inputs and labels in a batch.
+        loaders: Loaders by split that take the place of the trainer's own.
+        progress: Told of every batch.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        layer: str = "features",
+        unpack: Unpack = (0, 1),
+        loaders: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        data = getattr(trainer, "datamodule", None)
+        known = class_count(data) or class_count(pl_module)
+        names = getattr(data, "class_names", None) or getattr(data, "classes", None)
+        names = names if isinstance(names, list | tuple) else ()
+        super().__init__(known, names, global_seed(), layer, pl_module.device)
+        self.trainer = trainer
+        self.pl_module = pl_module
+        self.unpack = unpack
+        self.loaders = dict(loaders or {})
+        self.progress = progress
+
+    @property
+    def module(self) -> nn.Module:
+        """The trainer's module."""
+        return self.pl_module
+
+    def load(self, split: str) -> Features:
+        """Asks the trainer's feature store."""
+        loader = own = self.loaders.get(split)
+        if loader is None:
+            try:
+                loader = analysis_loader(self.trainer, split)
+            except DataError as error:
+                raise MissingSplitError(str(error)) from error
+        store: FeatureStore = feature_store(self.trainer)
+        report = _per_batch(self.progress, split, loader, self.trainer.world_size)
+        found = store.get(self.trainer, self.pl_module, split, self.layer, self.unpack, own, report)
+        trained = getattr(self.pl_module, "head_trained", None)
+        if isinstance(trained, Tensor) and not bool(trained):  # FOCA before its secondary optimisation
+            found = found._replace(logits=None)
+        return found
+
+    def at(self, layer: str) -> "TrainerInputs":
+        """The same samples at another layer."""
+        return TrainerInputs(self.trainer, self.pl_module, layer, self.unpack, self.loaders, self.progress)
+
+
+def _checked(found: Features, split: str, layer: str) -> Features:
+    """Features that every analysis can take, or one message."""
+    features, labels, logits = found
+    if features.dim() != 2 or features.numel() == 0:
+        raise DataError(
+            f"layer {layer!r} gave features of shape {tuple(features.shape)}; N x D with both above 0 are needed"
+        )
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise DataError(f"labels of the {split} set must be integers, not {labels.dtype}")
+    if labels.shape != features.shape[:1]:
+        raise DataError(
+            f"the {split} set has {len(features)} rows of features, but labels of shape {tuple(labels.shape)}"
+        )
+    if int(labels.min()) < 0:
+        raise DataError(
+            f"{int((labels < 0).sum())} of {len(labels)} samples of the {split} set have a label below 0; leave out "
+            "samples without a class"
+        )
+    broken = sum(int((~part.isfinite().all(dim=1)).sum()) for part in torch.split(features, _ROWS))
+    if broken:
+        raise DataError(
+            f"features of {broken} of {len(features)} samples of the {split} set hold NaN or infinite values (layer "
+            f"{layer!r}); look at the weights and the inputs"
+        )
+    # What was made in inference mode cannot be changed in place later on.
+    if features.is_inference():
+        with torch.inference_mode(False):
+            features, labels = features.clone(), labels.clone()
+            logits = logits.clone() if logits is not None else None
+    return Features(features, labels.long(), logits)
+
+
+def _usable_logits(part: Features, num_classes: int | None) -> tuple[Tensor | None, str]:
+    """The logits that can be those of K classes, or None and why not."""
+    logits, largest = part.logits, int(part.labels.max())
+    if logits is None:
+        return None, ""
+    if logits.dim() != 2 or logits.shape[0] != len(part.labels):
+        return None, f"logits must be N x K, but their shape is {tuple(logits.shape)}"
+    width = logits.shape[1]
+    if width == 1 and (num_classes == 2 or (num_classes is None and largest < 2)):
+        logits, width = torch.cat([-logits / 2, logits / 2], dim=1), 2
+    if num_classes is not None and width != num_classes:
+        return None, f"the model returns {width} values a sample, which are no logits of {num_classes} classes"
+    if num_classes is None and width <= largest:
+        return None, f"the model returns {width} values a sample, which are no logits where labels reach {largest}"
+    broken = sum(int(chunk.softmax(dim=1).isnan().any(dim=1).sum()) for chunk in torch.split(logits.float(), _ROWS))
+    if broken:
+        return None, f"logits of {broken} of {len(logits)} samples hold NaN or infinite values"
+    return logits, ""
+
+
+def _per_batch(progress: Progress | None, split: str, loader: Any, ranks: int = 1) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
+    dataset = getattr(loader, "dataset", None)
+    total = -(-len(dataset) // ranks) if dataset is not None and hasattr(dataset, "__len__") else None
+    return lambda count: progress(f"features of the {split} set", count, total)

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
@@ -19,7 +19,6 @@ from lightning_repshape.modules.base import BackboneCallable, ClassifierModule
 from lightning_repshape.modules.feed_backward import FeedBackwardModule, HeadOptions
 from lightning_repshape.modules.options import Options
 from lightning_repshape.regularizers import Regularizer
-from lightning_repshape.runs.folders import write_json
 
 
 class VerifiesPairs(ClassifierModule):
@@ -35,13 +34,22 @@ class VerifiesPairs(ClassifierModule):
     Attributes:
         flip_average: Whether a feature is the mean of those of the image and of its mirror image. Default: False.
         fars: False accept rates at which true accept rates are told. Default: 1e-2 and 1e-3.
+        verification: What the last evaluation found, by the set's name.
     """
 
     verifies_pairs = True
     flip_average: bool = False
     fars: tuple[float, ...] = (1e-2, 1e-3)
 
+    verification: dict[str, VerificationResult]
     _collected: list[PairFeatures]
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Adds what draws the ROC curves of a test."""
+        from lightning_repshape.callbacks.roc import ROCCurves  # above this room, and nothing here needs it but this
+
+        others = super().configure_callbacks()
+        return [*([others] if isinstance(others, Callback) else others), ROCCurves()]
 
     @property
     def monitor(self) -> str:
@@ -64,6 +72,7 @@ class VerifiesPairs(ClassifierModule):
         return embed(self.backbone, x, self.flip_average)
 
     def _begin(self, stage: Literal["val", "test"]) -> None:
+        self.verification = {}
         self._collected = [
             PairFeatures(len(pairs.table.items), self.num_features).to(self.device) for pairs in self._pair_sets(stage)
         ]
@@ -100,7 +109,7 @@ class VerifiesPairs(ClassifierModule):
             super().on_validation_epoch_end()
 
     def on_test_epoch_end(self) -> None:
-        """Logs the figures of the test pairs, and draws the ROC curve."""
+        """Logs the figures of the test pairs, or of classification."""
         if self._pair_sets("test"):
             self._end("test")
         else:
@@ -113,6 +122,7 @@ class VerifiesPairs(ClassifierModule):
             result = score_pairs(pairs, collected, self.fars, self.current_epoch)
             if result is None:
                 continue
+            self.verification[pairs.name] = result
             found = _figures(result)
             if number == 0:
                 figures.update(found)
@@ -127,8 +137,6 @@ class VerifiesPairs(ClassifierModule):
                         f"{pairs.name}: {result.different:,} pairs of different people are too few for a true accept "
                         f"rate at a false accept rate of {needed}; it is left out"
                     )
-                if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-                    write_roc(result, Path(self.trainer.default_root_dir) / "analysis", pairs.name)
         self._collected = []
         if figures:
             self.log_figures(stage, {**figures, **self.further_figures()})
@@ -285,42 +293,6 @@ def score_pairs(
         if not usable:
             return None
     return fold_verification(scores, same, folds, fars)
-
-
-def write_roc(result: VerificationResult, folder: Path, name: str) -> Path:
-    """Writes the ROC figure as PNG and PDF, and all figures as JSON.
-
-    Args:
-        result: The figures.
-        folder: Where to.
-        name: The set's name.
-
-    Returns:
-        The PNG's path.
-    """
-    from lightning_repshape import plots
-
-    known = {far: rate for far, rate in result.tar.items() if not math.isnan(rate)}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        folder / f"roc-{name}.json",
-        {
-            "accuracy": result.accuracy,
-            "std": result.std,
-            "fold_accuracies": result.fold_accuracies.tolist(),
-            "thresholds": [value if math.isfinite(value) else None for value in result.thresholds.tolist()],
-            "auc": result.auc,
-            "tar_at_far": {f"{far:g}": known.get(far) for far in result.tar},
-            "same": result.same,
-            "different": result.different,
-            "roc": {"far": result.roc.far.tolist(), "tar": result.roc.tar.tolist()},
-        },
-    )
-    heading = f"{name}: accuracy {100 * result.accuracy:.2f} $\\pm$ {100 * result.std:.2f} %, AUC {result.auc:.4f}"
-    figure = plots.roc_figure(
-        {name: (result.roc.far.numpy(), result.roc.tar.numpy())}, {name: known}, result.different, heading
-    )
-    return plots.save_figure(figure, folder / f"roc-{name}.png")
 
 
 def _figures(result: VerificationResult) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lightning_repshape.data import DigitsDataModule
 from lightning_repshape.errors import ConfigError, DataError, DivergenceError
-from lightning_repshape.functional.stacked_heads import head_seeds, init_heads
-from lightning_repshape.modules import FOCAModule
-from lightning_repshape.modules.foca.renamed import current_options
+from lightning_repshape.functional.stacked_heads import HeadRecipe, head_seeds, init_heads
+from lightning_repshape.modules import Draw, FOCAModule, PhiUpdates, WeakRecipe
+from lightning_repshape.modules.foca.renamed import RENAMED, current_options
 from lightning_repshape.networks import MLP, FOCANet
 from lightning_repshape.seeding import key_to_seed
 
@@ -757,3 +758,61 @@ def test_toy_and_partial_retraining_figures() -> None:
     figure.draw_without_rendering()
     assert {text.get_text() for text in figure.axes[0].texts} == {"joint", "all"}
     assert figure.axes[0].get_ylim()[0] > 0
+
+
+# -- options in groups ------------------------------------------------------------------------------------------------
+
+
+def test_recipes_reach_checkpoints_as_plain_values(tmp_path: Path) -> None:
+    recipes: dict[str, Any] = {
+        "weak": WeakRecipe(hidden=(4,), updates=8),
+        "secondary": HeadRecipe(hidden=(4,), updates=3),
+        "draw": Draw(samples_per_class=2),
+        "phi": PhiUpdates(max_norm=None),
+    }
+    model = FOCAModule(CLASSES, SHAPE, SMALL, **recipes, val_classifiers=2)
+    assert (model.weak.updates, model.draw.samples_per_class, model.phi.max_norm) == (8, 2, None)
+    runner = trainer()
+    runner.fit(model, loader())
+    runner.save_checkpoint(tmp_path / "foca.ckpt")
+    kept = torch.load(tmp_path / "foca.ckpt", weights_only=True)["hyper_parameters"]
+    assert kept["weak"]["updates"] == 8 and kept["phi"]["max_norm"] is None and "backbone" not in kept
+    again = FOCAModule.load_from_checkpoint(tmp_path / "foca.ckpt", backbone=SMALL)
+    assert {name: getattr(again, name) for name in recipes} == {name: getattr(model, name) for name in recipes}
+    assert again.weak == replace(recipes["weak"], num_outputs=CLASSES)
+
+
+@pytest.mark.parametrize("instantiator", [{}, {"_instantiator": "lightning.pytorch.cli.instantiate_module"}])
+def test_checkpoints_from_before_the_groups_can_be_loaded(tmp_path: Path, instantiator: dict[str, str]) -> None:
+    model = module(hidden=(4, 3), inner_updates=7, init_std=0.2, phi_updates=2, secondary_hidden=(5,))
+    runner = trainer()
+    runner.fit(model, loader())
+    runner.save_checkpoint(tmp_path / "foca.ckpt")
+    content = torch.load(tmp_path / "foca.ckpt", weights_only=True)
+    net = {"class_path": "lightning_repshape.MLP", "init_args": {"widths": [6, 5]}}
+    old = {"hidden": [4, 3], "inner_updates": 7, "init_std": 0.2, "phi_updates": 2, "secondary_hidden": [5]}
+    named = {"_class_path": "lightning_repshape.modules.FOCAModule", "backbone": net} if instantiator else {}
+    content["hyper_parameters"] = {"num_classes": CLASSES, "input_shape": SHAPE, **old, **named, **instantiator}
+    torch.save(content, tmp_path / "old.ckpt")
+    again = FOCAModule.load_from_checkpoint(tmp_path / "old.ckpt", **({} if instantiator else {"backbone": SMALL}))
+    assert again.weak == replace(WeakRecipe((4, 3), 7, init_std=0.2), num_outputs=CLASSES)
+    assert (again.secondary, again.phi) == (HeadRecipe((5,), init_std=0.2), PhiUpdates(2))
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_old_names_end_in_the_new_one(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"FOCAModule: {name} is called {RENAMED[name]} now"):
+        FOCAModule(CLASSES, SHAPE, SMALL, **{name: 1})
+    group, option = RENAMED[name].split(".")
+    assert current_options({name: 1, "optimizer": SGD})[group] == {option: 1}
+    assert current_options({group: {option: 2}}) == {group: {option: 2}}
+
+
+def test_unknown_values_of_a_recipe_are_named() -> None:
+    with pytest.raises(ConfigError, match="weak has no option 'update'; did you mean 'updates'"):
+        FOCAModule(CLASSES, SHAPE, SMALL, weak={"update": 3})
+    with pytest.raises(ConfigError, match="phi must be a PhiUpdates, got 3"):
+        FOCAModule(CLASSES, SHAPE, SMALL, phi=3)
+    with pytest.raises(TypeError, match="optimiser"):
+        FOCAModule(CLASSES, SHAPE, SMALL, optimiser=SGD)

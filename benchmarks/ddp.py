@@ -24,6 +24,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from timing import arguments, report
 from trainer import RandomImages
 
+from lightning_repshape.functional.stacked_heads import HeadRecipe
 from lightning_repshape.modules import FOCAModule, SupervisedModule
 from lightning_repshape.networks import FOCANet
 
@@ -68,7 +69,7 @@ class Record(Callback):
 def train(kind: type[SupervisedModule] | type[FOCAModule], processes: int, count: int, epochs: int) -> dict[str, Any]:
     """Trains a small network on random images and reads what the ranks recorded."""
     data = RandomImages(count, (3, 32, 32))
-    options: dict[str, Any] = {"secondary_updates": 1} if kind is FOCAModule else {}
+    options: dict[str, Any] = {"secondary": HeadRecipe(updates=1)} if kind is FOCAModule else {}
     backbone: Any = partial(FOCANet, widths=(16, 32, 256), depth=1)
     sgd = partial(torch.optim.SGD, lr=1e-4, momentum=0.9)
     module = kind(10, data.input_shape, backbone, optimizer=sgd, **options)

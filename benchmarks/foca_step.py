@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_repshape.functional.stacked_heads import solve_heads
-from lightning_repshape.modules import FOCAModule
+from lightning_repshape.modules import FOCAModule, PhiUpdates
 from lightning_repshape.networks import VGG16, FOCANet
 from lightning_repshape.performance import keep_freed_memory
 
@@ -96,7 +96,7 @@ def steps(backbone: Any, shape: tuple[int, ...], device: str) -> dict[str, Calla
 
     def parts() -> tuple[FOCAModule, torch.optim.Optimizer]:
         torch.manual_seed(0)
-        module = FOCAModule(CLASSES, shape, backbone, max_norm=MAX_NORM, optimizer=sgd).to(device)
+        module = FOCAModule(CLASSES, shape, backbone, phi=PhiUpdates(max_norm=MAX_NORM), optimizer=sgd).to(device)
         fused = torch.optim.SGD(module.trainable_parameters(), lr=1e-4, momentum=0.9, fused=True)
         return module.train(), fused
 

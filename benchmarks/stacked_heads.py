@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from lightning_repshape.functional.partial_retraining import balanced_subset, partial_retraining
 from lightning_repshape.functional.stacked_heads import (
+    HeadRecipe,
     classification_error,
     gradient_descent,
     init_heads,
@@ -170,7 +171,8 @@ def partial(device: str, rounds: int, cases: Sequence[tuple[int, int]], test_cou
     for size, heads in cases:
 
         def ours(size: int = size, heads: int = heads) -> object:
-            return partial_retraining(x, y, few, few_labels, [size], [heads], hidden=HIDDEN, rate=RATE, lam=LAM)
+            recipe = HeadRecipe(HIDDEN, rate=RATE, weight_decay=LAM)
+            return partial_retraining(x, y, few, few_labels, [size], [heads], recipe)
 
         def naive(size: int = size) -> object:
             rows = balanced_subset(y.cpu(), size, CLASSES, torch.Generator().manual_seed(0)).to(device)

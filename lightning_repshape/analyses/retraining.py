@@ -13,6 +13,7 @@ from lightning_repshape.analyses.samples import percent, present_classes
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.partial_retraining import partial_retraining
+from lightning_repshape.functional.stacked_heads import HeadRecipe
 
 _PAPER_SIZES = (10, 100, 1_000, 10_000)
 _SIZE_STEPS = ((10, 150), (100, 50), (1_000, 15), (10_000, 5))
@@ -50,7 +51,7 @@ class HeadAnalysis(Analysis):
         self.hidden = tuple(self.hidden)
 
     def recipe(self) -> dict[str, Any]:
-        """How heads are trained, as :func:`lightning_repshape.functional.partial_retraining` takes it."""
+        """How heads are trained, for what is written."""
         names = ("hidden", "feature_norm", "updates", "rate", "momentum", "lam", "init_std", "batch_size")
         return {name: getattr(self, name) for name in names}
 
@@ -110,8 +111,17 @@ class PartialDatasetRetraining(HeadAnalysis):
             test.labels.to(device),
             sizes,
             repeats,
+            HeadRecipe(
+                tuple(self.hidden),
+                self.updates,
+                self.rate,
+                self.momentum,
+                self.lam,
+                self.init_std,
+                self.batch_size,
+                self.feature_norm,
+            ),
             num_classes=len(kept),
-            **self.recipe(),
             seed=inputs.seed,
         )
         notes = [note] if note else []

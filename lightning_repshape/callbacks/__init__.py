@@ -7,6 +7,7 @@ from lightning_repshape.callbacks.feed_backward import FeedBackwardPenalty, Sepa
 from lightning_repshape.callbacks.layer_penalty import LayerPenalty
 from lightning_repshape.callbacks.reconstruction import ReconstructionErrors, ReconstructionFigure
 from lightning_repshape.callbacks.reseeding import Reseeding
+from lightning_repshape.callbacks.roc import ROCCurves
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.features.store import FeatureStore
 from lightning_repshape.modules.foca.secondary import SecondaryOptimization
@@ -24,6 +25,7 @@ __all__ = [
     "LastCheckpoint",
     "LayerPenalty",
     "PredictionWriter",
+    "ROCCurves",
     "ReconstructionErrors",
     "ReconstructionFigure",
     "Reseeding",

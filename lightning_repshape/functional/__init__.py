@@ -58,6 +58,7 @@ _HOME = {
     "scatter_state": "scatter",
     "StackedHeads": "stacked_heads",
     "HeadSolution": "stacked_heads",
+    "HeadRecipe": "stacked_heads",
     "EarlyStopping": "stacked_heads",
     "gradient_descent": "stacked_heads",
     "init_heads": "stacked_heads",

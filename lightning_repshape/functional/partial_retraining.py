@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_repshape.functional.checks import check_at_least
 from lightning_repshape.functional.stacked_heads import (
+    HeadRecipe,
     StackedHeads,
     classification_error,
     feature_scale,
@@ -137,17 +138,10 @@ def partial_retraining(
     test_labels: Tensor,
     sizes: Sequence[int] = (10, 100, 1_000, 10_000, 50_000),
     repeats: Mapping[int, int] | Sequence[int] = PAPER_REPEATS,
+    recipe: HeadRecipe | None = None,
     *,
     num_classes: int | None = None,
-    hidden: Sequence[int] = (128, 128),
-    feature_norm: float | None = 5.0,
-    updates: int = 200,
-    rate: float = 0.02,
-    momentum: float = 0.9,
-    lam: float = 1e-4,
-    init_std: float = 0.1,
     loss: Loss = "cross_entropy",
-    batch_size: int | None = None,
     share_first_layer: bool = False,
     form: Form = "auto",
     seed: int = 0,
@@ -171,20 +165,11 @@ def partial_retraining(
             Default: the paper's for CIFAR-10.
         repeats: r(n'): a mapping from sizes, or one number for each of ``sizes``. Default: the paper's, 150 for 10, 50
             for 100, 15 for 1,000, 5 for 10,000, 1 for 50,000.
+        recipe: How each head is trained, on features scaled by one number, found on the training features; minibatches
+            only for sizes above ``batch_size``: 200 full-batch updates on 50,000 samples of 4,096 features are some
+            10^13 operations. Default: ``HeadRecipe()``.
         num_classes: K; None (default): one more than the largest training label.
-        hidden: Widths of the hidden layers; empty for linear heads. Default: (128, 128), the paper's; (64, 64) in the
-            trials on MNIST with 256 features.
-        feature_norm: Mean L2 norm that all features are scaled to by one number, found on the training features; None:
-            taken as they are. Default: 5.
-        updates: Number of updates. Default: 200.
-        rate: Learning rate. Default: 0.02.
-        momentum: Momentum. Default: 0.9.
-        lam: lambda, in front of the sum of squares of all parameters (torch's ``weight_decay`` is twice that).
-            Default: 1e-4.
-        init_std: Standard deviation of the initial weights. Default: 0.1.
         loss: ``"cross_entropy"`` (default) or ``"squared"``.
-        batch_size: Samples of an update for sizes above it; None (default): full batch. 200 full-batch updates on
-            50,000 samples of 4,096 features are some 10^13 operations.
         share_first_layer: Heads of one size begin with the same first layer; testing heads of few samples is then
             several times cheaper, but they are no longer independent. Default: False.
         form: ``"auto"`` (default), ``"primal"`` or ``"gram"``; see :func:`gradient_descent`.
@@ -200,6 +185,7 @@ def partial_retraining(
             another value or shape cannot work; the message says which.
         TypeError: If features are not floating point or labels not integers.
     """
+    recipe = recipe or HeadRecipe()
     check_shapes(train_features, train_labels, 1)
     check_shapes(test_features, test_labels, 1)
     if train_features.ndim != 2 or test_features.ndim != 2 or train_features.shape[1] != test_features.shape[1]:
@@ -216,13 +202,13 @@ def partial_retraining(
     for size in times:
         _check_size(members, size)
     with torch.no_grad(), full_precision(train_features):
-        scale = 1.0 if feature_norm is None else float(feature_scale(train_features, feature_norm))
+        scale = 1.0 if recipe.feature_norm is None else float(feature_scale(train_features, recipe.feature_norm))
         errors, losses = {}, {}
         for size in sorted(times):
-            batch = batch_size if batch_size is not None and batch_size < size else None
-            widths = (train_features.shape[1], *hidden, num_classes)
+            batch = recipe.batch_size if recipe.batch_size is not None and recipe.batch_size < size else None
+            widths = (train_features.shape[1], *recipe.hidden, num_classes)
             at_once = even_share(
-                times[size], heads_at_once or _heads_at_once(size, widths, updates, batch, train_features)
+                times[size], heads_at_once or _heads_at_once(size, widths, recipe.updates, batch, train_features)
             )
             whole = size == len(train_features)  # then all heads share the features, and nothing is gathered
             fresh: StackedHeads | None = None
@@ -237,22 +223,22 @@ def partial_retraining(
                     fresh = init_heads(
                         len(some),
                         widths,
-                        init_std=init_std,
+                        init_std=recipe.init_std,
                         seed=seeds,
                         first_layer_seed=key_to_seed("partial-retraining", seed, size) if share_first_layer else None,
                         device=features.device,
                         dtype=features.dtype,
                     )
                 else:
-                    redraw_heads(fresh, seeds, init_std)
+                    redraw_heads(fresh, seeds, recipe.init_std)
                 solution = gradient_descent(
                     fresh,
                     features,
                     train_labels if whole else train_labels[chosen],
-                    lam=lam,
-                    updates=updates,
-                    rate=rate,
-                    momentum=momentum,
+                    lam=recipe.weight_decay,
+                    updates=recipe.updates,
+                    rate=recipe.rate,
+                    momentum=recipe.momentum,
                     loss=loss,
                     batch_size=batch,
                     form=form,

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +18,8 @@ from lightning_repshape.layers import (
 )
 from lightning_repshape.metrics.reconstruction import ReconstructionSums
 from lightning_repshape.modules.base import ClassifierModule
-from lightning_repshape.modules.regularized import Penalties, epochs_done, layer_of, listed
+from lightning_repshape.modules.options import Optimization, Options
+from lightning_repshape.modules.penalties import Penalties, epochs_done, layer_of, listed
 from lightning_repshape.networks.mlp import MLP
 from lightning_repshape.regularizers import Regularizer
 
@@ -101,9 +101,7 @@ class AutoencoderModule(ClassifierModule):
         decoder_widths: Units of the decoder's hidden layers. Default: the encoder's mirrored, (200, 400).
         activation: The non-linearity of all layers but the last. Default: ``relu``.
         init: ``glorot`` (the paper), ``he`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
-        optimizer: Called with the trainable parameters.
-        lr_scheduler: Called with the optimizer. Default: none.
-        lr_scheduler_interval: Whether the scheduler steps once an epoch or once an optimizer step.
+        **kwargs: ``optimizer``, ``lr_scheduler`` and ``lr_scheduler_interval``, see :class:`ClassifierModule`.
 
     Raises:
         ConfigError: If a width is no positive number, or a regularizer's layer does not exist.
@@ -129,9 +127,7 @@ class AutoencoderModule(ClassifierModule):
         decoder_widths: Sequence[int] | None = None,
         activation: Activation = "relu",
         init: Init = "glorot",
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
+        **kwargs: Options[Optimization],
     ) -> None:
         hidden = list(decoder_widths) if decoder_widths is not None else list(widths)[-2::-1]
 
@@ -146,10 +142,9 @@ class AutoencoderModule(ClassifierModule):
             input_shape=input_shape,
             backbone=encoder,
             head=decoder,
-            optimizer=optimizer,
-            lr_scheduler=lr_scheduler,
-            lr_scheduler_interval=lr_scheduler_interval,
+            statistics_layer="features",
             channels_last=False,
+            **kwargs,
         )
         self.regularizers = nn.ModuleList(listed(regularizers))
         self._penalties = Penalties(regularizers, self.check_activation_name, self._layer_of_weights, self)
@@ -222,15 +217,7 @@ class AutoencoderModule(ClassifierModule):
     def loss(  # type: ignore[override]
         self, output: AutoencoderOutput, target: Tensor
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Reconstruction loss plus penalties.
-
-        Args:
-            output: What :meth:`forward` returned, with the activations of :meth:`training_activations`.
-            target: N class indices; class-wise penalties alone read them.
-
-        Returns:
-            The sum, and the terms by name.
-        """
+        """Reconstruction loss plus penalties, and the terms by name; class-wise penalties alone read the target."""
         error = self.reconstruction_loss(output)
         total, terms = self._penalties.add_to(error, output.activations, target, self.num_classes, self._epochs_done)
         return total, {"reconstruction_loss": error, **terms}
@@ -238,15 +225,7 @@ class AutoencoderModule(ClassifierModule):
     # -- stages ------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        """One training step: forward pass, loss, sums for the epoch's figures.
-
-        Args:
-            batch: Inputs N x ``input_shape`` and class indices N.
-            batch_idx: Number of the batch within the epoch.
-
-        Returns:
-            The loss.
-        """
+        """One joint step: forward pass, loss, sums for the epoch's figures."""
         x, target = batch[0], batch[1]
         self._epochs_done = epochs_done(self, batch_idx)
         loss, terms = self.loss(self(x, self.training_activations()), target)
@@ -266,23 +245,11 @@ class AutoencoderModule(ClassifierModule):
         super().on_train_epoch_end()
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Adds a batch to the validation error.
-
-        Args:
-            batch: Inputs, and whatever comes behind them.
-            batch_idx: Number of the batch.
-            dataloader_idx: Number of the loader.
-        """
+        """Adds a batch to the validation error."""
         self._add_error(batch, self.val_errors)
 
     def test_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Adds a batch to the test error.
-
-        Args:
-            batch: Inputs, and whatever comes behind them.
-            batch_idx: Number of the batch.
-            dataloader_idx: Number of the loader.
-        """
+        """Adds a batch to the test error."""
         self._add_error(batch, self.test_errors)
 
     def _add_error(self, batch: Sequence[Tensor], sums: ReconstructionSums) -> None:

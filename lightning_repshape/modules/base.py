@@ -3,11 +3,13 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from types import FrameType
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.parsing import collect_init_args
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +18,8 @@ from lightning_repshape.errors import ConfigError, DivergenceError, did_you_mean
 from lightning_repshape.heads import LinearHead
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.metrics.representation import RepresentationStatistics
+from lightning_repshape.modules.optimizers import fused, step_on_plateau
+from lightning_repshape.modules.options import NOT_PLAIN, as_plain
 from lightning_repshape.networks.base import Backbone
 from lightning_repshape.performance import keep_freed_memory, quiet_cuda_checks, skip_idle_hooks
 
@@ -51,7 +55,8 @@ class ClassifierModule(LightningModule):
         optimizer: Called with the trainable parameters.
         lr_scheduler: Called with the optimizer. Default: none.
         lr_scheduler_interval: Whether the scheduler steps once an epoch or once an optimizer step.
-        statistics_layer: The activation whose class-wise variance is reported at validation and test.
+        statistics_layer: The activation whose class-wise variance is reported at validation and test. Default: the
+            layer of the first regularizer, else the features.
         channels_last: Whether convolutional weights and images lie channels-last in memory, which is faster on CPUs and
             GPUs alike.
 
@@ -68,7 +73,7 @@ class ClassifierModule(LightningModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
-        statistics_layer: str = "features",
+        statistics_layer: str | None = None,
         channels_last: bool = True,
     ) -> None:
         super().__init__()
@@ -84,7 +89,7 @@ class ClassifierModule(LightningModule):
         self.channels_last = channels_last
         if channels_last:
             self.backbone.to(memory_format=torch.channels_last)
-        self.statistics_layer = self.check_activation_name(statistics_layer)
+        self.statistics_layer = self.check_activation_name(statistics_layer or "features")
         self.train_sums = ClassificationSums()
         self._last_terms: dict[str, Tensor] = {}
         self.val_sums = ClassificationSums()
@@ -106,21 +111,15 @@ class ClassifierModule(LightningModule):
         Classes, functions and modules given from Python are left out: a checkpoint that holds them cannot be loaded
         with ``weights_only=True``. Values from the command line are plain (class path and arguments) and stay.
         """
-        # The call must see the frame of the outermost constructor, hence the walk from this method's caller.
-        frame = inspect.currentframe()
-        frame = frame.f_back if frame is not None else None
-        while (
-            frame is not None
-            and frame.f_back is not None
-            and frame.f_back.f_code.co_name == "__init__"
-            and frame.f_back.f_locals.get("self") is self
-        ):
-            frame = frame.f_back
-        self.save_hyperparameters(frame=frame)
-        unplain = [name for name, value in self.hparams.items() if not _is_plain(value)]
-        for name in unplain:
-            del self.hparams[name]
-        self.save_hyperparameters(ignore=unplain, frame=frame)  # once more, for the copy that loggers receive
+        self.save_hyperparameters(logger=False)
+        # Lightning has added what constructors between the outermost one and this one have set by themselves.
+        *inner, own = collect_init_args(cast("FrameType", inspect.currentframe()), [], classes=(ClassifierModule,))
+        fixed = {name for arguments in inner for name in arguments} - own.keys()
+        plain = {name: as_plain(value) for name, value in self.hparams.items() if name not in fixed}
+        self.hparams.clear()
+        kept = {name: value for name, value in plain.items() if value is not NOT_PLAIN}
+        if kept:
+            self.save_hyperparameters(kept)  # these are what loggers receive, too
 
     @property
     def activation_names(self) -> tuple[str, ...]:
@@ -208,11 +207,7 @@ class ClassifierModule(LightningModule):
     # -- stages ------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Prepares the process for fast steps.
-
-        Args:
-            stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
-        """
+        """Prepares the process for fast steps."""
         quiet_cuda_checks()
         keep_freed_memory()
 
@@ -221,15 +216,7 @@ class ClassifierModule(LightningModule):
         skip_idle_hooks(self.trainer.callbacks)  # type: ignore[attr-defined]
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        """One joint training step: forward pass, loss, sums for the epoch's metrics.
-
-        Args:
-            batch: Inputs N x C x H x W and class indices N.
-            batch_idx: Number of the batch within the epoch.
-
-        Returns:
-            The loss.
-        """
+        """One joint step: forward pass, loss, sums for the epoch's metrics."""
         x, target = batch[0], batch[1]
         output = self(x, self.training_activations())
         loss, terms = self.loss(output, target)
@@ -317,42 +304,19 @@ class ClassifierModule(LightningModule):
             due = (self.current_epoch + 1) % config.frequency == 0
             if not config.reduce_on_plateau or config.interval != "epoch" or not due:
                 continue
-            metrics = self.trainer.callback_metrics
-            if config.monitor not in metrics:
-                raise ConfigError(
-                    f"the scheduler monitors {config.monitor!r}, which is not logged"
-                    f"{did_you_mean(str(config.monitor), metrics)}"
-                )
-            config.scheduler.step(metrics[str(config.monitor)])  # type: ignore[call-arg, arg-type, unused-ignore]
+            step_on_plateau(config.scheduler, str(config.monitor), self.trainer.callback_metrics)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        """Steps a scheduler when Lightning asks for it; plateau schedulers have been stepped already.
-
-        Args:
-            scheduler: The scheduler.
-            metric: What a plateau scheduler monitors; None for others.
-        """
+        """Steps a scheduler when Lightning asks for it; plateau schedulers have been stepped already."""
         if metric is None:
             scheduler.step()
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Adds a batch to the validation figures.
-
-        Args:
-            batch: Inputs N x C x H x W and class indices N.
-            batch_idx: Number of the batch.
-            dataloader_idx: Number of the loader.
-        """
+        """Adds a batch to the validation figures."""
         self.evaluation_step(batch, self.val_sums)
 
     def test_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Adds a batch to the test figures.
-
-        Args:
-            batch: Inputs N x C x H x W and class indices N.
-            batch_idx: Number of the batch.
-            dataloader_idx: Number of the loader.
-        """
+        """Adds a batch to the test figures."""
         self.evaluation_step(batch, self.test_sums)
 
     def evaluation_step(self, batch: Sequence[Tensor], sums: ClassificationSums) -> None:
@@ -443,8 +407,7 @@ class ClassifierModule(LightningModule):
     def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Calls the optimizer callable, with the fused implementation where it exists and fits.
 
-        Fused Adam and SGD take about three quarters of the time of PyTorch's default on CPUs. They are left out under
-        16-bit mixed precision, where they would unscale gradients behind gradient clipping's back.
+        It is left out under 16-bit mixed precision, where it would unscale gradients behind gradient clipping's back.
 
         Args:
             parameters: What to optimize.
@@ -453,24 +416,11 @@ class ClassifierModule(LightningModule):
             The optimizer.
         """
         plain = self.optimizer_callable(parameters)
-        can_fuse = type(plain) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
-        chosen = plain.defaults.get("fused") is not None or bool(plain.defaults.get("foreach"))
         half = self._trainer is not None and str(self.trainer.precision) == "16-mixed"
-        on_known_device = all(parameter.device.type in ("cpu", "cuda", "mps") for parameter in parameters)
-        if not can_fuse or chosen or half or not on_known_device or plain.defaults.get("differentiable"):
-            return plain
-        options = {name: value for name, value in plain.defaults.items() if name not in ("fused", "foreach")}
-        known = inspect.signature(type(plain).__init__).parameters
-        groups = [{**group, "fused": True, "foreach": None} for group in plain.param_groups]
-        arguments: dict[str, Any] = {name: value for name, value in options.items() if name in known}
-        return type(plain)(groups, **arguments, fused=True)  # type: ignore[call-arg]
+        return plain if half else fused(plain)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer over the trainable parameters and, where one was given, its scheduler.
-
-        Returns:
-            What Lightning expects.
-        """
+        """The optimizer over the trainable parameters and, where one was given, its scheduler."""
         optimizer = self.build_optimizer(self.trainable_parameters())
         if self.lr_scheduler_callable is None:
             return optimizer
@@ -479,12 +429,3 @@ class ClassifierModule(LightningModule):
         if hasattr(scheduler, "monitor"):
             entry["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": entry}  # type: ignore[typeddict-item, return-value, unused-ignore]
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a value is made of numbers, strings, lists and dictionaries alone."""
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return all(_is_plain(item) for item in value)
-    return value is None or type(value) in (bool, int, float, str)

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
 
-import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lightning_repshape.functional.class_vectors import largest_class_cosine
@@ -13,7 +11,8 @@ from lightning_repshape.heads import ClassVectorHead
 from lightning_repshape.metrics.class_vectors import ClassCosines
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.modules.base import BackboneCallable
-from lightning_repshape.modules.supervised import SupervisedModule
+from lightning_repshape.modules.options import Options
+from lightning_repshape.modules.supervised import LossOptions, SupervisedModule
 
 
 class ClassVectorModule(SupervisedModule):
@@ -36,13 +35,7 @@ class ClassVectorModule(SupervisedModule):
         learn_scale: Whether S is trained.
         embedding: Width of a trained linear layer before the class vectors. Default: none.
         seed: Of the draw of fixed vectors.
-        classification_loss: Softmax cross entropy, or the squared loss against one-hot targets.
-        label_smoothing: Share of the target spread evenly over the classes; cross entropy only.
-        optimizer: Called with the trainable parameters.
-        lr_scheduler: Called with the optimizer. Default: none.
-        lr_scheduler_interval: Whether the scheduler steps once an epoch or once an optimizer step.
-        statistics_layer: The activation whose class-wise variance is reported at validation and test.
-        channels_last: Whether convolutional weights lie channels-last in memory.
+        **kwargs: The options of :class:`SupervisedModule`, but for ``head``.
 
     Raises:
         ConfigError: If an option is out of its range.
@@ -67,13 +60,7 @@ class ClassVectorModule(SupervisedModule):
         learn_scale: bool = False,
         embedding: int | None = None,
         seed: int = 0,
-        classification_loss: Literal["cross_entropy", "squared"] = "cross_entropy",
-        label_smoothing: float = 0.0,
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
-        statistics_layer: str = "features",
-        channels_last: bool = True,
+        **kwargs: Options[LossOptions],
     ) -> None:
         super().__init__(
             num_classes=num_classes,
@@ -88,25 +75,14 @@ class ClassVectorModule(SupervisedModule):
                 embedding=embedding,
                 seed=seed,
             ),
-            classification_loss=classification_loss,
-            label_smoothing=label_smoothing,
-            optimizer=optimizer,
-            lr_scheduler=lr_scheduler,
-            lr_scheduler_interval=lr_scheduler_interval,
-            statistics_layer=statistics_layer,
-            channels_last=channels_last,
+            **kwargs,
         )
         self._vector_inputs = "features" if embedding is None else "head.embed"
         self.val_cosines = ClassCosines()
         self.test_cosines = ClassCosines()
 
     def evaluation_step(self, batch: Sequence[Tensor], sums: ClassificationSums) -> None:
-        """Forward pass of one evaluation batch, added to the stage's sums, to its cosines and to the statistics.
-
-        Args:
-            batch: Inputs and class indices.
-            sums: Where loss and errors go.
-        """
+        """Forward pass of one evaluation batch, added to the sums, to the cosines and to the statistics."""
         x, target = batch[0], batch[1]
         output = self(x, tuple(dict.fromkeys((self.statistics_layer, self._vector_inputs))))
         sums.update(self.classification_loss(output.logits, target), output.logits, target)
@@ -116,13 +92,7 @@ class ClassVectorModule(SupervisedModule):
         cosines.update(received, self.head.output.weight, target, output.logits.argmax(dim=1))
 
     def end_evaluation(self, stage: str, sums: ClassificationSums, further: Mapping[str, Tensor] | None = None) -> None:
-        """Logs a stage's figures, the cosines among them, and empties its sums.
-
-        Args:
-            stage: ``"val"`` or ``"test"``.
-            sums: The stage's sums.
-            further: Further scalars by name, equal on all ranks.
-        """
+        """Logs a stage's figures, the cosines among them, and empties its sums."""
         cosines = self.val_cosines if sums is self.val_sums else self.test_cosines
         figures = {**cosines.compute(), **(further or {})}
         cosines.reset()

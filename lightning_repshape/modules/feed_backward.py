@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
@@ -15,13 +14,21 @@ from lightning_repshape.functional.reconstruction import (
     orthonormal_class_vectors,
     weight_separability,
 )
-from lightning_repshape.heads import LinearHead
 from lightning_repshape.losses import ClassificationLoss, FeedBackwardReconstruction, LossCallable
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.metrics.separability import too_few_features
 from lightning_repshape.modules.base import BackboneCallable, HeadCallable, ModelOutput
-from lightning_repshape.modules.regularized import Penalties, RegularizedModule
+from lightning_repshape.modules.options import Options, Shared
+from lightning_repshape.modules.penalties import Penalties
+from lightning_repshape.modules.regularized import RegularizedModule
 from lightning_repshape.regularizers import Regularizer
+
+
+class HeadOptions(Shared, total=False):
+    """The head of a :class:`SupervisedModule`, and what all modules share."""
+
+    head: HeadCallable
+    label_smoothing: float
 
 
 class FeedBackwardModule(RegularizedModule):
@@ -41,10 +48,8 @@ class FeedBackwardModule(RegularizedModule):
         num_classes: Number of classes K. Linked to ``data.num_classes`` on the command line.
         input_shape: Shape of one input, (C, H, W). Linked to ``data.input_shape`` on the command line.
         backbone: Called with ``input_shape``; gives the feature extractor.
-        head: Called with the number of features and ``num_classes``; gives the head, whose last layer is linear.
         classification_loss: ``cross_entropy``, ``squared`` (against one-hot targets), or a loss such as ``CenterLoss``,
             called with the width of what enters the last layer and ``num_classes``.
-        label_smoothing: Share of the target spread evenly over the classes; not with ``squared``.
         reconstruction_weight: lambda. Default: 0.001, the paper's; 0 leaves the term out.
         temperature: Features and class vectors are divided by it before the softmax. Default: 1, the paper's.
         stop_gradient: ``features`` lets the term move the class vectors alone, ``weight`` the features alone.
@@ -53,12 +58,7 @@ class FeedBackwardModule(RegularizedModule):
             from U(-1, 1), ``dependent`` to linearly dependent ones of unit length (Fig. 2); a bias is 0 then and fixed.
         last_layer_rank: How many of the ``dependent`` class vectors are linearly independent. Unpublished. Default: 2.
         regularizers: Penalties as in :class:`RegularizedModule`. Default: none.
-        optimizer: Called with the trainable parameters.
-        lr_scheduler: Called with the optimizer. Default: none.
-        lr_scheduler_interval: Whether the scheduler steps once an epoch or once an optimizer step.
-        statistics_layer: The activation whose class-wise variance is reported at validation and test. Default: the
-            layer of the first regularizer, else the features.
-        channels_last: Whether convolutional weights lie channels-last in memory.
+        **kwargs: The options of :class:`SupervisedModule`; the last layer of ``head`` is linear.
 
     Raises:
         ConfigError: If the head has no last linear layer with a weight matrix, the loss cannot work with it, or an
@@ -77,34 +77,22 @@ class FeedBackwardModule(RegularizedModule):
         num_classes: int,
         input_shape: tuple[int, ...],
         backbone: BackboneCallable,
-        head: HeadCallable = LinearHead,
         classification_loss: Literal["cross_entropy", "squared"] | LossCallable = "cross_entropy",
-        label_smoothing: float = 0.0,
         reconstruction_weight: float = 0.001,
         temperature: float = 1.0,
         stop_gradient: Literal["none", "features", "weight"] = "none",
         last_layer: Literal["trained", "orthonormal", "dependent"] = "trained",
         last_layer_rank: int = 2,
         regularizers: Sequence[Regularizer] = (),
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
-        statistics_layer: str | None = None,
-        channels_last: bool = True,
+        **kwargs: Options[HeadOptions],
     ) -> None:
         super().__init__(
             num_classes=num_classes,
             input_shape=input_shape,
             backbone=backbone,
             regularizers=regularizers,
-            head=head,
             classification_loss=classification_loss if isinstance(classification_loss, str) else "cross_entropy",
-            label_smoothing=label_smoothing,
-            optimizer=optimizer,
-            lr_scheduler=lr_scheduler,
-            lr_scheduler_interval=lr_scheduler_interval,
-            statistics_layer=statistics_layer,
-            channels_last=channels_last,
+            **kwargs,
         )
         self.alpha_name, layer = entrance(self.head)
         self.reconstruction = FeedBackwardReconstruction(reconstruction_weight, temperature, stop_gradient)
@@ -135,15 +123,7 @@ class FeedBackwardModule(RegularizedModule):
         return entrance(self.head)[1].weight
 
     def forward(self, x: Tensor, activations: Sequence[str] = ()) -> ModelOutput:
-        """Features, logits and the activations asked for; see :class:`ClassifierModule`.
-
-        Args:
-            x: Inputs, N x C x H x W.
-            activations: Names out of ``activation_names``.
-
-        Returns:
-            The logits that predict (a loss on cosines has its own), the features and the activations.
-        """
+        """As in :class:`ClassifierModule`; the logits are those that predict, and a loss on cosines has its own."""
         if self.criterion is None or not self.criterion.own_logits:
             return super().forward(x, activations)
         output = super().forward(x, tuple(dict.fromkeys((*activations, self.alpha_name))))
@@ -160,15 +140,7 @@ class FeedBackwardModule(RegularizedModule):
         return tuple(dict.fromkeys((*names, self.alpha_name)))
 
     def loss(self, output: ModelOutput, target: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Classification loss, penalties and the reconstruction term.
-
-        Args:
-            output: Logits, features and the activations of :meth:`training_activations`.
-            target: N class indices.
-
-        Returns:
-            The sum, and the terms by name.
-        """
+        """Classification loss, penalties and the reconstruction term, and the terms by name."""
         layer = entrance(self.head)[1]
         further = None
         if self.criterion is not None:
@@ -189,13 +161,7 @@ class FeedBackwardModule(RegularizedModule):
         return total, terms
 
     def end_evaluation(self, stage: str, sums: ClassificationSums, further: Mapping[str, Tensor] | None = None) -> None:
-        """Logs a stage's figures, e(W) among them.
-
-        Args:
-            stage: ``"val"`` or ``"test"``.
-            sums: The stage's sums.
-            further: Further scalars by name, equal on all ranks.
-        """
+        """Logs a stage's figures, e(W) among them."""
         super().end_evaluation(stage, sums, {**self.separability_figures(), **(further or {})})
 
     def separability_figures(self) -> dict[str, Tensor]:

@@ -3,13 +3,26 @@
 from typing import Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.heads import LinearHead
 from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, HeadCallable
+from lightning_repshape.modules.options import Options, Shared
+
+
+class LossOptions(Shared, total=False):
+    """The loss of a :class:`SupervisedModule`, and what all modules share."""
+
+    classification_loss: Literal["cross_entropy", "squared"]
+    label_smoothing: float
+
+
+class SupervisedOptions(LossOptions, total=False):
+    """What a :class:`SupervisedModule` takes besides classes, inputs and backbone."""
+
+    head: HeadCallable
 
 
 class SupervisedModule(ClassifierModule):
@@ -23,11 +36,7 @@ class SupervisedModule(ClassifierModule):
         classification_loss: Softmax cross entropy, or the squared loss against one-hot targets, summed over outputs and
             averaged over samples.
         label_smoothing: Share of the target spread evenly over the classes; cross entropy only.
-        optimizer: Called with the trainable parameters.
-        lr_scheduler: Called with the optimizer. Default: none.
-        lr_scheduler_interval: Whether the scheduler steps once an epoch or once an optimizer step.
-        statistics_layer: The activation whose class-wise variance is reported at validation and test.
-        channels_last: Whether convolutional weights lie channels-last in memory.
+        **kwargs: The shared options, see :class:`ClassifierModule`.
 
     Raises:
         ConfigError: If ``statistics_layer`` names no activation, or ``label_smoothing`` is not in [0, 1).
@@ -47,23 +56,9 @@ class SupervisedModule(ClassifierModule):
         head: HeadCallable = LinearHead,
         classification_loss: Literal["cross_entropy", "squared"] = "cross_entropy",
         label_smoothing: float = 0.0,
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
-        statistics_layer: str = "features",
-        channels_last: bool = True,
+        **kwargs: Options[Shared],
     ) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            input_shape=input_shape,
-            backbone=backbone,
-            head=head,
-            optimizer=optimizer,
-            lr_scheduler=lr_scheduler,
-            lr_scheduler_interval=lr_scheduler_interval,
-            statistics_layer=statistics_layer,
-            channels_last=channels_last,
-        )
+        super().__init__(num_classes=num_classes, input_shape=input_shape, backbone=backbone, head=head, **kwargs)
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"label_smoothing is {label_smoothing}, but must be in [0, 1)")
         if label_smoothing and classification_loss == "squared":
@@ -72,15 +67,7 @@ class SupervisedModule(ClassifierModule):
         self.label_smoothing = label_smoothing
 
     def classification_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The chosen loss, averaged over samples.
-
-        Args:
-            logits: N x K.
-            target: N class indices.
-
-        Returns:
-            A scalar.
-        """
+        """The chosen loss, averaged over samples."""
         if self.loss_name == "squared":
             logits = logits if logits.dtype == torch.float64 else logits.float()
             wanted = F.one_hot(target, self.num_classes).to(logits.dtype)

@@ -2,25 +2,23 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_repshape.data.faces.pairs import FaceVerificationDataModule, PairBatch, PairSet
 from lightning_repshape.errors import DivergenceError
 from lightning_repshape.functional.verification import VerificationResult, fold_verification
-from lightning_repshape.heads import LinearHead
 from lightning_repshape.layers import evaluating
 from lightning_repshape.losses import LossCallable
 from lightning_repshape.metrics.verification import PairFeatures
-from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, HeadCallable
-from lightning_repshape.modules.feed_backward import FeedBackwardModule
+from lightning_repshape.modules.base import BackboneCallable, ClassifierModule
+from lightning_repshape.modules.feed_backward import FeedBackwardModule, HeadOptions
+from lightning_repshape.modules.options import Options
 from lightning_repshape.regularizers import Regularizer
-from lightning_repshape.runs.folders import write_json
 
 
 class VerifiesPairs(ClassifierModule):
@@ -36,13 +34,22 @@ class VerifiesPairs(ClassifierModule):
     Attributes:
         flip_average: Whether a feature is the mean of those of the image and of its mirror image. Default: False.
         fars: False accept rates at which true accept rates are told. Default: 1e-2 and 1e-3.
+        verification: What the last evaluation found, by the set's name.
     """
 
     verifies_pairs = True
     flip_average: bool = False
     fars: tuple[float, ...] = (1e-2, 1e-3)
 
+    verification: dict[str, VerificationResult]
     _collected: list[PairFeatures]
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Adds what draws the ROC curves of a test."""
+        from lightning_repshape.callbacks.roc import ROCCurves  # above this room, and nothing here needs it but this
+
+        others = super().configure_callbacks()
+        return [*([others] if isinstance(others, Callback) else others), ROCCurves()]
 
     @property
     def monitor(self) -> str:
@@ -65,6 +72,7 @@ class VerifiesPairs(ClassifierModule):
         return embed(self.backbone, x, self.flip_average)
 
     def _begin(self, stage: Literal["val", "test"]) -> None:
+        self.verification = {}
         self._collected = [
             PairFeatures(len(pairs.table.items), self.num_features).to(self.device) for pairs in self._pair_sets(stage)
         ]
@@ -80,26 +88,14 @@ class VerifiesPairs(ClassifierModule):
         self._begin("test")
 
     def validation_step(self, batch: Sequence[Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Adds images of pairs, or a batch to classify, to the validation figures.
-
-        Args:
-            batch: A :class:`lightning_repshape.data.PairBatch`, or inputs and class indices.
-            batch_idx: Number of the batch.
-            dataloader_idx: Number of the loader.
-        """
+        """Adds images of pairs (a ``PairBatch``), or a batch to classify, to the validation figures."""
         if isinstance(batch, PairBatch):
             self._collected[batch.set_number].update(self.embed(batch.x), batch.items)
         else:
             super().validation_step(batch, batch_idx, dataloader_idx)
 
     def test_step(self, batch: Sequence[Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Adds images of pairs, or a batch to classify, to the test figures.
-
-        Args:
-            batch: A :class:`lightning_repshape.data.PairBatch`, or inputs and class indices.
-            batch_idx: Number of the batch.
-            dataloader_idx: Number of the loader.
-        """
+        """Adds images of pairs (a ``PairBatch``), or a batch to classify, to the test figures."""
         if isinstance(batch, PairBatch):
             self._collected[batch.set_number].update(self.embed(batch.x), batch.items)
         else:
@@ -113,7 +109,7 @@ class VerifiesPairs(ClassifierModule):
             super().on_validation_epoch_end()
 
     def on_test_epoch_end(self) -> None:
-        """Logs the figures of the test pairs, and draws the ROC curve."""
+        """Logs the figures of the test pairs, or of classification."""
         if self._pair_sets("test"):
             self._end("test")
         else:
@@ -126,6 +122,7 @@ class VerifiesPairs(ClassifierModule):
             result = score_pairs(pairs, collected, self.fars, self.current_epoch)
             if result is None:
                 continue
+            self.verification[pairs.name] = result
             found = _figures(result)
             if number == 0:
                 figures.update(found)
@@ -140,8 +137,6 @@ class VerifiesPairs(ClassifierModule):
                         f"{pairs.name}: {result.different:,} pairs of different people are too few for a true accept "
                         f"rate at a false accept rate of {needed}; it is left out"
                     )
-                if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-                    write_roc(result, Path(self.trainer.default_root_dir) / "analysis", pairs.name)
         self._collected = []
         if figures:
             self.log_figures(stage, {**figures, **self.further_figures()})
@@ -149,6 +144,17 @@ class VerifiesPairs(ClassifierModule):
     def further_figures(self) -> dict[str, Tensor]:
         """Figures besides those of verification, equal on all ranks. Default: none."""
         return {}
+
+
+class FeedBackwardOptions(HeadOptions, total=False):
+    """What a :class:`FeedBackwardModule` takes besides classes, inputs, backbone and lambda."""
+
+    classification_loss: Literal["cross_entropy", "squared"] | LossCallable
+    temperature: float
+    stop_gradient: Literal["none", "features", "weight"]
+    last_layer: Literal["trained", "orthonormal", "dependent"]
+    last_layer_rank: int
+    regularizers: Sequence[Regularizer]
 
 
 class VerificationModule(VerifiesPairs, FeedBackwardModule):
@@ -163,22 +169,9 @@ class VerificationModule(VerifiesPairs, FeedBackwardModule):
         num_classes: Number of identities K. Linked to ``data.num_classes`` on the command line.
         input_shape: Shape of one input, (C, H, W). Linked to ``data.input_shape`` on the command line.
         backbone: Called with ``input_shape``; gives the feature extractor.
-        head: Called with the number of features and ``num_classes``; gives the head, which only training uses and whose
-            last layer is linear.
         flip_average: Whether a pair's feature is the mean of those of the image and of its mirror image.
-        classification_loss: ``cross_entropy``, ``squared``, or a loss such as ``CosFace``, see
-            :class:`FeedBackwardModule`.
-        label_smoothing: Share of the target spread evenly over the classes.
         reconstruction_weight: lambda of the feed-backward reconstruction. Default: 0, without; the paper has 0.001.
-        temperature: See :class:`FeedBackwardModule`. Default: 1.
-        stop_gradient: See :class:`FeedBackwardModule`. Default: ``none``.
-        regularizers: Penalties as in :class:`RegularizedModule`. Default: none.
-        optimizer: Called with the trainable parameters.
-        lr_scheduler: Called with the optimizer. Default: none.
-        lr_scheduler_interval: Whether the scheduler steps once an epoch or once an optimizer step.
-        statistics_layer: The activation whose class-wise variance is reported where classification is validated.
-            Default: the layer of the first regularizer, else the features.
-        channels_last: Whether convolutional weights lie channels-last in memory.
+        **kwargs: The options of :class:`FeedBackwardModule`; only training uses the head.
 
     Raises:
         ConfigError: If an option is out of its range, or the loss cannot work with the head.
@@ -189,36 +182,16 @@ class VerificationModule(VerifiesPairs, FeedBackwardModule):
         num_classes: int,
         input_shape: tuple[int, ...],
         backbone: BackboneCallable,
-        head: HeadCallable = LinearHead,
         flip_average: bool = False,
-        classification_loss: Literal["cross_entropy", "squared"] | LossCallable = "cross_entropy",
-        label_smoothing: float = 0.0,
         reconstruction_weight: float = 0.0,
-        temperature: float = 1.0,
-        stop_gradient: Literal["none", "features", "weight"] = "none",
-        regularizers: Sequence[Regularizer] = (),
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
-        statistics_layer: str | None = None,
-        channels_last: bool = True,
+        **kwargs: Options[FeedBackwardOptions],
     ) -> None:
         super().__init__(
             num_classes=num_classes,
             input_shape=input_shape,
             backbone=backbone,
-            head=head,
-            classification_loss=classification_loss,
-            label_smoothing=label_smoothing,
             reconstruction_weight=reconstruction_weight,
-            temperature=temperature,
-            stop_gradient=stop_gradient,
-            regularizers=regularizers,
-            optimizer=optimizer,
-            lr_scheduler=lr_scheduler,
-            lr_scheduler_interval=lr_scheduler_interval,
-            statistics_layer=statistics_layer,
-            channels_last=channels_last,
+            **kwargs,
         )
         self.flip_average = flip_average
 
@@ -320,42 +293,6 @@ def score_pairs(
         if not usable:
             return None
     return fold_verification(scores, same, folds, fars)
-
-
-def write_roc(result: VerificationResult, folder: Path, name: str) -> Path:
-    """Writes the ROC figure as PNG and PDF, and all figures as JSON.
-
-    Args:
-        result: The figures.
-        folder: Where to.
-        name: The set's name.
-
-    Returns:
-        The PNG's path.
-    """
-    from lightning_repshape import plots
-
-    known = {far: rate for far, rate in result.tar.items() if not math.isnan(rate)}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        folder / f"roc-{name}.json",
-        {
-            "accuracy": result.accuracy,
-            "std": result.std,
-            "fold_accuracies": result.fold_accuracies.tolist(),
-            "thresholds": [value if math.isfinite(value) else None for value in result.thresholds.tolist()],
-            "auc": result.auc,
-            "tar_at_far": {f"{far:g}": known.get(far) for far in result.tar},
-            "same": result.same,
-            "different": result.different,
-            "roc": {"far": result.roc.far.tolist(), "tar": result.roc.tar.tolist()},
-        },
-    )
-    heading = f"{name}: accuracy {100 * result.accuracy:.2f} $\\pm$ {100 * result.std:.2f} %, AUC {result.auc:.4f}"
-    figure = plots.roc_figure(
-        {name: (result.roc.far.numpy(), result.roc.tar.numpy())}, {name: known}, result.different, heading
-    )
-    return plots.save_figure(figure, folder / f"roc-{name}.png")
 
 
 def _figures(result: VerificationResult) -> dict[str, Tensor]:

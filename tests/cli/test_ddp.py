@@ -75,11 +75,14 @@ model:
   class_path: FOCAModule
   init_args:
     backbone: {class_path: MLP, init_args: {widths: [24, 24]}}
-    hidden: [16]
-    secondary_hidden: [16]
-    inner_updates: 8
-    phi_updates: 2
-    accumulate: 2
+    weak:
+      hidden: [16]
+      updates: 8
+    secondary:
+      hidden: [16]
+    phi:
+      updates: 2
+      accumulate: 2
     val_classifiers: 2
     optimizer: {class_path: torch.optim.SGD, init_args: {lr: 1.0e-2, momentum: 0.9}}
 data: {class_path: DigitsDataModule, init_args: {batch_size: 100}}

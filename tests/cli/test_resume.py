@@ -25,13 +25,17 @@ model:
   class_path: FOCAModule
   init_args:
     backbone: {class_path: MLP, init_args: {widths: [24, 24], batch_norm: true}}
-    hidden: [16]
-    secondary_hidden: [16]
-    secondary_updates: 20
-    inner_updates: 8
-    num_classifiers: 2
-    accumulate: 3
-    phi_updates: 2
+    weak:
+      hidden: [16]
+      updates: 8
+    secondary:
+      hidden: [16]
+      updates: 20
+    draw:
+      num_classifiers: 2
+    phi:
+      accumulate: 3
+      updates: 2
     val_classifiers: 2
     optimizer: {class_path: torch.optim.SGD, init_args: {lr: 1.0e-2, momentum: 0.9}}
     lr_scheduler: {class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 2}}

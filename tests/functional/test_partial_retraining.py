@@ -1,14 +1,17 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_repshape.errors import ConfigError
 from lightning_repshape.functional.partial_retraining import (
     PAPER_REPEATS,
     balanced_subset,
     partial_retraining,
 )
-from lightning_repshape.functional.stacked_heads import init_heads
+from lightning_repshape.functional.stacked_heads import HeadRecipe, init_heads
 from lightning_repshape.seeding import generator, key_to_seed
 
 CLASSES = 4
@@ -40,7 +43,7 @@ def test_equals_the_loop_that_everybody_writes(size: int) -> None:
     features, labels = blobs(500, 1.0)
     new, truth = blobs(200, 1.0, seed=1)
     features, new = features.double(), new.double()
-    result = partial_retraining(features, labels, new, truth, [size], [3], hidden=(6,), updates=60, seed=5)
+    result = partial_retraining(features, labels, new, truth, [size], [3], HeadRecipe(hidden=(6,), updates=60), seed=5)
     scale = 5.0 / features.norm(dim=1).mean()
     for repeat in range(3):
         seed = key_to_seed("partial-retraining", 5, size, repeat)
@@ -61,7 +64,9 @@ def test_equals_the_loop_that_everybody_writes(size: int) -> None:
 def test_result() -> None:
     features, labels = blobs(300, 1.5)
     new, truth = blobs(400, 1.5, seed=1)
-    result = partial_retraining(features, labels, new, truth, [64, 4, 300], {4: 6, 64: 3, 300: 1, 7: 2}, hidden=(16,))
+    result = partial_retraining(
+        features, labels, new, truth, [64, 4, 300], {4: 6, 64: 3, 300: 1, 7: 2}, HeadRecipe(hidden=(16,))
+    )
     assert result.sizes == (4, 64, 300)
     assert [len(result.errors[size]) for size in result.sizes] == [6, 3, 1]
     assert result.diverged == {4: 0, 64: 0, 300: 0}
@@ -70,46 +75,50 @@ def test_result() -> None:
     assert result.std[2] == 0
     assert result.mean[0] > result.mean[1]  # wide classes need many samples
     points, same = blobs(300, 0.05)
-    flat = partial_retraining(points, same, *blobs(400, 0.05, seed=1), [4, 64], [6, 3], hidden=(16,))
+    flat = partial_retraining(points, same, *blobs(400, 0.05, seed=1), [4, 64], [6, 3], HeadRecipe(hidden=(16,)))
     assert float(flat.mean.max()) == 0.0  # classes that are nearly points do not
-    diverged = partial_retraining(features, labels, new, truth, [8], [2], hidden=(16,), rate=1e4, lam=1.0)
+    wild = HeadRecipe(hidden=(16,), rate=1e4, weight_decay=1.0)
+    diverged = partial_retraining(features, labels, new, truth, [8], [2], wild)
     assert diverged.diverged == {8: 2}
 
 
 def test_a_head_depends_on_its_own_key_alone() -> None:
     features, labels = blobs(300, 1.5)
     new, truth = blobs(300, 1.5, seed=1)
-    options = {"hidden": (8,), "updates": 30}
-    for more in ({}, {"share_first_layer": True}, {"batch_size": 5}):
-        many = partial_retraining(features, labels, new, truth, [8, 40], [5, 2], **options, **more)
-        few = partial_retraining(features, labels, new, truth, [40, 8], [1, 3], heads_at_once=2, **options, **more)
+    full = HeadRecipe(hidden=(8,), updates=30)
+    for recipe, share in ((full, False), (full, True), (replace(full, batch_size=5), False)):
+        more = {"share_first_layer": share}
+        many = partial_retraining(features, labels, new, truth, [8, 40], [5, 2], recipe, **more)
+        few = partial_retraining(features, labels, new, truth, [40, 8], [1, 3], recipe, heads_at_once=2, **more)
         assert torch.equal(many.errors[8][:3], few.errors[8])
         assert torch.equal(many.errors[40][:1], few.errors[40])
-    other = partial_retraining(features, labels, new, truth, [8], [5], seed=1, **options)
+    other = partial_retraining(features, labels, new, truth, [8], [5], full, seed=1)
     assert not torch.equal(many.errors[8], other.errors[8])
 
 
 def test_scale_of_features_does_not_matter() -> None:
     features, labels = blobs(200, 1.0)
     new, truth = blobs(200, 1.0, seed=1)
-    plain = partial_retraining(features, labels, new, truth, [8], [4], hidden=(8,))
-    large = partial_retraining(1024 * features, labels, 1024 * new, truth, [8], [4], hidden=(8,))
+    plain = partial_retraining(features, labels, new, truth, [8], [4], HeadRecipe(hidden=(8,)))
+    large = partial_retraining(1024 * features, labels, 1024 * new, truth, [8], [4], HeadRecipe(hidden=(8,)))
     assert torch.equal(plain.errors[8], large.errors[8])
-    raw = partial_retraining(features, labels, new, truth, [8], [4], hidden=(8,), feature_norm=None)
+    raw = partial_retraining(features, labels, new, truth, [8], [4], HeadRecipe(hidden=(8,), feature_norm=None))
     assert not torch.equal(plain.losses[8], raw.losses[8])
 
 
 def test_half_precision_features() -> None:
     features, labels = blobs(200, 0.3)
     new, truth = blobs(100, 0.3, seed=1)
-    result = partial_retraining(features.half(), labels, new.half(), truth, [8, 200], [4, 1], hidden=())
+    result = partial_retraining(features.half(), labels, new.half(), truth, [8, 200], [4, 1], HeadRecipe(hidden=()))
     assert float(result.mean.max()) < 0.1
 
 
 def test_default_repeats_are_the_papers() -> None:
     assert dict(PAPER_REPEATS) == {50_000: 1, 10_000: 5, 1_000: 15, 100: 50, 10: 150}
     features, labels = blobs(200, 0.5)
-    result = partial_retraining(features, labels, features, labels, [10, 100], hidden=(4,), updates=2)
+    result = partial_retraining(
+        features, labels, features, labels, [10, 100], recipe=HeadRecipe(hidden=(4,), updates=2)
+    )
     assert [len(errors) for errors in result.errors.values()] == [150, 50]
 
 
@@ -127,7 +136,6 @@ def test_default_repeats_are_the_papers() -> None:
     ({"train_features": torch.full((100, 24), torch.nan)}, ValueError, "NaN"),
     ({"test_features": torch.zeros(100, 23)}, ValueError, "N x D and M x D"),
     ({"test_labels": torch.zeros(100)}, TypeError, "labels must be integers"),
-    ({"sizes": [8], "lam": -1.0}, ValueError, "lambda"),
 ])  # fmt: skip
 def test_bad_input(change: dict[str, object], error: type[Exception], message: str) -> None:
     features, _ = blobs(100, 1.0)
@@ -138,3 +146,18 @@ def test_bad_input(change: dict[str, object], error: type[Exception], message: s
     }  # fmt: skip
     with pytest.raises(error, match=message):
         partial_retraining(**{**arguments, **change})
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"weight_decay": -1.0}, r"weight_decay is -1\.0"),
+    ({"init_std": float("nan")}, "init_std is nan"),
+    ({"hidden": (8, 0)}, "hidden is 0, but at least 1"),
+    ({"updates": 0}, "updates is 0"),
+    ({"batch_size": 0}, "batch_size is 0"),
+    ({"rate": 0.0}, r"rate is 0\.0.*above 0"),
+    ({"momentum": 1.0}, r"momentum is 1\.0"),
+    ({"feature_norm": -5.0}, r"feature_norm is -5\.0"),
+])  # fmt: skip
+def test_recipes_check_themselves(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        HeadRecipe(**change)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from lightning_repshape.functional.stacked_heads import (
     EarlyStopping,
     GramWeight,
+    HeadRecipe,
     StackedHeads,
     classification_error,
     feature_scale,
@@ -476,7 +477,7 @@ def test_solve_head_takes_features_as_they_are() -> None:
     raw = 37.0 * features
     held_out, truth = data(30, 20, seed=2)
     scale = feature_scale(raw, 5.0)
-    plain = solve_head(raw, labels, num_classes=CLASSES, hidden=(16,), updates=50)
+    plain = solve_head(raw, labels, HeadRecipe(hidden=(16,), updates=50), num_classes=CLASSES)
     reference = solve_heads(
         raw * scale, labels, num_classes=CLASSES, hidden=(16,), updates=50, rate=0.02, lam=1e-4, seed=0
     )
@@ -484,10 +485,16 @@ def test_solve_head_takes_features_as_they_are() -> None:
     assert isinstance(plain.heads.first, Tensor)
     assert float(classification_error(plain.heads, raw, labels)) < 0.05
     stopped = solve_head(
-        raw, labels, num_classes=CLASSES, hidden=(16,), early_stopping=EarlyStopping(37.0 * held_out, truth)
+        raw,
+        labels,
+        HeadRecipe(hidden=(16,)),
+        num_classes=CLASSES,
+        early_stopping=EarlyStopping(37.0 * held_out, truth),
     )
     assert 0 < int(stopped.updates) <= 200
-    unscaled = solve_head(features, labels, num_classes=CLASSES, hidden=(), feature_norm=None, lam=0.0)
+    unscaled = solve_head(
+        features, labels, HeadRecipe(hidden=(), feature_norm=None, weight_decay=0.0), num_classes=CLASSES
+    )
     assert float(unscaled.losses) < 0.5
 
 

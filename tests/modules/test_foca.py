@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lightning_repshape.data import DigitsDataModule
 from lightning_repshape.errors import ConfigError, DataError, DivergenceError
-from lightning_repshape.functional.stacked_heads import head_seeds, init_heads
-from lightning_repshape.modules import FOCAModule
+from lightning_repshape.functional.stacked_heads import HeadRecipe, head_seeds, init_heads
+from lightning_repshape.modules import Draw, FOCAModule, PhiUpdates, WeakRecipe
+from lightning_repshape.modules.foca.renamed import RENAMED, current_options
 from lightning_repshape.networks import MLP, FOCANet
 from lightning_repshape.seeding import key_to_seed
 
@@ -52,7 +54,8 @@ def module(backbone: Any = SMALL, **options: Any) -> FOCAModule:
     }
     settings.update(options)
     shape = settings.pop("input_shape", SHAPE)
-    return FOCAModule(settings.pop("num_classes", CLASSES), shape, backbone, **settings)
+    # The tests call options by the short names that they had before they stood in groups.
+    return FOCAModule(settings.pop("num_classes", CLASSES), shape, backbone, **current_options(settings))
 
 
 def trainer(**options: Any) -> Trainer:
@@ -115,7 +118,7 @@ def loss_of(logits: Tensor, y: Tensor, name: str, total: bool = False) -> Tensor
 
 def solved_by_hand(model: FOCAModule, f: Tensor, y: Tensor, start: list[Tensor]) -> nn.Sequential:
     """Eq. 4 for one classifier, with autograd and torch.optim.SGD, or with the normal equations."""
-    widths = [f.shape[1], *model.hidden, model.num_outputs]
+    widths = [f.shape[1], *model.weak.hidden, model.weak.num_outputs]
     layers: list[nn.Module] = []
     for weight, (inputs, outputs) in zip(start, pairwise(widths), strict=True):
         layer = nn.Linear(inputs, outputs, dtype=torch.float64)
@@ -123,21 +126,23 @@ def solved_by_hand(model: FOCAModule, f: Tensor, y: Tensor, start: list[Tensor])
         layer.bias.data.zero_()
         layers += [layer, nn.ReLU()]
     net = nn.Sequential(*layers[:-1])
-    if model.solver == "ridge":
+    if model.weak.solver == "ridge":
         ones = torch.cat([f, torch.ones(len(f), 1, dtype=f.dtype)], dim=1)
-        penalty = torch.eye(f.shape[1] + 1, dtype=f.dtype) * model.weight_decay
+        penalty = torch.eye(f.shape[1] + 1, dtype=f.dtype) * model.weak.weight_decay
         penalty[-1, -1] = 0
-        count = len(f) if model.reduction == "mean" else 1
-        solved = torch.linalg.solve(ones.T @ ones / count + penalty, ones.T @ target_of(y, model.num_outputs) / count)
+        count = len(f) if model.weak.reduction == "mean" else 1
+        solved = torch.linalg.solve(
+            ones.T @ ones / count + penalty, ones.T @ target_of(y, model.weak.num_outputs) / count
+        )
         net[0].weight.data.copy_(solved[:-1].T)
         net[0].bias.data.copy_(solved[-1])
         return net
     optimizer = torch.optim.SGD(
-        net.parameters(), lr=model.inner_rate, momentum=model.inner_momentum, weight_decay=2 * model.weight_decay
+        net.parameters(), lr=model.weak.rate, momentum=model.weak.momentum, weight_decay=2 * model.weak.weight_decay
     )
-    for _ in range(model.inner_updates):
+    for _ in range(model.weak.updates):
         optimizer.zero_grad()
-        loss_of(net(f), y, model.loss_name, model.reduction == "sum").backward()
+        loss_of(net(f), y, model.loss_name, model.weak.reduction == "sum").backward()
         optimizer.step()
     return net
 
@@ -146,50 +151,50 @@ def trained_by_hand(model: FOCAModule, phi: nn.Module, batches: list[tuple[Tenso
     """Algorithm 1 over some batches."""
     optimizer = torch.optim.SGD(phi.parameters(), lr=0.05, momentum=0.9)
     drawn, indices, pending = list(spy.drawn), list(spy.indices), 0
-    count = model.num_classifiers
+    count = model.draw.num_classifiers
     for number, (x, y) in enumerate(batches):
         with torch.no_grad():
             features = [(phi(bx).flatten(1), by) for bx, by in (drawn.pop(0) for _ in range(_batches(model)))]
         norm = torch.cat([f for f, _ in features]).norm(dim=1).mean()
-        scale = 1.0 if model.feature_scale is None else float(model.feature_scale / norm)
-        own = indices.pop(0) if model.shared_batch and count > 1 and model.samples_per_class > 1 else None
+        scale = 1.0 if model.weak.feature_scale is None else float(model.weak.feature_scale / norm)
+        own = indices.pop(0) if model.draw.shared_batch and count > 1 and model.samples_per_class > 1 else None
         seeds = head_seeds(key_to_seed(*spy.keys[number], "theta"), count)
-        sizes = (features[0][0].shape[1], *model.hidden, model.num_outputs)
-        start = init_heads(count, sizes, seed=seeds, init_std=model.init_std, dtype=torch.float64)
+        sizes = (features[0][0].shape[1], *model.weak.hidden, model.weak.num_outputs)
+        start = init_heads(count, sizes, seed=seeds, init_std=model.weak.init_std, dtype=torch.float64)
         heads = []
         for e in range(count):
-            f, labels = features[0 if model.shared_batch else e]
+            f, labels = features[0 if model.draw.shared_batch else e]
             if own is not None:
                 f, labels = f[own[e]], labels[own[e]]
             heads.append(solved_by_hand(model, f * scale, labels, [weight[e] for weight in start.weights]))
-        for part, labels in zip(x.tensor_split(model.phi_updates), y.tensor_split(model.phi_updates), strict=True):
+        for part, labels in zip(x.tensor_split(model.phi.updates), y.tensor_split(model.phi.updates), strict=True):
             features_of_part = phi(part).flatten(1)
             scaled = features_of_part * scale
             loss = torch.stack([loss_of(head(scaled), labels, model.loss_name) for head in heads]).mean()
-            (gradient,) = torch.autograd.grad(loss / model.accumulate, features_of_part, retain_graph=True)
-            if model.hold_scale:  # less its part along the mean norm n, which is homogeneous: sum f dn/df = n
+            (gradient,) = torch.autograd.grad(loss / model.phi.accumulate, features_of_part, retain_graph=True)
+            if model.phi.hold_scale:  # less its part along the mean norm n, which is homogeneous: sum f dn/df = n
                 lengths = features_of_part.detach().norm(dim=1, keepdim=True)
                 growth = features_of_part.detach() / lengths / len(lengths)
                 gradient = gradient - (gradient * features_of_part).sum().detach() / lengths.mean() * growth
             features_of_part.backward(gradient)
             pending += 1
-            if pending < model.accumulate:
+            if pending < model.phi.accumulate:
                 continue
             pending = 0
-            if model.clip_norm is not None:
-                nn.utils.clip_grad_norm_(phi.parameters(), model.clip_norm)
+            if model.phi.clip_norm is not None:
+                nn.utils.clip_grad_norm_(phi.parameters(), model.phi.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
-            if model.max_norm is not None:
+            if model.phi.max_norm is not None:
                 for weight in phi.parameters():
                     if weight.dim() > 1:
                         for unit in weight.data:
-                            unit *= min(1.0, model.max_norm / float(unit.norm()))
+                            unit *= min(1.0, model.phi.max_norm / float(unit.norm()))
     return phi
 
 
 def _batches(model: FOCAModule) -> int:
-    return 1 if model.shared_batch else model.num_classifiers
+    return 1 if model.draw.shared_batch else model.draw.num_classifiers
 
 
 LINEAR = {"hidden": (), "classification_loss": "squared", "solver": "ridge", "weight_decay": 0.1}
@@ -230,11 +235,11 @@ def test_steps_equal_algorithm_1(case: str) -> None:
     start, spy = copy.deepcopy(model.backbone).double(), Spy(model)
     batches = list(DataLoader(TensorDataset(x, y), batch_size=12))
     if case == "raw features":
-        assert model.inner_rate == 0.05
+        assert model.weak.rate == 0.05
     runner = trainer(precision="64-true")
     runner.fit(model, DataLoader(TensorDataset(x, y), batch_size=12))
     expected = trained_by_hand(model, start, batches, spy)
-    assert runner.global_step == len(batches) * model.phi_updates // model.accumulate
+    assert runner.global_step == len(batches) * model.phi.updates // model.phi.accumulate
     for (name, mine), theirs in zip(model.backbone.named_parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(mine.detach(), theirs.detach(), rtol=1e-7, atol=1e-9, msg=name)
 
@@ -547,7 +552,7 @@ def test_weights_only_loading_from_a_checkpoint(
     again = FOCAModule.load_from_checkpoint(
         folder / "best.ckpt", backbone=partial(MLP, widths=[32, 16]), optimizer=SGD, weights_only=True
     )
-    assert again.hidden == (16,)
+    assert again.weak.hidden == (16,)
     assert torch.equal(again.backbone(torch.ones(1, 1, 8, 8)), model.backbone(torch.ones(1, 1, 8, 8)))
 
 
@@ -643,21 +648,21 @@ def test_mixed_precision_sees_the_updated_weights_within_a_step() -> None:
         ({"weight_decay": 0.0}, r"lambda of Eq\. 4\) is 0\.0, but FOCA needs it above 0"),
         ({"weight_decay": float("nan")}, "above 0"),
         ({"solver": "ridge", "hidden": ()}, "set classification_loss to 'squared'"),
-        ({"solver": "ridge", "classification_loss": "squared"}, r"set hidden to \[\], not \[4\]"),
+        ({"solver": "ridge", "classification_loss": "squared"}, r"set weak\.hidden to \[\], not \[4\]"),
         ({"num_classifiers": 0}, "num_classifiers is 0, but at least 1"),
         ({"samples_per_class": 0}, "samples_per_class is 0"),
-        ({"inner_updates": 0}, "inner_updates is 0"),
-        ({"phi_updates": 0}, "phi_updates is 0"),
+        ({"inner_updates": 0}, r"weak\.updates is 0"),
+        ({"phi_updates": 0}, r"phi\.updates is 0"),
         ({"accumulate": 0}, "accumulate is 0"),
         ({"val_classifiers": 0}, "val_classifiers is 0"),
         ({"feature_scale": 0.0}, r"feature_scale is 0\.0.*above 0"),
-        ({"hold_scale": True, "feature_scale": None}, "hold_scale needs a feature_scale"),
+        ({"hold_scale": True, "feature_scale": None}, r"phi\.hold_scale needs a weak\.feature_scale"),
         ({"max_norm": -1.0}, r"max_norm is -1\.0"),
         ({"init_std": -0.1}, r"init_std is -0\.1"),
-        ({"inner_momentum": 1.0}, r"inner_momentum is 1\.0"),
-        ({"secondary_weight_decay": -1.0}, "secondary_weight_decay"),
+        ({"inner_momentum": 1.0}, r"weak\.momentum is 1\.0"),
+        ({"secondary_weight_decay": -1.0}, "weight_decay"),
         ({"num_outputs": 1}, "num_outputs is 1, but must be num_classes = 3"),
-        ({**LINEAR, "samples_per_class": 1, "num_classifiers": 2}, "set shared_batch to false"),
+        ({**LINEAR, "samples_per_class": 1, "num_classifiers": 2}, r"set draw\.shared_batch to false"),
         ({"statistics_layer": "fc9"}, "no activation 'fc9'"),
     ],
     ids=str,
@@ -670,8 +675,11 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gradient_clip_val": 0.5}, r"set model\.clip_norm to 0\.5 instead of trainer\.gradient_clip_val"),
-        ({"accumulate_grad_batches": 4}, r"set model\.accumulate to 4 instead of trainer\.accumulate_grad_batches"),
+        ({"gradient_clip_val": 0.5}, r"set model\.phi\.clip_norm to 0\.5 instead of trainer\.gradient_clip_val"),
+        (
+            {"accumulate_grad_batches": 4},
+            r"set model\.phi\.accumulate to 4 instead of trainer\.accumulate_grad_batches",
+        ),
     ],
 )
 def test_trainer_options_that_manual_optimization_cannot_have(options: dict[str, Any], message: str) -> None:
@@ -698,12 +706,12 @@ def test_dead_features_stop() -> None:
 
 
 def test_diverged_classifiers_stop() -> None:
-    with pytest.raises(DivergenceError, match=r"weak classifiers diverged.*inner_rate"):
+    with pytest.raises(DivergenceError, match=r"weak classifiers diverged.*weak\.rate"):
         trainer().fit(module(inner_rate=1e6, inner_updates=60, classification_loss="squared"), loader())
 
 
 def test_divergence_of_the_secondary_head_is_told() -> None:
-    with pytest.raises(DivergenceError, match="secondary_rate"):
+    with pytest.raises(DivergenceError, match=r"secondary\.rate"):
         trainer().fit(module(secondary_rate=1e20, secondary_updates=100, secondary_weight_decay=1.0), loader())
 
 
@@ -730,3 +738,61 @@ def test_toy_features_shrink_to_points_as_proposition_3_2_says(monkeypatch: pyte
     features = phi(points).detach()
     weak = foca_toy.weak_classifiers(features, labels, (), 4, key=0)
     assert torch.equal(weak.predict(features), labels.expand(4, -1))
+
+
+# -- options in groups ------------------------------------------------------------------------------------------------
+
+
+def test_recipes_reach_checkpoints_as_plain_values(tmp_path: Path) -> None:
+    recipes: dict[str, Any] = {
+        "weak": WeakRecipe(hidden=(4,), updates=8),
+        "secondary": HeadRecipe(hidden=(4,), updates=3),
+        "draw": Draw(samples_per_class=2),
+        "phi": PhiUpdates(max_norm=None),
+    }
+    model = FOCAModule(CLASSES, SHAPE, SMALL, **recipes, val_classifiers=2)
+    assert (model.weak.updates, model.draw.samples_per_class, model.phi.max_norm) == (8, 2, None)
+    runner = trainer()
+    runner.fit(model, loader())
+    runner.save_checkpoint(tmp_path / "foca.ckpt")
+    kept = torch.load(tmp_path / "foca.ckpt", weights_only=True)["hyper_parameters"]
+    assert kept["weak"]["updates"] == 8 and kept["phi"]["max_norm"] is None and "backbone" not in kept
+    again = FOCAModule.load_from_checkpoint(tmp_path / "foca.ckpt", backbone=SMALL)
+    assert {name: getattr(again, name) for name in recipes} == {name: getattr(model, name) for name in recipes}
+    assert again.weak == replace(recipes["weak"], num_outputs=CLASSES)
+
+
+@pytest.mark.parametrize("instantiator", [{}, {"_instantiator": "lightning.pytorch.cli.instantiate_module"}])
+def test_checkpoints_from_before_the_groups_can_be_loaded(tmp_path: Path, instantiator: dict[str, str]) -> None:
+    model = module(hidden=(4, 3), inner_updates=7, init_std=0.2, phi_updates=2, secondary_hidden=(5,))
+    runner = trainer()
+    runner.fit(model, loader())
+    runner.save_checkpoint(tmp_path / "foca.ckpt")
+    content = torch.load(tmp_path / "foca.ckpt", weights_only=True)
+    net = {"class_path": "lightning_repshape.MLP", "init_args": {"widths": [6, 5]}}
+    old = {"hidden": [4, 3], "inner_updates": 7, "init_std": 0.2, "phi_updates": 2, "secondary_hidden": [5]}
+    named = {"_class_path": "lightning_repshape.modules.FOCAModule", "backbone": net} if instantiator else {}
+    content["hyper_parameters"] = {"num_classes": CLASSES, "input_shape": SHAPE, **old, **named, **instantiator}
+    torch.save(content, tmp_path / "old.ckpt")
+    again = FOCAModule.load_from_checkpoint(tmp_path / "old.ckpt", **({} if instantiator else {"backbone": SMALL}))
+    assert again.weak == replace(WeakRecipe((4, 3), 7, init_std=0.2), num_outputs=CLASSES)
+    assert (again.secondary, again.phi) == (HeadRecipe((5,), init_std=0.2), PhiUpdates(2))
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_old_names_end_in_the_new_one(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"FOCAModule: {name} is called {RENAMED[name]} now"):
+        FOCAModule(CLASSES, SHAPE, SMALL, **{name: 1})
+    group, option = RENAMED[name].split(".")
+    assert current_options({name: 1, "optimizer": SGD})[group] == {option: 1}
+    assert current_options({group: {option: 2}}) == {group: {option: 2}}
+
+
+def test_unknown_values_of_a_recipe_are_named() -> None:
+    with pytest.raises(ConfigError, match="weak has no option 'update'; did you mean 'updates'"):
+        FOCAModule(CLASSES, SHAPE, SMALL, weak={"update": 3})
+    with pytest.raises(ConfigError, match="phi must be a PhiUpdates, got 3"):
+        FOCAModule(CLASSES, SHAPE, SMALL, phi=3)
+    with pytest.raises(TypeError, match="optimiser"):
+        FOCAModule(CLASSES, SHAPE, SMALL, optimiser=SGD)

@@ -13,12 +13,14 @@ from lightning_repshape.functional.stacked_heads.heads import (
     head_seeds,
     init_heads,
 )
+from lightning_repshape.functional.stacked_heads.recipe import HeadRecipe
 from lightning_repshape.functional.stacked_heads.ridge import ridge
 from lightning_repshape.functional.stacked_heads.solve import feature_scale, solve_head, solve_heads
 
 __all__ = [
     "EarlyStopping",
     "GramWeight",
+    "HeadRecipe",
     "HeadSolution",
     "StackedHeads",
     "classification_error",

@@ -12,6 +12,7 @@ from lightning_repshape.functional.checks import check_at_least, check_choice
 from lightning_repshape.functional.stacked_heads.descent import EarlyStopping, HeadSolution, gradient_descent
 from lightning_repshape.functional.stacked_heads.heads import head_seeds, init_heads
 from lightning_repshape.functional.stacked_heads.inputs import Form, Loss, Reduction, as_solver_dtype, num_classes_of
+from lightning_repshape.functional.stacked_heads.recipe import HeadRecipe
 from lightning_repshape.functional.stacked_heads.ridge import ridge
 
 Solver = Literal["gd", "ridge"]
@@ -151,16 +152,9 @@ def feature_scale(features: Tensor, norm: float) -> Tensor:
 def solve_head(
     features: Tensor,
     labels: Tensor,
+    recipe: HeadRecipe | None = None,
     *,
     num_classes: int,
-    hidden: Sequence[int] = (128, 128),
-    feature_norm: float | None = 5.0,
-    updates: int = 200,
-    rate: float = 0.02,
-    momentum: float = 0.9,
-    lam: float = 1e-4,
-    init_std: float = 0.1,
-    batch_size: int | None = None,
     loss: Loss = "cross_entropy",
     early_stopping: EarlyStopping | None = None,
     form: Form = "auto",
@@ -168,21 +162,12 @@ def solve_head(
 ) -> HeadSolution:
     """FOCA's secondary optimisation (Eq. 5): one head from scratch on the frozen features of the whole training set.
 
-    Everything but the architecture is unpublished; the defaults are those of partial-dataset retraining.
-
     Args:
         features: ``N x D``.
         labels: ``N`` integers in 0..K-1.
+        recipe: How the head is trained; its scale of features is moved into the head, which takes features as they
+            are. Default: ``HeadRecipe()``, that of partial-dataset retraining.
         num_classes: K.
-        hidden: Widths of the hidden layers; empty for a linear head. Default: (128, 128), the paper's.
-        feature_norm: Features are solved at this mean norm; the scale is then moved into the head, which takes
-            features as they are. None: as they are from the start. Default: 5.
-        updates: Number of updates. Default: 200.
-        rate: Learning rate. Default: 0.02.
-        momentum: Momentum. Default: 0.9.
-        lam: lambda in front of the sum of squares of all parameters (Eq. 5 has none: 0 is allowed). Default: 1e-4.
-        init_std: Standard deviation of the initial weights. Default: 0.1.
-        batch_size: Samples of an update; None (default): full batch, whose price is that of as many epochs as updates.
         loss: ``"cross_entropy"`` (default) or ``"squared"``.
         early_stopping: Held-out samples (their features as they are) that decide when to stop; None (default): never.
         form: ``"auto"`` (default), ``"primal"`` or ``"gram"``.
@@ -195,7 +180,8 @@ def solve_head(
         ValueError: If a value, a shape or a combination cannot work; the message says which.
         TypeError: If features are not floating point or labels not integers.
     """
-    scale = None if feature_norm is None else feature_scale(features, feature_norm)
+    recipe = recipe or HeadRecipe()
+    scale = None if recipe.feature_norm is None else feature_scale(features, recipe.feature_norm)
     if scale is not None and early_stopping is not None:
         held_out = as_solver_dtype(early_stopping.features) * scale
         early_stopping = EarlyStopping(held_out, early_stopping.labels, early_stopping.every, early_stopping.patience)
@@ -203,14 +189,14 @@ def solve_head(
         features if scale is None else as_solver_dtype(features) * scale,
         labels,
         num_classes=num_classes,
-        hidden=hidden,
+        hidden=recipe.hidden,
         loss=loss,
-        lam=lam,
-        updates=updates,
-        rate=rate,
-        momentum=momentum,
-        init_std=init_std,
-        batch_size=batch_size,
+        lam=recipe.weight_decay,
+        updates=recipe.updates,
+        rate=recipe.rate,
+        momentum=recipe.momentum,
+        init_std=recipe.init_std,
+        batch_size=recipe.batch_size,
         early_stopping=early_stopping,
         form=form,
         seed=seed,

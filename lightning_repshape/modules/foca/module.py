@@ -3,23 +3,38 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal, Self, cast
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_repshape.errors import ConfigError, DataError, DivergenceError
-from lightning_repshape.functional.stacked_heads import HeadSolution, StackedHeads, feature_scale, solve_heads
+from lightning_repshape.functional.stacked_heads import (
+    HeadRecipe,
+    HeadSolution,
+    StackedHeads,
+    feature_scale,
+    solve_head,
+    solve_heads,
+)
+from lightning_repshape.functional.stacked_heads.recipe import check_counts
 from lightning_repshape.heads import MLPHead
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.modules.base import BackboneCallable, ClassifierModule
+from lightning_repshape.modules.foca.recipes import Draw, PhiUpdates, WeakRecipe, recipe_of, resolved
+from lightning_repshape.modules.foca.renamed import RENAMED, current_options
+from lightning_repshape.modules.foca.secondary import SecondaryOptimization, training_features
 from lightning_repshape.modules.foca.source import BalancedSource, BatchSource, source_for
+from lightning_repshape.modules.optimizers import step_on_plateau
+from lightning_repshape.modules.options import Options, SharedButOptimizer
 from lightning_repshape.seeding import generator, global_seed, key_to_seed
 
 
@@ -34,7 +49,7 @@ class FOCAModule(ClassifierModule):
 
     What is counted: one optimizer (phi's) is registered, so ``global_step``, ``max_steps``, ``every_n_train_steps`` of
     checkpoints and an ``lr_scheduler_interval`` of ``"step"`` count phi updates; a training batch brings
-    ``phi_updates`` of them. Deliver ``phi_updates`` * m samples a batch: they are split into that many chunks.
+    ``phi.updates`` of them. Deliver ``phi.updates`` * m samples a batch: they are split into that many chunks.
 
     Published: k, the number of inner updates, standard deviation 0.1, head widths, u (32 updates and u = 1 on CIFAR-10,
     64 and u = 8 on CIFAR-100, k = 10). Unpublished, with defaults that train: lambda, the inner rate and momentum, m,
@@ -44,48 +59,16 @@ class FOCAModule(ClassifierModule):
         num_classes: Number of classes K. Linked to ``data.num_classes`` on the command line.
         input_shape: Shape of one input, (C, H, W). Linked to ``data.input_shape`` on the command line.
         backbone: Called with ``input_shape``; gives the feature extractor phi.
-        hidden: Widths of the weak classifiers' hidden layers; empty for linear ones. The paper: (128, 128).
-        samples_per_class: k, samples of each class in b. Default: 10; 100 under ``"early-stop"``.
-        replacement: Whether b is drawn with replacement, as Algorithm 1 does.
-        num_classifiers: E, weak classifiers a step, whose losses are averaged.
-        shared_batch: Whether all E see the same images of b (each its own class-balanced resample of them where k > 1),
-            which costs one backbone pass over b; else E batches are drawn.
-        solver: ``"gd"``, full-batch gradient descent with momentum; ``"ridge"``, closed form for linear classifiers and
-            the squared loss; ``"early-stop"``, gradient descent on one large batch, stopped after few updates.
-        inner_updates: Updates of the inner solve. Default: 32; 20 under ``"early-stop"``.
-        inner_rate: Learning rate of the inner solve.
-        inner_momentum: Momentum of the inner solve.
-        weight_decay: lambda of Eq. 4, in front of the sum of squares of all parameters of theta (of the weights under
-            ``"ridge"``). Must be above 0, except under ``"early-stop"``.
-        init_std: Standard deviation of the weak classifiers' initial weights.
-        reduction: Mean over b as in Eq. 4, or the sum of Algorithm 1's line 5.
+        weak: How weak classifiers theta are solved.
+        secondary: How the head of the secondary optimisation is trained.
+        draw: The class-balanced batches b, and how many weak classifiers a step has.
+        phi: How phi is updated.
         classification_loss: Softmax cross entropy, or the squared loss against one-hot targets (for two classes and
-            ``num_outputs=1``: against +1 and -1).
-        num_outputs: Outputs of a weak classifier. Default: K; 1 is possible for two classes under the squared loss.
-        feature_scale: Features are brought to this mean norm, in the solve and in phi's loss alike, by a factor that is
-            a constant of the step; the solve then works at every scale of the features. None: the paper's raw features.
-        hold_scale: Whether phi's gradient leaves the overall scale of the features alone, which the factor undoes in
-            any case. Without it, weak classifiers that are too sure of themselves make phi shrink its features step by
-            step, until they vanish. The loss is the same; ``feature_scale`` must be given.
-        phi_updates: u, updates of phi for one theta.
-        phi_draw: Whether phi's samples are the epoch's shuffled ones, or drawn with replacement as in Algorithm 1.
-        max_norm: c, the largest norm of an output unit's incoming weight vector; None for no bound.
-        clip_norm: Largest norm of phi's gradient; None for no clipping. (The Trainer's own clipping and accumulation do
-            not apply to manual optimization.)
-        accumulate: Chunks whose gradients are averaged before phi is updated.
-        optimizer: Called with phi's parameters. The paper: SGD with momentum.
-        lr_scheduler: Called with the optimizer. Default: none.
-        lr_scheduler_interval: Whether the scheduler steps once an epoch or once a phi update.
+            ``weak.num_outputs`` 1: against +1 and -1).
         val_classifiers: Weak classifiers whose mean logits give ``val/error``; the paper's Fig. 1 has 256.
-        secondary_hidden: Widths of the secondary head's hidden layers. The paper: (128, 128).
-        secondary_updates: Full-batch updates of the secondary head.
-        secondary_rate: Its learning rate.
-        secondary_momentum: Its momentum.
-        secondary_weight_decay: Its lambda; Eq. 5 has none, 0 is allowed.
-        secondary_batch_size: Samples of an update of the secondary head. Default: all.
-        secondary_feature_norm: Mean norm to which features are brought for the secondary head; None for raw ones.
-        statistics_layer: The activation whose class-wise variance is reported at validation and test.
-        channels_last: Whether convolutional weights lie channels-last in memory.
+        optimizer: Called with phi's parameters. The paper: SGD with momentum.
+        **kwargs: The shared options but ``optimizer``, see :class:`ClassifierModule`; with ``lr_scheduler_interval``
+            ``"step"`` the scheduler steps once a phi update.
 
     Raises:
         ConfigError: If an option is out of range, or options exclude each other; the message says which.
@@ -99,45 +82,23 @@ class FOCAModule(ClassifierModule):
         num_classes: int,
         input_shape: tuple[int, ...],
         backbone: BackboneCallable,
-        hidden: Sequence[int] = (128, 128),
-        samples_per_class: int | None = None,
-        replacement: bool = True,
-        num_classifiers: int = 1,
-        shared_batch: bool = True,
-        solver: Literal["gd", "ridge", "early-stop"] = "gd",
-        inner_updates: int | None = None,
-        inner_rate: float = 0.05,
-        inner_momentum: float = 0.9,
-        weight_decay: float = 1e-3,
-        init_std: float = 0.1,
-        reduction: Literal["mean", "sum"] = "mean",
+        weak: WeakRecipe = WeakRecipe(),  # noqa: B008, it is frozen
+        secondary: HeadRecipe = HeadRecipe(),  # noqa: B008
+        draw: Draw = Draw(),  # noqa: B008
+        phi: PhiUpdates = PhiUpdates(),  # noqa: B008
         classification_loss: Literal["cross_entropy", "squared"] = "cross_entropy",
-        num_outputs: int | None = None,
-        feature_scale: float | None = 10.0,
-        hold_scale: bool = False,
-        phi_updates: int = 1,
-        phi_draw: Literal["epoch", "replacement"] = "epoch",
-        max_norm: float | None = 4.0,
-        clip_norm: float | None = None,
-        accumulate: int = 1,
-        optimizer: OptimizerCallable = torch.optim.SGD,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         val_classifiers: int = 16,
-        secondary_hidden: Sequence[int] = (128, 128),
-        secondary_updates: int = 200,
-        secondary_rate: float = 0.02,
-        secondary_momentum: float = 0.9,
-        secondary_weight_decay: float = 1e-4,
-        secondary_batch_size: int | None = None,
-        secondary_feature_norm: float | None = 5.0,
-        statistics_layer: str = "features",
-        channels_last: bool = True,
+        optimizer: OptimizerCallable = torch.optim.SGD,
+        **kwargs: Options[SharedButOptimizer],
     ) -> None:
-        secondary_widths = tuple(secondary_hidden)
+        for name in kwargs:
+            if name in RENAMED:
+                raise ConfigError(f"FOCAModule: {name} is called {RENAMED[name]} now")
+        # A checkpoint of a module that was made in Python holds recipes as dictionaries.
+        secondary = recipe_of(HeadRecipe, "secondary", secondary)
 
         def secondary_head(num_features: int, outputs: int) -> nn.Module:
-            return MLPHead(num_features, outputs, hidden=secondary_widths)
+            return MLPHead(num_features, outputs, hidden=secondary.hidden)
 
         super().__init__(
             num_classes=num_classes,
@@ -145,41 +106,15 @@ class FOCAModule(ClassifierModule):
             backbone=backbone,
             head=secondary_head,
             optimizer=optimizer,
-            lr_scheduler=lr_scheduler,
-            lr_scheduler_interval=lr_scheduler_interval,
-            statistics_layer=statistics_layer,
-            channels_last=channels_last,
+            **kwargs,
         )
-        early = solver == "early-stop"
-        self.hidden = tuple(hidden)
-        self.samples_per_class = samples_per_class if samples_per_class is not None else 100 if early else 10
-        self.replacement = replacement
-        self.num_classifiers = num_classifiers
-        self.shared_batch = shared_batch
-        self.solver = solver
-        self.inner_updates = inner_updates if inner_updates is not None else 20 if early else 32
-        self.inner_rate = inner_rate
-        self.inner_momentum = inner_momentum
-        self.weight_decay = weight_decay
-        self.init_std = init_std
-        self.reduction: Literal["mean", "sum"] = reduction
+        self.weak, self.draw = resolved(
+            recipe_of(WeakRecipe, "weak", weak), recipe_of(Draw, "draw", draw), self.num_classes
+        )
+        self.secondary = secondary
+        self.phi = recipe_of(PhiUpdates, "phi", phi)
         self.loss_name: Literal["cross_entropy", "squared"] = classification_loss
-        self.num_outputs = num_classes if num_outputs is None else num_outputs
-        self.feature_scale = feature_scale
-        self.hold_scale = hold_scale
-        self.phi_updates = phi_updates
-        self.phi_draw = phi_draw
-        self.max_norm = max_norm
-        self.clip_norm = clip_norm
-        self.accumulate = accumulate
         self.val_classifiers = val_classifiers
-        self.secondary_hidden = secondary_widths
-        self.secondary_updates = secondary_updates
-        self.secondary_rate = secondary_rate
-        self.secondary_momentum = secondary_momentum
-        self.secondary_weight_decay = secondary_weight_decay
-        self.secondary_batch_size = secondary_batch_size
-        self.secondary_feature_norm = secondary_feature_norm
         self._check_options()
 
         self.automatic_optimization = False
@@ -197,94 +132,72 @@ class FOCAModule(ClassifierModule):
         self._projected = [parameter for parameter in self.backbone.parameters() if parameter.dim() > 1]
 
     def _check_options(self) -> None:
-        least = {
-            "samples_per_class": 1,
-            "num_classifiers": 1,
-            "inner_updates": 1,
-            "phi_updates": 1,
-            "accumulate": 1,
-            "val_classifiers": 1,
-            "secondary_updates": 1,
-            "secondary_batch_size": 1,
-        }
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ConfigError(f"FOCAModule: {name} is {value}, but at least {bound} is needed")
-        for name in (
-            "inner_rate",
-            "feature_scale",
-            "max_norm",
-            "clip_norm",
-            "secondary_rate",
-            "secondary_feature_norm",
-        ):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(
-                    f"FOCAModule: {name} is {value}, but it must be above 0 (or null where it may be left out)"
-                )
-        if self.hold_scale and self.feature_scale is None:
-            raise ConfigError("FOCAModule: hold_scale needs a feature_scale; raw features have no scale to hold")
-        if not self.init_std >= 0:
-            raise ConfigError(f"FOCAModule: init_std is {self.init_std}, but a standard deviation is not below 0")
-        for name in ("inner_momentum", "secondary_momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"FOCAModule: {name} is {getattr(self, name)}, but it must be at least 0 and below 1")
-        if not self.weight_decay >= 0 or (self.weight_decay == 0 and self.solver != "early-stop"):
+        """What recipes cannot check by themselves."""
+        check_counts("FOCAModule: ", val_classifiers=self.val_classifiers)
+        weak, draw = self.weak, self.draw
+        if self.phi.hold_scale and weak.feature_scale is None:
             raise ConfigError(
-                f"FOCAModule: weight_decay (lambda of Eq. 4) is {self.weight_decay}, but FOCA needs it above 0: "
-                "without it the weak classifiers blow up where two features of b nearly coincide"
+                "FOCAModule: phi.hold_scale needs a weak.feature_scale; raw features have no scale to hold"
             )
-        if not self.secondary_weight_decay >= 0:
+        if weak.solver == "ridge" and self.loss_name != "squared":
             raise ConfigError(
-                f"FOCAModule: secondary_weight_decay is {self.secondary_weight_decay}, but must not be negative"
+                "FOCAModule: weak.solver 'ridge' minimises the squared loss; set classification_loss to 'squared'"
             )
-        if self.solver == "ridge" and self.loss_name != "squared":
+        if weak.solver == "ridge" and draw.num_classifiers > 1 and draw.shared_batch and draw.samples_per_class == 1:
             raise ConfigError(
-                "FOCAModule: solver 'ridge' minimises the squared loss; set classification_loss to 'squared'"
+                "FOCAModule: with weak.solver 'ridge', draw.samples_per_class 1 and draw.shared_batch all weak "
+                "classifiers of a step would be the same; set draw.shared_batch to false"
             )
-        if self.solver == "ridge" and self.hidden:
+        one_output = weak.num_outputs == 1 and self.num_classes == 2 and self.loss_name == "squared"
+        if weak.num_outputs != self.num_classes and not one_output:
             raise ConfigError(
-                f"FOCAModule: solver 'ridge' solves linear classifiers; set hidden to [], not {list(self.hidden)}"
-            )
-        same = self.solver == "ridge" and self.num_classifiers > 1 and self.shared_batch and self.samples_per_class == 1
-        if same:
-            raise ConfigError(
-                "FOCAModule: with solver 'ridge', samples_per_class 1 and shared_batch all weak classifiers of a step "
-                "would be the same; set shared_batch to false"
-            )
-        one_output = self.num_outputs == 1 and self.num_classes == 2 and self.loss_name == "squared"
-        if self.num_outputs != self.num_classes and not one_output:
-            raise ConfigError(
-                f"FOCAModule: num_outputs is {self.num_outputs}, but must be num_classes = {self.num_classes} "
+                f"FOCAModule: weak.num_outputs is {weak.num_outputs}, but must be num_classes = {self.num_classes} "
                 "(or 1 for two classes under the squared loss)"
             )
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """As in Lightning; options of a checkpoint from before they stood in groups are translated.
+
+        Args:
+            checkpoint_path: A path, or a file that is open for reading.
+            *args: Further arguments of ``LightningModule.load_from_checkpoint``.
+            **kwargs: The same, and options that replace the checkpoint's.
+
+        Returns:
+            The module.
+        """
+        local = hasattr(checkpoint_path, "read") or Path(checkpoint_path).is_file()
+        content = _read(checkpoint_path, kwargs.get("weights_only") is not False) if local else {}
+        known = content.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
+        if not RENAMED.keys() & known.keys():
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        content[cls.CHECKPOINT_HYPER_PARAMS_KEY] = current_options(known)
+        file = BytesIO()
+        torch.save(content, file)
+        file.seek(0)
+        return super().load_from_checkpoint(file, *args, **kwargs)
+
+    @property
+    def samples_per_class(self) -> int:
+        """The number k, samples of each class in b."""
+        return cast("int", self.draw.samples_per_class)
 
     # -- the step ----------------------------------------------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
-        """Adds the secondary optimisation at the end of ``fit``; refuses what manual optimization cannot have.
-
-        Returns:
-            The callback.
-
-        Raises:
-            ConfigError: If the Trainer clips or accumulates gradients.
-        """
-        from lightning_repshape.modules.foca.secondary import SecondaryOptimization
-
+        """The secondary optimisation at the end of ``fit``; refuses what manual optimization cannot have."""
         if self.trainer.gradient_clip_val:
             raise ConfigError(
-                f"FOCAModule optimizes by itself: set model.clip_norm to {self.trainer.gradient_clip_val} instead of "
-                "trainer.gradient_clip_val"
+                f"FOCAModule optimizes by itself: set model.phi.clip_norm to {self.trainer.gradient_clip_val} "
+                "instead of trainer.gradient_clip_val"
             )
         if self.trainer.accumulate_grad_batches != 1:
             raise ConfigError(
-                f"FOCAModule optimizes by itself: set model.accumulate to {self.trainer.accumulate_grad_batches} "
+                f"FOCAModule optimizes by itself: set model.phi.accumulate to {self.trainer.accumulate_grad_batches} "
                 "instead of trainer.accumulate_grad_batches"
             )
-        return [SecondaryOptimization()]
+        return [SecondaryOptimization(self.solve_secondary)]
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """phi: the backbone's parameters that require a gradient."""
@@ -297,32 +210,24 @@ class FOCAModule(ClassifierModule):
         self.head_trained.fill_(False)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:  # type: ignore[override]
-        """One solve and ``phi_updates`` updates of phi (Algorithm 1, lines 4 to 7).
-
-        Args:
-            batch: phi's inputs and class indices.
-            batch_idx: Number of the batch within the epoch.
-
-        Raises:
-            DivergenceError: If the weak classifiers or phi's loss are no finite numbers.
-        """
+        """One solve and ``phi.updates`` updates of phi (Algorithm 1, lines 4 to 7)."""
         x, target = batch[0], batch[1]
         key = (global_seed(), self.current_epoch, batch_idx, self.global_rank)
         source = self._source
         if source is None:
             source = self._latest = BatchSource(x, target, self.num_classes)
-        if self.phi_draw == "replacement":
+        if self.phi.draw == "replacement":
             x, target = source.uniform(len(target), generator("foca-phi", *key))
-        batches = 1 if self.shared_batch else self.num_classifiers
+        batches = 1 if self.draw.shared_batch else self.draw.num_classifiers
         features, labels = self.draw_features(source, batches, "foca", *key)
-        solution, scale, norm = self.solve_classifiers(features, labels, self.num_classifiers, "foca", *key)
+        solution, scale, norm = self.solve_classifiers(features, labels, self.draw.num_classifiers, "foca", *key)
         self._watch_solution(solution, norm)
         optimizer = self.optimizers()
         if not isinstance(optimizer, LightningOptimizer):
             raise ConfigError("FOCAModule takes exactly one optimizer")
         losses, logits = [], torch.empty(0)
         # Even parts, so that a short last batch brings u updates too.
-        parts = min(self.phi_updates, len(x))
+        parts = min(self.phi.updates, len(x))
         chunks = list(zip(x.tensor_split(parts), target.tensor_split(parts), strict=True))
         for number, (part, labels) in enumerate(chunks):
             last = number == len(chunks) - 1
@@ -357,7 +262,7 @@ class FOCAModule(ClassifierModule):
         kind = next((parameter.dtype for parameter in self.backbone.parameters()), torch.float32)
         # One pass a batch: batch normalisation sees one b at a time, and memory does not grow with their number.
         for number in range(batches):
-            x, y = source.balanced(self.samples_per_class, generator(*key, "b", number), self.replacement)
+            x, y = source.balanced(self.samples_per_class, generator(*key, "b", number), self.draw.replacement)
             with torch.no_grad(), self.frozen_statistics():
                 features.append(self._features(x.to(kind) if x.is_floating_point() else x))
             labels.append(y)
@@ -384,28 +289,30 @@ class FOCAModule(ClassifierModule):
             of the features.
         """
         norm = torch.linalg.vector_norm(features, dim=2).mean()
-        scale = feature_scale(features, self.feature_scale) if self.feature_scale is not None else None
+        wanted = self.weak.feature_scale
+        scale = feature_scale(features, wanted) if wanted is not None else None
         scaled = features if scale is None else features * scale
         indices = None
         if len(features) == 1:
             scaled, labels = scaled[0], labels[0]
             if count > 1 and self.samples_per_class > 1:
                 indices = self._resamples(count, generator(*key, "resample")).to(scaled.device)
+        weak = self.weak
         solution = solve_heads(
             scaled,
             labels,
             num_classes=self.num_classes,
             num_heads=count,
-            hidden=self.hidden,
-            num_outputs=self.num_outputs,
-            solver="ridge" if self.solver == "ridge" else "gd",
+            hidden=weak.hidden,
+            num_outputs=weak.num_outputs,
+            solver="ridge" if weak.solver == "ridge" else "gd",
             loss=self.loss_name,
-            reduction=self.reduction,
-            lam=self.weight_decay,
-            updates=self.inner_updates,
-            rate=self.inner_rate,
-            momentum=self.inner_momentum,
-            init_std=self.init_std,
+            reduction=weak.reduction,
+            lam=weak.weight_decay,
+            updates=cast("int", weak.updates),
+            rate=weak.rate,
+            momentum=weak.momentum,
+            init_std=weak.init_std,
             seed=key_to_seed(*key, "theta"),
             indices=indices,
             validate=False,
@@ -445,7 +352,7 @@ class FOCAModule(ClassifierModule):
         """
         features = self._features(x)
         if scale is not None:
-            if self.hold_scale:
+            if self.phi.hold_scale:
                 # The factor 1, whose gradient takes away that along the features' mean norm.
                 norm = torch.linalg.vector_norm(features, dim=1).mean().clamp_min(torch.finfo(features.dtype).tiny)
                 scale = scale * (norm.detach() / norm)
@@ -465,23 +372,15 @@ class FOCAModule(ClassifierModule):
         """
         if self.loss_name == "cross_entropy":
             return F.cross_entropy(logits.flatten(0, 1), target.repeat(logits.shape[0]))
-        if self.num_outputs == 1:
+        if self.weak.num_outputs == 1:
             wanted = target.to(logits.dtype)[:, None] * 2 - 1
         else:
             wanted = F.one_hot(target, self.num_classes).to(logits.dtype)
         return (logits - wanted).square().sum(dim=2).mean()
 
     def classification_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss that validation and test report.
-
-        Args:
-            logits: N x K.
-            target: N class indices.
-
-        Returns:
-            A scalar.
-        """
-        if self.loss_name == "squared" and self.num_outputs == self.num_classes:
+        """The loss that validation and test report."""
+        if self.loss_name == "squared" and self.weak.num_outputs == self.num_classes:
             return self.stacked_loss(logits[None], target)
         return F.cross_entropy(logits, target)
 
@@ -494,10 +393,10 @@ class FOCAModule(ClassifierModule):
         Returns:
             ... x K.
         """
-        return torch.cat([-logits, logits], dim=-1) if self.num_outputs == 1 else logits
+        return torch.cat([-logits, logits], dim=-1) if self.weak.num_outputs == 1 else logits
 
     def update_phi(self, optimizer: LightningOptimizer, loss: Tensor, flush: bool = False) -> None:
-        """Adds a chunk's gradient and, after ``accumulate`` of them, updates and projects phi.
+        """Adds a chunk's gradient and, after ``phi.accumulate`` of them, updates and projects phi.
 
         Args:
             optimizer: phi's optimizer.
@@ -505,14 +404,14 @@ class FOCAModule(ClassifierModule):
             flush: Whether to update now, since the epoch ends.
         """
         self._accumulated += 1
-        ready = self._accumulated >= self.accumulate or flush
-        self.manual_backward(loss / self.accumulate if self.accumulate > 1 else loss)
+        ready = self._accumulated >= self.phi.accumulate or flush
+        self.manual_backward(loss / self.phi.accumulate if self.phi.accumulate > 1 else loss)
         if not ready:
             return
-        if self._accumulated < self.accumulate:  # the epoch's last chunks: still the mean of what there is
+        if self._accumulated < self.phi.accumulate:  # the epoch's last chunks: still the mean of what there is
             for parameter in self.trainable_parameters():
                 if parameter.grad is not None:
-                    parameter.grad.mul_(self.accumulate / self._accumulated)
+                    parameter.grad.mul_(self.phi.accumulate / self._accumulated)
         self._accumulated = 0
         optimizer.step()
         optimizer.zero_grad()
@@ -523,29 +422,21 @@ class FOCAModule(ClassifierModule):
             self._step_scheduler()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clips phi's gradient, which mixed precision has unscaled by now.
-
-        Args:
-            optimizer: phi's optimizer.
-        """
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.trainable_parameters(), self.clip_norm)
+        """Clips phi's gradient, which mixed precision has unscaled by now."""
+        if self.phi.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.trainable_parameters(), self.phi.clip_norm)
 
     @torch.no_grad()
     def project(self) -> None:
-        """Max-norm projection: every output unit's incoming weight vector gets a norm of at most ``max_norm``."""
-        if self.max_norm is None:
+        """Max-norm projection: every output unit's incoming weight vector gets a norm of at most ``phi.max_norm``."""
+        if self.phi.max_norm is None:
             return
         for weight in self._projected:
             norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.dim())), keepdim=True)
-            weight.mul_((self.max_norm / norm).clamp_(max=1.0))
+            weight.mul_((self.phi.max_norm / norm).clamp_(max=1.0))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Phi's optimizer and its scheduler, which the module steps by itself.
-
-        Returns:
-            What Lightning expects.
-        """
+        """Phi's optimizer and its scheduler, which the module steps by itself."""
         optimizer = self.build_optimizer(self.trainable_parameters())
         if self.lr_scheduler_callable is None:
             return optimizer
@@ -556,11 +447,7 @@ class FOCAModule(ClassifierModule):
         if scheduler is None or isinstance(scheduler, list):
             return
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            monitor = getattr(scheduler, "monitor", "val/error")
-            if monitor not in self.trainer.callback_metrics:
-                known = ", ".join(self.trainer.callback_metrics)
-                raise ConfigError(f"the scheduler monitors {monitor!r}, which is not logged; there are: {known}")
-            scheduler.step(self.trainer.callback_metrics[monitor])
+            step_on_plateau(scheduler, getattr(scheduler, "monitor", "val/error"), self.trainer.callback_metrics)
         else:
             scheduler.step()
 
@@ -580,12 +467,12 @@ class FOCAModule(ClassifierModule):
             raise DivergenceError(
                 f"the features are NaN or infinite in epoch {self.current_epoch} at step {self.global_step}: phi "
                 "diverged, or the inputs hold such values. A smaller learning rate of the optimizer or a smaller "
-                "max_norm is the usual remedy; the checkpoints written before are kept"
+                "phi.max_norm is the usual remedy; the checkpoints written before are kept"
             )
         raise DivergenceError(
             f"the weak classifiers diverged in epoch {self.current_epoch} at step {self.global_step} (inner loss "
-            f"{inner}, mean feature norm {size:.3g}). A smaller inner_rate, or feature_scale in place of raw features, "
-            "is the usual remedy; the checkpoints written before are kept"
+            f"{inner}, mean feature norm {size:.3g}). A smaller weak.rate, or weak.feature_scale in place of raw "
+            "features, is the usual remedy; the checkpoints written before are kept"
         )
 
     def on_train_epoch_end(self) -> None:
@@ -616,13 +503,7 @@ class FOCAModule(ClassifierModule):
         self._validation = (heads.multiplied_out(), means)
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Adds a batch to ``val/error`` (mean logits of weak classifiers) and ``val/ncm_error`` (nearest class mean).
-
-        Args:
-            batch: Inputs and class indices.
-            batch_idx: Number of the batch.
-            dataloader_idx: Number of the loader.
-        """
+        """Adds a batch to ``val/error`` (weak classifiers' mean logits) and ``val/ncm_error`` (nearest class mean)."""
         x, target = batch[0], batch[1]
         features = self.add_statistics(x, target)
         if self._validation is None:
@@ -675,29 +556,55 @@ class FOCAModule(ClassifierModule):
         """
         if bool(self.head_trained):
             return
-        from lightning_repshape.modules.foca.secondary import SecondaryOptimization
-
         try:
-            SecondaryOptimization().solve(self.trainer, self)
+            self.solve_secondary(self.trainer)
         except (DataError, MisconfigurationException) as error:
             raise DataError(
                 "the secondary head of this FOCAModule is not trained, and there is no training set to train it on: "
                 "fit first, load a checkpoint that a finished fit left, or give a data module with a training set"
             ) from error
 
-    @property
-    def secondary_options(self) -> dict[str, Any]:
-        """Arguments of :func:`lightning_repshape.functional.stacked_heads.solve_head` for the secondary head."""
-        return {
-            "num_classes": self.num_classes,
-            "hidden": self.secondary_hidden,
-            "feature_norm": self.secondary_feature_norm,
-            "updates": self.secondary_updates,
-            "rate": self.secondary_rate,
-            "momentum": self.secondary_momentum,
-            "lam": self.secondary_weight_decay,
-            "init_std": self.init_std,
-            "batch_size": self.secondary_batch_size,
-            "loss": self.loss_name,
-            "seed": key_to_seed("secondary", global_seed()),
-        }
+    def solve_secondary(self, trainer: Trainer) -> None:
+        """Takes the training set's features and trains the head on them (Eq. 5).
+
+        Args:
+            trainer: Provides the training set.
+
+        Raises:
+            DataError: If there is none.
+            DivergenceError: If the solve did not end in finite numbers.
+        """
+        features = training_features(trainer, self)
+        # Inference mode, in which a test runs, would leave parameters that cannot be trained again.
+        with torch.inference_mode(False), torch.no_grad():
+            x = features.features.to(self.device)
+            solution = solve_head(
+                x.clone() if x.is_inference() else x,
+                features.labels.to(self.device),
+                self.secondary,
+                num_classes=self.num_classes,
+                loss=self.loss_name,
+                seed=key_to_seed("secondary", global_seed()),
+            )
+            if not bool(torch.isfinite(solution.losses).all()):
+                raise DivergenceError(
+                    "the secondary head diverged: lower secondary.rate, or leave secondary.feature_norm at a number so "
+                    "that features are brought to one scale"
+                )
+            layers = [layer for layer in self.head.modules() if isinstance(layer, nn.Linear)]
+            for layer, solved in zip(layers, solution.heads.linear_layers(), strict=True):
+                layer.weight.copy_(solved.weight)
+                layer.bias.copy_(solved.bias)
+            self.head_trained.fill_(True)
+        if trainer.world_size > 1:  # the same features give the same head everywhere but for a GPU's rounding
+            for parameter in self.head.parameters():
+                torch.distributed.broadcast(parameter.data, 0)
+
+
+def _read(file: Any, weights_only: bool) -> dict[str, Any]:
+    """A checkpoint's content; an open file stays where it was."""
+    start = file.tell() if hasattr(file, "tell") else None
+    content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=weights_only)
+    if start is not None:
+        file.seek(start)
+    return content

@@ -1,0 +1,159 @@
+"""FOCA's options in groups: the weak classifiers, the draw of their batches, and phi's updates."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, TypeVar
+
+from lightning_repshape.errors import ConfigError, did_you_mean
+from lightning_repshape.functional.stacked_heads.recipe import Descent, check_above_zero, check_counts
+
+Recipe = TypeVar("Recipe")
+
+
+@dataclass(frozen=True)
+class WeakRecipe(Descent):
+    """How weak classifiers theta are drawn and solved (Algorithm 1, line 5; Eq. 4).
+
+    Attributes:
+        hidden: Widths of the hidden layers; empty for linear classifiers. The paper: (128, 128).
+        updates: Updates of the solve. Default: 32; 20 under ``"early-stop"``. The paper: 32 on CIFAR-10, 64 on
+            CIFAR-100.
+        rate: Learning rate. Unpublished.
+        momentum: Momentum. Unpublished.
+        weight_decay: lambda of Eq. 4, in front of the sum of squares of all parameters of theta (of the weights under
+            ``"ridge"``). Must be above 0, except under ``"early-stop"``. Unpublished.
+        init_std: Standard deviation of the initial weights. The paper: 0.1.
+        solver: ``"gd"``, full-batch gradient descent with momentum; ``"ridge"``, closed form for linear classifiers and
+            the squared loss; ``"early-stop"``, gradient descent on one large batch, stopped after few updates.
+        reduction: Mean over b as in Eq. 4, or the sum of Algorithm 1's line 5.
+        num_outputs: Outputs of a classifier. Default: K; 1 is possible for two classes under the squared loss.
+        feature_scale: Features are brought to this mean norm, in the solve and in phi's loss alike, by a factor that is
+            a constant of the step; the solve then works at every scale of the features. None: the paper's raw features.
+
+    Raises:
+        ConfigError: If a value is out of its range, or values exclude each other.
+    """
+
+    prefix: ClassVar[str] = "FOCAModule: weak."
+
+    rate: float = 0.05
+    weight_decay: float = 1e-3
+    solver: Literal["gd", "ridge", "early-stop"] = "gd"
+    reduction: Literal["mean", "sum"] = "mean"
+    num_outputs: int | None = None
+    feature_scale: float | None = 10.0
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if not self.weight_decay >= 0 or (self.weight_decay == 0 and self.solver != "early-stop"):
+            raise ConfigError(
+                f"{self.prefix}weight_decay (lambda of Eq. 4) is {self.weight_decay}, but FOCA needs it above 0: "
+                "without it the weak classifiers blow up where two features of b nearly coincide"
+            )
+        super().__post_init__()
+        check_above_zero(self.prefix, feature_scale=self.feature_scale)
+        if self.solver == "ridge" and self.hidden:
+            raise ConfigError(
+                f"{self.prefix}solver 'ridge' solves linear classifiers; set weak.hidden to [], not {list(self.hidden)}"
+            )
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The class-balanced batches b of a step, and the weak classifiers that are solved on them.
+
+    Attributes:
+        samples_per_class: k, samples of each class in b. Default: 10, the paper's; 100 under ``"early-stop"``.
+        replacement: Whether b is drawn with replacement, as Algorithm 1 does.
+        num_classifiers: E, weak classifiers a step, whose losses are averaged.
+        shared_batch: Whether all E see the same images of b (each its own class-balanced resample of them where k > 1),
+            which costs one backbone pass over b; else E batches are drawn.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+    """
+
+    samples_per_class: int | None = None
+    replacement: bool = True
+    num_classifiers: int = 1
+    shared_batch: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        counts = {"samples_per_class": self.samples_per_class, "num_classifiers": self.num_classifiers}
+        check_counts("FOCAModule: draw.", **counts)
+
+
+@dataclass(frozen=True)
+class PhiUpdates:
+    """How phi is updated with the loss of the weak classifiers (Algorithm 1, lines 6 and 7).
+
+    Attributes:
+        updates: u, updates of phi for one theta. The paper: 1 on CIFAR-10, 8 on CIFAR-100.
+        draw: Whether phi's samples are the epoch's shuffled ones, or drawn with replacement as in Algorithm 1.
+        max_norm: c, the largest norm of an output unit's incoming weight vector; None for no bound. Unpublished.
+        clip_norm: Largest norm of phi's gradient; None for no clipping. (The Trainer's own clipping and accumulation do
+            not apply to manual optimization.)
+        accumulate: Chunks whose gradients are averaged before phi is updated.
+        hold_scale: Whether phi's gradient leaves the overall scale of the features alone, which the factor of
+            ``weak.feature_scale`` undoes in any case. Without it, weak classifiers that are too sure of themselves make
+            phi shrink its features step by step, until they vanish. The loss is the same.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+    """
+
+    updates: int = 1
+    draw: Literal["epoch", "replacement"] = "epoch"
+    max_norm: float | None = 4.0
+    clip_norm: float | None = None
+    accumulate: int = 1
+    hold_scale: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        check_counts("FOCAModule: phi.", updates=self.updates, accumulate=self.accumulate)
+        check_above_zero("FOCAModule: phi.", max_norm=self.max_norm, clip_norm=self.clip_norm)
+
+
+def recipe_of(kind: type[Recipe], name: str, given: Recipe | Mapping[str, Any]) -> Recipe:
+    """A recipe from what was given, or from what a checkpoint holds of it.
+
+    Args:
+        kind: The recipe's class.
+        name: The option's name, for messages.
+        given: The recipe, or its values by name.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ConfigError: If there is no such value, or a value is out of its range.
+    """
+    if isinstance(given, kind):
+        return given
+    known = getattr(kind, "__dataclass_fields__", {})
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"FOCAModule: {name} must be a {kind.__name__}, got {given!r}")
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"FOCAModule: {name} has no option {key!r}{did_you_mean(str(key), known)}")
+    return kind(**given)
+
+
+def resolved(weak: WeakRecipe, draw: Draw, num_classes: int) -> tuple[WeakRecipe, Draw]:
+    """The recipes with numbers in the place of what depends on the solver and on the classes.
+
+    Args:
+        weak: How weak classifiers are solved.
+        draw: How their batches are drawn.
+        num_classes: K.
+
+    Returns:
+        Both, without None in ``updates``, ``num_outputs`` and ``samples_per_class``.
+    """
+    early = weak.solver == "early-stop"
+    updates = weak.updates if weak.updates is not None else 20 if early else 32
+    outputs = num_classes if weak.num_outputs is None else weak.num_outputs
+    samples = draw.samples_per_class if draw.samples_per_class is not None else 100 if early else 10
+    return replace(weak, updates=updates, num_outputs=outputs), replace(draw, samples_per_class=samples)

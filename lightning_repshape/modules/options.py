@@ -1,0 +1,77 @@
+"""Options of modules: the names of those that all share, and what of them goes into a checkpoint."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+
+if TYPE_CHECKING:
+    from typing import Unpack as Options
+else:
+
+    class Options:
+        """``**kwargs: Options[Shared]`` is ``Unpack[Shared]`` for a type checker, and ``Any`` when the program runs.
+
+        jsonargparse shows the keys of an unpacked TypedDict without their defaults, and leaves them out of
+        ``--print_config`` and of saved configs. Without Unpack it follows ``**kwargs`` to the base class's constructor,
+        which declares each option once: its default, and what it means.
+        """
+
+        def __class_getitem__(cls, keys: type) -> object:
+            """What stands for the keys when the program runs."""
+            return Any
+
+
+class Schedule(TypedDict, total=False):
+    """When the learning rate changes."""
+
+    lr_scheduler: LRSchedulerCallable | None
+    lr_scheduler_interval: Literal["epoch", "step"]
+
+
+class Optimization(Schedule, total=False):
+    """How parameters are updated."""
+
+    optimizer: OptimizerCallable
+
+
+class View(TypedDict, total=False):
+    """What is looked at, and how it lies in memory."""
+
+    statistics_layer: str | None
+    channels_last: bool
+
+
+class Shared(Optimization, View, total=False):
+    """What every classifier has; see :class:`lightning_repshape.modules.ClassifierModule`."""
+
+
+class SharedButOptimizer(Schedule, View, total=False):
+    """The same for modules that have an optimizer of their own by default."""
+
+
+NOT_PLAIN = object()
+"""Stands for a value that :func:`as_plain` cannot make plain."""
+
+
+def as_plain(value: object) -> object:
+    """A value made of numbers, strings, lists and dictionaries alone, as ``torch.load(weights_only=True)`` takes it.
+
+    Args:
+        value: Anything; a dataclass becomes a dictionary.
+
+    Returns:
+        The value, or :data:`NOT_PLAIN` for classes, functions, modules and what holds some.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    return value if _is_plain(value) else NOT_PLAIN
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    return value is None or type(value) in (bool, int, float, str)

@@ -2,11 +2,10 @@
 
 from lightning_repshape.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_constants, defocus_kernel
 from lightning_repshape.data.faces.casia import CASIAWebFaceDataModule
+from lightning_repshape.data.faces.module import FaceVerificationDataModule, PairBatch
 from lightning_repshape.data.faces.pairs import (
-    FaceVerificationDataModule,
     IdentityPairs,
     LFWPairs,
-    PairBatch,
     PairSet,
     PairsFile,
     PairTable,
@@ -17,13 +16,11 @@ from lightning_repshape.data.faces.records import FaceFiles, RecordFaces, Record
 from lightning_repshape.data.files import ImageFiles
 from lightning_repshape.data.further import GeneralizationSet, TestImages
 from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, draw_augmentation
+from lightning_repshape.data.loading import ImageLoader, RawBatch, SplitDataset
 from lightning_repshape.data.module import (
     ImageDataModule,
-    ImageLoader,
     ImageSet,
-    RawBatch,
     SplitData,
-    SplitDataset,
     stratified,
 )
 from lightning_repshape.data.samplers import KeyedSampler

@@ -10,7 +10,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_repshape.data.faces.pairs import FaceVerificationDataModule, PairBatch, PairSet
+from lightning_repshape.data.faces.module import FaceVerificationDataModule, PairBatch
+from lightning_repshape.data.faces.pairs import PairSet
 from lightning_repshape.errors import DivergenceError
 from lightning_repshape.functional.verification import VerificationResult, fold_verification
 from lightning_repshape.heads import LinearHead

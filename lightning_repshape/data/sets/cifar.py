@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from lightning_repshape.data import files
+from lightning_repshape.data import download
 from lightning_repshape.data.further import (
     GeneralizationSet,
     TestImages,
@@ -16,7 +16,7 @@ from lightning_repshape.data.further import (
     match_shape,
     read_array,
 )
-from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName, find_folder
+from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 
 CIFAR10 = ImageSet(
@@ -70,12 +70,14 @@ class CIFAR10DataModule(ImageDataModule):
     def _load(self, split: SplitName) -> SplitData:
         published = self._published()
         parts = published.train_list if split == "train" else published.test_list
-        folder = find_folder(self.root, (published.base_folder, ""), parts[0][0], self._set.name, type(self).__name__)
+        folder = download.find_folder(
+            self.root, (published.base_folder, ""), parts[0][0], self._set.name, type(self).__name__
+        )
         images, labels = [], []
         classes = len(self._set.class_names)
         for name, md5 in parts:
             path = folder / name
-            files.check_sum(path, md5)  # before unpickling, which runs what the file says
+            download.check_sum(path, md5)  # before unpickling, which runs what the file says
             try:
                 with open(path, "rb") as file:
                     entry = pickle.load(file, encoding="latin1")
@@ -96,10 +98,10 @@ class CIFAR10DataModule(ImageDataModule):
         for place in (self.root / published.base_folder, self.root):
             if all((place / name).is_file() for name in names):
                 return
-        with files.staging(self.root, self._set.name) as folder:
-            archive = files.fetch([published.url], folder / published.filename, published.tgz_md5, self._set.name)
-            files.unpack(archive, folder)
-            files.install(folder / published.base_folder, self.root / published.base_folder)
+        with download.staging(self.root, self._set.name) as folder:
+            archive = download.fetch([published.url], folder / published.filename, published.tgz_md5, self._set.name)
+            download.unpack(archive, folder)
+            download.install(folder / published.base_folder, self.root / published.base_folder)
 
 
 class CIFAR100DataModule(CIFAR10DataModule):
@@ -170,12 +172,12 @@ class CIFAR101(GeneralizationSet):
             all((self.root / place / name).is_file() for name, _ in published) for place in self._places
         ):
             return
-        with files.staging(self.root, "CIFAR-10.1") as folder:
+        with download.staging(self.root, "CIFAR-10.1") as folder:
             part = folder / "cifar-10.1"
             part.mkdir()
             for name, checksum in published:
-                files.fetch([_CIFAR101_URL + name], part / name, checksum, "CIFAR-10.1")
-            files.install(part, self.root / "cifar-10.1")
+                download.fetch([_CIFAR101_URL + name], part / name, checksum, "CIFAR-10.1")
+            download.install(part, self.root / "cifar-10.1")
 
     def open(self, class_names: Sequence[str], input_shape: tuple[int, int, int]) -> TestImages:
         """Reads both files, see :meth:`GeneralizationSet.open`.
@@ -193,10 +195,12 @@ class CIFAR101(GeneralizationSet):
         table = match_classes("CIFAR-10.1", CIFAR10.class_names, class_names)
         match_shape("CIFAR-10.1", (32, 32, 3), input_shape)
         published = _CIFAR101_FILES[self.version]
-        folder = find_folder(self.root, self._places, published[0][0], f"CIFAR-10.1 {self.version}", "CIFAR101")
+        folder = download.find_folder(
+            self.root, self._places, published[0][0], f"CIFAR-10.1 {self.version}", "CIFAR101"
+        )
         paths = []
         for name, checksum in published:
-            files.check_sum(folder / name, checksum)
+            download.check_sum(folder / name, checksum)
             paths.append(folder / name)
         images, labels = (read_array(path, "CIFAR-10.1") for path in paths)
         count = _CIFAR101_SIZES[self.version]

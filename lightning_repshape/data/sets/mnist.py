@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_repshape.data import files
-from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName, find_folder
+from lightning_repshape.data import download
+from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import DataError
 
 MNIST = ImageSet(
@@ -103,7 +103,7 @@ class MNISTDataModule(ImageDataModule):
 
     def _load(self, split: SplitName) -> SplitData:
         name, prefix = self._torchvision, "train" if split == "train" else "t10k"
-        folder = find_folder(
+        folder = download.find_folder(
             self.root, (f"{name}/raw", "raw", ""), f"{prefix}-images-idx3-ubyte", name, type(self).__name__
         )
         images, labels = (
@@ -121,7 +121,7 @@ class MNISTDataModule(ImageDataModule):
             return read_idx(plain, dimensions)
         if not packed.is_file():
             raise DataError(f"{self._torchvision} is not complete: {plain} (or .gz) is missing; get it again")
-        files.check_sum(packed, dict(self._published().resources)[packed.name])
+        download.check_sum(packed, dict(self._published().resources)[packed.name])
         return read_idx(packed, dimensions)
 
     def _download(self) -> None:
@@ -131,13 +131,13 @@ class MNISTDataModule(ImageDataModule):
             stems = [file.removesuffix(".gz") for file, _ in published.resources]
             if all((place / stem).is_file() or (place / f"{stem}.gz").is_file() for stem in stems):
                 return
-        with files.staging(self.root, self._torchvision) as folder:
+        with download.staging(self.root, self._torchvision) as folder:
             unpacked = folder / "raw"
             os.mkdir(unpacked)
             for file, md5 in published.resources:
                 urls = [mirror + file for mirror in published.mirrors]
-                files.unpack(files.fetch(urls, folder / file, md5, self._torchvision), unpacked)
-            files.install(unpacked, target)
+                download.unpack(download.fetch(urls, folder / file, md5, self._torchvision), unpacked)
+            download.install(unpacked, target)
 
 
 class FashionMNISTDataModule(MNISTDataModule):

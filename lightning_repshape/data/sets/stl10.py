@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_repshape.data import files
-from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName, find_folder
+from lightning_repshape.data import download
+from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import ConfigError, DataError
 
 STL10 = ImageSet(
@@ -119,9 +119,11 @@ class STL10DataModule(ImageDataModule):
         published = self._published()
         parts = dict(published.train_list[:2] if split == "train" else published.test_list)
         image_file, label_file = parts
-        folder = find_folder(self.root, (published.base_folder, ""), image_file, self._set.name, type(self).__name__)
+        folder = download.find_folder(
+            self.root, (published.base_folder, ""), image_file, self._set.name, type(self).__name__
+        )
         for name, md5 in parts.items():
-            files.check_sum(folder / name, md5)
+            download.check_sum(folder / name, md5)
         pixels = torch.from_numpy(np.fromfile(folder / image_file, dtype=np.uint8))
         labels = torch.from_numpy(np.fromfile(folder / label_file, dtype=np.uint8)).long() - 1
         if len(pixels) != len(labels) * 3 * 96 * 96:
@@ -154,7 +156,7 @@ class STL10DataModule(ImageDataModule):
         for place in (self.root / published.base_folder, self.root):
             if all((place / name).is_file() for name in names):
                 return
-        with files.staging(self.root, self._set.name) as folder:
-            archive = files.fetch([published.url], folder / published.filename, published.tgz_md5, self._set.name)
-            files.unpack(archive, folder)
-            files.install(folder / published.base_folder, self.root / published.base_folder)
+        with download.staging(self.root, self._set.name) as folder:
+            archive = download.fetch([published.url], folder / published.filename, published.tgz_md5, self._set.name)
+            download.unpack(archive, folder)
+            download.install(folder / published.base_folder, self.root / published.base_folder)

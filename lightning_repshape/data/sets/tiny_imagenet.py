@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from lightning_repshape.data import files
+from lightning_repshape.data import download, files
 from lightning_repshape.data.files import ImageFiles
-from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName, missing
+from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import DataError
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -78,7 +78,7 @@ class TinyImageNetDataModule(ImageDataModule):
     def _load(self, split: SplitName) -> SplitData:
         folder = self._folder()
         if folder is None:
-            raise missing(self.root / _FOLDER, self._set.name, type(self).__name__)
+            raise download.missing(self.root / _FOLDER, self._set.name, type(self).__name__)
         wnids = self._read_wnids()
         if not self._wnids and len(wnids) == len(self._set.class_names):  # downloaded since the constructor ran
             self._wnids, self._names = wnids, self._read_words(wnids)
@@ -132,9 +132,9 @@ class TinyImageNetDataModule(ImageDataModule):
     def _download(self) -> None:
         if self._folder() is not None:
             return
-        with files.staging(self.root, self._set.name) as folder:
-            files.unpack(files.fetch([URL], folder / f"{_FOLDER}.zip", MD5, self._set.name), folder)
-            files.install(folder / _FOLDER, self.root / _FOLDER)
+        with download.staging(self.root, self._set.name) as folder:
+            download.unpack(download.fetch([URL], folder / f"{_FOLDER}.zip", MD5, self._set.name), folder)
+            download.install(folder / _FOLDER, self.root / _FOLDER)
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -15,10 +15,10 @@ from lightning_repshape.data import (
 class Numbered(ImageDataModule):
     """60 training and 13 test images that show their own position, in three classes of unequal size."""
 
-    def _describe(self) -> ImageSet:
+    def describe(self) -> ImageSet:
         return ImageSet("numbered", ("a", "b", "c"), (3, 8, 8), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), largest=60)
 
-    def _load(self, split: Any) -> SplitData:
+    def load_split(self, split: Any) -> SplitData:
         count = 60 if split == "train" else 13
         images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(1, 8, 8, 3)
         images[:, 0, 0] += 100  # a corner to tell directions by

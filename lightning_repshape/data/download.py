@@ -63,8 +63,8 @@ def check_sum(path: Path, expected: str) -> None:
     if found != expected:
         raise DataError(
             f"checksum mismatch: {path} ({path.stat().st_size:,} bytes) has {kind} {found}, the published file "
-            f"{expected}; it "
-            "is damaged, cut off or another file: remove it and get it again (download=True fills in what is missing)"
+            f"{expected}; it is damaged, cut off or another file: remove it and get it again (download=True fills in "
+            "what is missing)"
         )
 
 
@@ -179,6 +179,30 @@ def install(source: Path, target: Path) -> None:
             install(part, target / part.name)
 
 
+def install_archive(
+    root: Path, folder: str, holds: Sequence[str], url: str, archive: str, checksum: str, name: str
+) -> None:
+    """Downloads a set that is published as one archive, unless its files are there.
+
+    Args:
+        root: Folder of the data sets; the set's files may lie in it, too.
+        folder: The set's folder, as the archive has it.
+        holds: Files that make the set complete.
+        url: Address of the archive.
+        archive: File name of the archive, whose suffix tells how it is packed.
+        checksum: The archive's published MD5 sum or SHA-256.
+        name: The data set's name, for messages.
+
+    Raises:
+        DataError: It cannot be downloaded, stored or unpacked.
+    """
+    if any(all((place / file).is_file() for file in holds) for place in (root / folder, root)):
+        return
+    with staging(root, name) as temporary:
+        unpack(fetch([url], temporary / archive, checksum, name), temporary)
+        install(temporary / folder, root / folder)
+
+
 def find_folder(root: Path, names: Sequence[str], holds: str, name: str, cls: str) -> Path:
     """The first of some folders that holds a file.
 
@@ -214,7 +238,6 @@ def missing(place: Path, name: str, cls: str) -> DataError:
         The error, to be raised.
     """
     return DataError(
-        f"{name} is not there: looked for {place}; set root to the folder that holds the unpacked set, or "
-        "download it with "
-        f"{cls}(download=True)"
+        f"{name} is not there: looked for {place}; set root to the folder that holds the unpacked set, or download it "
+        f"with {cls}(download=True)"
     )

@@ -1,5 +1,6 @@
 """Batches: a split's images, fetched and augmented a whole batch at a time."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -115,22 +116,42 @@ class DeviceBatch(NamedTuple):
 
 @dataclass
 class Split:
-    """The images that a split uses, in their order."""
+    """The images that a split uses, in their order.
+
+    Attributes:
+        name: "train", "val", "test" or "predict".
+        store: Where the images are.
+        rows: int64 N, rows of the store, where it holds more than this split; else None.
+        labels: int64 N.
+        origin: int64 N, positions in the split as published.
+        names: Names of the images, where they have some.
+        mapped: Key of the memory-mapped file that the images are in; None: they are in memory.
+    """
 
     name: str
     store: ImageStore
-    rows: Tensor | None  # rows of the store, where it holds more than this split
+    rows: Tensor | None
     labels: Tensor
-    origin: Tensor  # positions in the split as published
+    origin: Tensor
     names: Sequence[str] | None
-    mapped: str | None  # key of the memory-mapped file that the images are in
+    mapped: str | None
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.labels)
 
     def images(self, index: Tensor) -> Tensor:
+        """Images by their positions, uint8 B x H x W x C, a copy."""
         rows = index if self.rows is None else self.rows.index_select(0, index)
         return self.store.gather(self.store.first_pixels(rows))
+
+    def hash_of_images(self) -> str:
+        """Hash of the images' bytes: 32 hexadecimal digits (BLAKE2b)."""
+        digest = hashlib.blake2b(digest_size=16)
+        for start in range(0, len(self), 4096):
+            index = torch.arange(start, min(start + 4096, len(self)))
+            digest.update(self.images(index).flatten().numpy().data)
+        return digest.hexdigest()
 
 
 class SplitDataset(Dataset[RawBatch]):
@@ -203,6 +224,7 @@ class SplitDataset(Dataset[RawBatch]):
 
 
 def unchanged(batch: Any) -> Any:
+    """A collate function for samples that come as whole batches."""
     return batch
 
 

@@ -12,11 +12,11 @@ from published_formats import write_folder, write_people
 from torch import Tensor
 
 from lightning_repshape.data import (
+    FaceFiles,
     ImageFolderDataModule,
     cache,
     files,
 )
-from lightning_repshape.data.faces.records import FaceFiles
 from lightning_repshape.errors import DataError
 
 
@@ -33,7 +33,7 @@ def test_the_cache_is_written_once_and_kept(tmp_path: Path, monkeypatch: pytest.
         raise AssertionError(path)
 
     expected = {split: plain.images(split) for split in ("train", "val", "test")}
-    monkeypatch.setattr(files.ImageFiles, "_decode_one", no_decoding)
+    monkeypatch.setattr(files.ImageFiles, "decode_one", no_decoding)
     for budget in (4.0, 0.0):
         again = ImageFolderDataModule(**options, memory_budget_gb=budget)
         again.prepare_data()
@@ -46,9 +46,9 @@ def test_the_cache_is_written_once_and_kept(tmp_path: Path, monkeypatch: pytest.
         ImageFolderDataModule(**options).prepare_data()
 
 
-def test_an_interrupted_cache_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_cache_is_not_taken_for_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path / "images")
-    decode = files.ImageFiles._decode_one
+    decode = files.ImageFiles.decode_one
 
     def interrupted(self: Any, path: str) -> Any:
         if path.endswith("05.png"):
@@ -57,10 +57,10 @@ def test_an_interrupted_cache_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 
     module = ImageFolderDataModule(root=str(tmp_path / "images"), image_size=12, memory_budget_gb=0)
     with monkeypatch.context() as patch:
-        patch.setattr(files.ImageFiles, "_decode_one", interrupted)
+        patch.setattr(files.ImageFiles, "decode_one", interrupted)
         with pytest.raises(KeyboardInterrupt):
             module.prepare_data()
-    assert list((tmp_path / "images" / ".repshape-cache").iterdir()) == []
+    assert not [path for path in (tmp_path / "images" / ".repshape-cache").iterdir() if not path.name.startswith(".")]
     module.prepare_data()
     assert len(list((tmp_path / "images" / ".repshape-cache").iterdir())) == 2
 
@@ -80,13 +80,13 @@ def face_files(root: Path) -> FaceFiles:
 
 def decoded_during(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
-    original = FaceFiles._decode_one
+    original = FaceFiles.decode_one
 
     def noted(self: FaceFiles, path: str) -> Any:
         seen.append(path)
         return original(self, path)
 
-    monkeypatch.setattr(FaceFiles, "_decode_one", noted)
+    monkeypatch.setattr(FaceFiles, "decode_one", noted)
     return seen
 
 
@@ -138,7 +138,7 @@ def test_a_damaged_image_is_named_and_what_was_decoded_is_kept(tmp_path: Path, m
 
 def _build_and_count(rank: int, world_size: int, root: str, folder: str) -> tuple[int, int]:
     images, seen = face_files(Path(root)), 0
-    original = FaceFiles._decode_one
+    original = FaceFiles.decode_one
 
     def noted(self: FaceFiles, path: str) -> Any:
         nonlocal seen
@@ -146,7 +146,7 @@ def _build_and_count(rank: int, world_size: int, root: str, folder: str) -> tupl
         return original(self, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FaceFiles, "_decode_one", noted)
+        patch.setattr(FaceFiles, "decode_one", noted)
         mapped, _ = cache.build_cache(images, Path(folder), "faces", block_bytes=480)
     return seen, int(mapped.sum())
 

@@ -1,5 +1,6 @@
 """Decoding image files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ def test_sixteen_bit_images_are_scaled(tmp_path: Path) -> None:
     path = tmp_path / "deep.png"
     Image.fromarray(np.full((4, 4), 0x8040, dtype=np.uint16)).save(path)
     assert (files.ImageFiles((str(path),), 4, 4, 1).decode() == 0x80).all()
+    faces = files.ImageFiles.of([str(path)], (3, 2, 2), "exact", (2, 2))
+    assert (faces.decode() == 0x80).all() and faces.fingerprint() != replace(faces, exact=False).fingerprint()
 
 
 @pytest.mark.parametrize("cut", [0, 30, 300])

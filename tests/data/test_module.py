@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonargparse import ArgumentParser
 import torch
 from numbered import Numbered, number_of
 
-from lightning_repshape.data import (
+from lightning_repshape.data import (, CASIAWebFaceDataModule, CIFAR10DataModule, DigitsDataModule, ImageFolderDataModule, STL10DataModule, ImageDataModule
     CIFAR10DataModule,
     MNISTDataModule,
     SplitData,
@@ -160,8 +161,35 @@ def test_splits_that_are_not_there() -> None:
 
 def test_a_reader_that_delivers_something_else() -> None:
     class Wrong(Numbered):
-        def _load(self, split: Any) -> SplitData:
+        def load_split(self, split: Any) -> SplitData:
             return SplitData(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
 
     with pytest.raises(DataError, match=r"images of \(3, 8, 8\) and 4 labels, expected images of \(8, 8, 3\)"):
         Wrong().setup("fit")
+
+
+@pytest.mark.parametrize(
+    "cls,defaults",
+    [
+        (CIFAR10DataModule, {}),
+        (DigitsDataModule, {"crop_padding": 1}),
+        (STL10DataModule, {"crop_padding": 12, "fold": None}),
+        (ImageFolderDataModule, {"train_subset": "per-class", "image_size": 64}),
+        (CASIAWebFaceDataModule, {"augment": "flip", "eval_batch_size": 512, "fit": "crop"}),
+    ],
+)
+def test_the_parser_sees_every_option_with_its_default(cls: Any, defaults: dict[str, Any]) -> None:
+    def options(of: Any) -> dict[str, Any]:
+        parser = ArgumentParser()
+        parser.add_class_arguments(of, "data")
+        return vars(parser.get_defaults().data)
+
+    without = {
+        DigitsDataModule: {"root", "download", "memory_budget_gb", "cache_dir"},
+        ImageFolderDataModule: {"download"},
+        CASIAWebFaceDataModule: {"download", "renumber"},
+    }.get(cls, set())
+    shared = {name: value for name, value in options(ImageDataModule).items() if name not in without}
+    found = options(cls)
+    assert shared.keys() <= found.keys() and not without & found.keys()
+    assert {name: found[name] for name in shared | defaults} == shared | defaults

@@ -249,9 +249,9 @@ def _small_random_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     def load(self: ImageDataModule, split: str) -> SplitData:
         channels, height, width = self.input_shape
-        count = (6 if split == "train" else 2) * len(self._set.class_names)
+        count = (6 if split == "train" else 2) * len(self.described.class_names)
         return SplitData(
-            images(self, count, (height, width, channels)), torch.arange(count) % len(self._set.class_names)
+            images(self, count, (height, width, channels)), torch.arange(count) % len(self.described.class_names)
         )
 
     def opened(self: Any, class_names: tuple[str, ...], input_shape: tuple[int, int, int]) -> TestImages:
@@ -260,8 +260,8 @@ def _small_random_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     for name in data_room.__all__:
         module = getattr(data_room, name)
-        if isinstance(module, type) and issubclass(module, ImageDataModule) and "_load" in vars(module):
-            monkeypatch.setattr(module, "_load", load)
+        if isinstance(module, type) and issubclass(module, ImageDataModule) and "load_split" in vars(module):
+            monkeypatch.setattr(module, "load_split", load)
     for module in (data_room.CIFAR101, ImageFolderSet):
         monkeypatch.setattr(module, "prepare", lambda self: None)
         monkeypatch.setattr(module, "open", opened)

@@ -9,11 +9,8 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_repshape.data import files
-from lightning_repshape.data.cache import build_cache
-from lightning_repshape.data.faces.casia import some
 from lightning_repshape.data.faces.pairs import PairSet, VerificationPairs
-from lightning_repshape.data.files import ImageFiles
+from lightning_repshape.data.files import content_hash, some
 from lightning_repshape.data.loading import DeviceBatch, ImageLoader, RawBatch, SplitDataset
 from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import ConfigError, DataError
@@ -48,19 +45,18 @@ class _PairImages(ImageDataModule):
             cache_dir=None if like.cache_dir is None else str(like.cache_dir),
         )
 
-    def _describe(self) -> ImageSet:
+    def describe(self) -> ImageSet:
+        """Names, shape and defaults, known before anything is read."""
         like = self._like
         return ImageSet(self._pairs.name, ("item",), like.input_shape, like.mean, like.std)
 
-    def _has(self, split: SplitName) -> bool:
+    def has_split(self, split: SplitName) -> bool:
+        """Which parts there are."""
         return split == "test"
 
-    def _load(self, split: SplitName) -> SplitData:
+    def load_split(self, split: SplitName) -> SplitData:
+        """Reads a split as published."""
         return SplitData(self._pairs.images, self._pairs.item_of_image, self._pairs.images.paths)
-
-    def _cached(self, split: str, images: Tensor | ImageFiles) -> tuple[Tensor, str]:
-        folder = self.root / ".repshape-cache" if self.cache_dir is None else self.cache_dir
-        return build_cache(images, folder, f"{self._set.name.lower().replace(' ', '-')}-pairs")
 
 
 class FaceVerificationDataModule(LightningDataModule):
@@ -152,15 +148,7 @@ class FaceVerificationDataModule(LightningDataModule):
                 images.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads what a stage needs.
-
-        Args:
-            stage: "fit", "validate", "test" or "predict". Default: None, all.
-
-        Raises:
-            ConfigError: The module cannot verify pairs, or there is nothing to do in this stage.
-            DataError: A set is missing or damaged.
-        """
+        """Reads what a stage needs, once the module is known to verify pairs."""
         if stage == "predict":
             raise ConfigError("pairs of faces are validated and tested, there is nothing to predict; use test")
         if stage == "test" and not self._sources["test"]:
@@ -231,30 +219,13 @@ class FaceVerificationDataModule(LightningDataModule):
         return self.identities.analysis_dataloader(split, batch_size, shard)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Fetches and moves a batch.
-
-        Args:
-            batch: A batch of one of this module's loaders; others are moved as they are.
-            device: Where it goes.
-            dataloader_idx: Not used.
-
-        Returns:
-            The batch on the device, still uint8.
-        """
+        """Moves a batch of one of this module's loaders, still uint8; others are moved as they are."""
         if isinstance(batch, RawBatch):
             return batch.move(device)
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Augments and normalises, on the batch's device.
-
-        Args:
-            batch: A batch of one of this module's loaders after its transfer; others are left as they are.
-            dataloader_idx: Not used.
-
-        Returns:
-            ``(x, y)``, or a :class:`PairBatch`.
-        """
+        """Makes ``(x, y)`` or a :class:`PairBatch` of a batch of one of this module's loaders."""
         if not isinstance(batch, DeviceBatch):
             return batch
         x, y, *_ = batch.finish()
@@ -276,5 +247,5 @@ class FaceVerificationDataModule(LightningDataModule):
                 sums.update({f"{stage}-{pairs.name}.{key.partition('.')[2]}": value for key, value in found.items()})
                 table = pairs.table
                 listed = torch.stack([table.first, table.second, table.same.long(), table.folds])
-                sums[f"{stage}-{pairs.name}.pairs"] = f"blake2b:{files.content_hash(listed)}"
+                sums[f"{stage}-{pairs.name}.pairs"] = f"blake2b:{content_hash(listed)}"
         return sums

@@ -5,14 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonargparse import ArgumentParser
 import torch
+from jsonargparse import ArgumentParser
 from numbered import Numbered, number_of
 
-from lightning_repshape.data import (, CASIAWebFaceDataModule, CIFAR10DataModule, DigitsDataModule, ImageFolderDataModule, STL10DataModule, ImageDataModule
+from lightning_repshape.data import (
+    CASIAWebFaceDataModule,
     CIFAR10DataModule,
+    DigitsDataModule,
+    ImageDataModule,
+    ImageFolderDataModule,
     MNISTDataModule,
     SplitData,
+    STL10DataModule,
     stratified,
 )
 from lightning_repshape.errors import ConfigError, DataError

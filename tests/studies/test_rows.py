@@ -299,7 +299,7 @@ def test_every_figure_of_a_study_is_run_above() -> None:
     faces = {figure.metric for figure in find_studies("feed-backward/table-2")[0].figures.values()}
     left = {figure.metric for study in shipped() for figure in study.figures.values()} - metrics
     assert left == faces - metrics
-    # those are in tests/data/test_faces.py; what they are called depends on the names of the pairs
+    # those are in tests/modules/test_verification.py; what they are called depends on the names of the pairs
     assert {key for key in faces if "/verification_error" in key} == {
         f"test/{pairs('somewhere').name}/verification_error" for pairs in (LFWPairs, YTFPairs)
     }

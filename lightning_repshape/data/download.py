@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -179,28 +180,25 @@ def install(source: Path, target: Path) -> None:
             install(part, target / part.name)
 
 
-def install_archive(
-    root: Path, folder: str, holds: Sequence[str], url: str, archive: str, checksum: str, name: str
-) -> None:
+def install_archive(root: Path, published: Any, holds: Sequence[str], name: str) -> None:
     """Downloads a set that is published as one archive, unless its files are there.
 
     Args:
         root: Folder of the data sets; the set's files may lie in it, too.
-        folder: The set's folder, as the archive has it.
+        published: What is published, as torchvision states it: ``url``, ``filename``, ``tgz_md5`` and ``base_folder``,
+            the set's folder in the archive.
         holds: Files that make the set complete.
-        url: Address of the archive.
-        archive: File name of the archive, whose suffix tells how it is packed.
-        checksum: The archive's published MD5 sum or SHA-256.
         name: The data set's name, for messages.
 
     Raises:
         DataError: It cannot be downloaded, stored or unpacked.
     """
-    if any(all((place / file).is_file() for file in holds) for place in (root / folder, root)):
+    target = root / published.base_folder
+    if any(all((place / file).is_file() for file in holds) for place in (target, root)):
         return
-    with staging(root, name) as temporary:
-        unpack(fetch([url], temporary / archive, checksum, name), temporary)
-        install(temporary / folder, root / folder)
+    with staging(root, name) as folder:
+        unpack(fetch([published.url], folder / published.filename, published.tgz_md5, name), folder)
+        install(folder / published.base_folder, target)
 
 
 def find_folder(root: Path, names: Sequence[str], holds: str, name: str, cls: str) -> Path:

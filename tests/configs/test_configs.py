@@ -18,7 +18,7 @@ from lightning_repshape.cli.training import RepshapeCLI
 from lightning_repshape.configs_library import find, names
 from lightning_repshape.data import ImageDataModule, SplitData
 
-ALONE = [name for name in names() if "/" not in name and name != "faces-att"]  # that one: tests/modules/test_verification.py
+ALONE = [name for name in names() if "/" not in name and name != "faces-att"]  # that one: modules/test_verification.py
 BASES = [name for name in names() if name.startswith("base/")]
 METHODS = [name for name in names() if name.startswith("method/")]
 SCENARIOS = [name for name in names() if name.startswith("scenario/")]

@@ -63,19 +63,7 @@ class LFWPairs(VerificationPairs):
         listed = next((place for place in places if place.is_file()), None)
         if listed is None:
             raise DataError(f"the list of pairs is not there: looked for {' and '.join(str(p) for p in places[:3])}")
-        entries = read_lfw_list(listed)
-        suffixes = _suffixes(folder)
-        return pair_table(
-            [
-                (
-                    tuple(
-                        (who, f"{who}_{number:04d}", (_path(folder, who, number, suffixes),)) for who, number in pair
-                    ),
-                    fold,
-                )
-                for pair, fold in entries
-            ]
-        )
+        return _lfw_table(listed, folder, "{0}_{1:04d}")
 
 
 class YTFPairs(VerificationPairs):
@@ -201,14 +189,7 @@ class PairsFile(VerificationPairs):
         listed = self.root / Path(self.pairs).expanduser()
         lines = [(number, line) for number, line in _lines(listed) if not line.startswith("#")]
         if lines and all(word.isdigit() for word in lines[0][1].split()):
-            entries = read_lfw_list(listed)
-            suffixes = _suffixes(folder)
-            return pair_table(
-                [
-                    (tuple((who, f"{who}/{nr}", (_path(folder, who, nr, suffixes),)) for who, nr in pair), fold)
-                    for pair, fold in entries
-                ]
-            )
+            return _lfw_table(listed, folder, "{0}/{1}")
         pairs: list[tuple[str, str, bool, int]] = []
         dealt = {True: 0, False: 0}
         for number, line in lines:
@@ -280,6 +261,16 @@ def read_lfw_list(path: Path) -> list[tuple[tuple[tuple[str, int], tuple[str, in
             f"{path}, line {lines[position][0]}: more pairs than the {2 * folds * count:,} that line 1 promises"
         )
     return entries
+
+
+def _lfw_table(listed: Path, folder: Path, form: str) -> PairTable:
+    """The pairs of a list in LFW's format, whose items are named by a form of person and number."""
+    suffixes = _suffixes(folder)
+    entries = []
+    for pair, fold in read_lfw_list(listed):
+        items = [(who, form.format(who, nr), (_path(folder, who, nr, suffixes),)) for who, nr in pair]
+        entries.append((tuple(items), fold))
+    return pair_table(entries)
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

@@ -97,15 +97,8 @@ class CIFAR10DataModule(ImageDataModule):
     def download_files(self) -> None:
         """Fetches what is missing."""
         published = self._published()
-        download.install_archive(
-            self.root,
-            published.base_folder,
-            [name for name, _ in published.train_list + published.test_list],
-            published.url,
-            published.filename,
-            published.tgz_md5,
-            self.described.name,
-        )
+        names = [name for name, _ in published.train_list + published.test_list]
+        download.install_archive(self.root, published, names, self.described.name)
 
 
 class CIFAR100DataModule(CIFAR10DataModule):

@@ -95,12 +95,4 @@ class STL10DataModule(ImageDataModule):
         """Fetches what is missing."""
         published = self._published()
         names = [name for name, _ in published.train_list[:2] + published.test_list] + [published.folds_list_file]
-        download.install_archive(
-            self.root,
-            published.base_folder,
-            names,
-            published.url,
-            published.filename,
-            published.tgz_md5,
-            self.described.name,
-        )
+        download.install_archive(self.root, published, names, self.described.name)

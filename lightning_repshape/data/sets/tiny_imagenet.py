@@ -126,7 +126,10 @@ class TinyImageNetDataModule(ImageDataModule):
 
     def download_files(self) -> None:
         """Fetches what is missing."""
-        download.install_archive(self.root, _FOLDER, ["wnids.txt"], URL, f"{_FOLDER}.zip", MD5, self.described.name)
+        if self._folder() is None:
+            with download.staging(self.root, self.described.name) as folder:
+                download.unpack(download.fetch([URL], folder / f"{_FOLDER}.zip", MD5, self.described.name), folder)
+                download.install(folder / _FOLDER, self.root / _FOLDER)
 
 
 def _read_lines(path: Path) -> list[str]:

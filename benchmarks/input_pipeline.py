@@ -18,11 +18,13 @@ from lightning_repshape.data.module import SplitName
 class RandomImages(ImageDataModule):
     """Random images of CIFAR-10's size; ``root`` states how many."""
 
-    def _describe(self) -> ImageSet:
+    def describe(self) -> ImageSet:
+        """CIFAR-10's size."""
         mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
         return ImageSet("random", tuple("0123456789"), (3, 32, 32), mean, std, largest=50_000)
 
-    def _load(self, split: SplitName) -> SplitData:
+    def load_split(self, split: SplitName) -> SplitData:
+        """Random images."""
         count = int(Path(self.root).name)
         source = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=source)

@@ -38,12 +38,14 @@ class RandomImages(ImageDataModule):
         self.count, self.shape = count, shape
         super().__init__(batch_size=batch_size, val_size=0)
 
-    def _describe(self) -> ImageSet:
+    def describe(self) -> ImageSet:
+        """The shape that was asked for."""
         channels = self.shape[0]
         names = tuple(str(k) for k in range(10))
         return ImageSet("random", names, self.shape, (0.5,) * channels, (0.25,) * channels)
 
-    def _load(self, split: str) -> SplitData:
+    def load_split(self, split: str) -> SplitData:
+        """Random images."""
         channels, height, width = self.shape
         count = self.count if split == "train" else 100
         images = torch.randint(0, 256, (count, height, width, channels), dtype=torch.uint8)

@@ -1,30 +1,20 @@
 """Data modules: images in memory as uint8, fetched, augmented and normalised a batch at a time."""
 
+from lightning_repshape.data.choosing import stratified
 from lightning_repshape.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_constants, defocus_kernel
 from lightning_repshape.data.faces.casia import CASIAWebFaceDataModule
-from lightning_repshape.data.faces.pairs import (
-    FaceVerificationDataModule,
-    IdentityPairs,
-    LFWPairs,
-    PairBatch,
-    PairSet,
-    PairsFile,
-    PairTable,
-    VerificationPairs,
-    YTFPairs,
-)
-from lightning_repshape.data.faces.records import FaceFiles, RecordFaces, RecordFile
+from lightning_repshape.data.faces.lists import LFWPairs, PairsFile, YTFPairs
+from lightning_repshape.data.faces.module import FaceVerificationDataModule, PairBatch
+from lightning_repshape.data.faces.pairs import IdentityPairs, PairSet, PairTable, VerificationPairs
+from lightning_repshape.data.faces.records import RecordFaces, RecordFile
 from lightning_repshape.data.files import ImageFiles
 from lightning_repshape.data.further import GeneralizationSet, TestImages
 from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, draw_augmentation
+from lightning_repshape.data.loading import ImageLoader, RawBatch, SplitDataset
 from lightning_repshape.data.module import (
     ImageDataModule,
-    ImageLoader,
     ImageSet,
-    RawBatch,
     SplitData,
-    SplitDataset,
-    stratified,
 )
 from lightning_repshape.data.samplers import KeyedSampler
 from lightning_repshape.data.sets.cifar import CIFAR101, CIFARC, CIFAR10DataModule, CIFAR100DataModule
@@ -33,6 +23,9 @@ from lightning_repshape.data.sets.folder import ImageFolderDataModule, ImageFold
 from lightning_repshape.data.sets.mnist import FashionMNISTDataModule, MNISTDataModule
 from lightning_repshape.data.sets.stl10 import STL10DataModule
 from lightning_repshape.data.sets.tiny_imagenet import TinyImageNetDataModule
+
+FaceFiles = ImageFiles
+"""The name that image files of faces had."""
 
 __all__ = [
     "CIFAR101",

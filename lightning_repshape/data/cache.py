@@ -19,9 +19,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from lightning_repshape.data import files
-from lightning_repshape.data.faces.records import FaceFiles
-from lightning_repshape.data.files import ImageFiles
+from lightning_repshape.data.files import ImageFiles, content_hash
 from lightning_repshape.errors import DataError
 
 BLOCK_BYTES = 1 << 26  # 64 MiB: what an interruption costs at most, some seconds of decoding
@@ -47,7 +45,7 @@ def build_cache(
     Raises:
         DataError: An image is damaged (the blocks before it are kept), or the folder cannot be written to.
     """
-    key = images.fingerprint() if isinstance(images, FaceFiles) else files.fingerprint(images)
+    key = images.fingerprint() if isinstance(images, ImageFiles) else content_hash(images)
     path = folder / f"{name}-{key}.u8"
     size = math.prod(images.shape)
     if not _complete(path, size):

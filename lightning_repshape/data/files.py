@@ -1,36 +1,26 @@
-"""Image files: listing, decoding, the memory-mapped cache, and downloads that leave nothing half-written."""
+"""Image files: listing them, and decoding them to uint8 images of one size."""
 
-import contextlib
-import gzip
 import hashlib
-import http.client
 import math
 import os
-import shutil
-import tarfile
-import tempfile
-import time
-import urllib.error
-import urllib.request
-import uuid
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_repshape._version import __version__
-from lightning_repshape.errors import DataError
+from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+Fit = Literal["stretch", "crop", "exact"]
+FITS: tuple[Fit, ...] = ("stretch", "crop", "exact")
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini"})
-_CHUNK = 1 << 20
+_HASHED_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -44,6 +34,9 @@ class ImageFiles:
         channels: 3 for RGB, 1 for grey.
         fit: How an image of another size is brought to this one: "stretch", or "crop", which keeps its proportions,
             makes its shorter side fit and cuts out the centre.
+        exact: Whether an image of another size is an error, instead of being fitted.
+        center: Rows and columns that are cut out of the middle of every image before anything else, such as (150, 150)
+            of LFW's 250 x 250; None: nothing is cut.
     """
 
     paths: tuple[str, ...]
@@ -51,13 +44,40 @@ class ImageFiles:
     width: int
     channels: int
     fit: Literal["stretch", "crop"] = "stretch"
+    exact: bool = False
+    center: tuple[int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """N, H, W, C of the decoded images."""
         return (len(self.paths), self.height, self.width, self.channels)
 
-    def select(self, rows: Tensor) -> "ImageFiles":
+    @classmethod
+    def of(
+        cls,
+        paths: Sequence[str],
+        input_shape: tuple[int, int, int],
+        fit: Fit = "stretch",
+        center: tuple[int, int] | None = None,
+        **more: Any,
+    ) -> Self:
+        """Files for a shape, by the option ``fit`` of data sets, whose "exact" refuses images of another size.
+
+        Args:
+            paths: The files.
+            input_shape: C, H, W of the result.
+            fit: How an image of another size is treated. Default: "stretch".
+            center: Rows and columns to cut out of the middle first. Default: None.
+            **more: Further attributes of a class of one's own.
+
+        Returns:
+            The files.
+        """
+        channels, height, width = input_shape
+        crop: Literal["stretch", "crop"] = "stretch" if fit == "stretch" else "crop"
+        return cls(tuple(paths), height, width, channels, crop, fit == "exact", center, **more)
+
+    def select(self, rows: Tensor) -> Self:
         """The same with some of the files.
 
         Args:
@@ -78,25 +98,36 @@ class ImageFiles:
             uint8 N x H x W x C.
 
         Raises:
-            DataError: A file is no image, damaged or cut off; the message names it.
+            DataError: A file is no image, damaged, cut off or of a size that is refused; the message names it.
         """
         images = torch.empty(self.shape, dtype=torch.uint8) if out is None else out
         target = images.numpy()
 
-        def decode_one(row: int) -> None:
-            target[row] = self._decode_one(self.paths[row])
+        def decode_row(row: int) -> None:
+            target[row] = self.decode_one(self.paths[row])
 
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            for _ in pool.map(decode_one, range(len(self.paths))):
+            for _ in pool.map(decode_row, range(len(self.paths))):
                 pass
         return images
 
-    def _decode_one(self, path: str) -> Any:
+    def decode_one(self, path: str) -> Any:
+        """Decodes one of the files.
+
+        Args:
+            path: The file.
+
+        Returns:
+            An array, uint8 H x W x C.
+
+        Raises:
+            DataError: As for :meth:`decode`.
+        """
         import numpy as np
         from PIL import Image, ImageOps, UnidentifiedImageError
 
         try:
-            with Image.open(path) as opened:
+            with Image.open(self.content(path)) as opened:
                 image: Image.Image = opened
                 if image.mode.startswith("I;16"):  # PIL would clip 16 bits to 8 instead of scaling them
                     image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -105,12 +136,84 @@ class ImageFiles:
             raise DataError(
                 f"cannot read the image {path}: {error}; it is damaged, cut off or no image: replace or remove it"
             ) from error
-        if image.size != (self.width, self.height):
+        if self.center is not None:
+            rows, columns = self.center
+            if image.height < rows or image.width < columns:
+                raise DataError(
+                    f"the image {path} has {image.height} x {image.width} pixels, fewer than the {rows} x {columns} "
+                    "that center_crop cuts out"
+                )
+            left, top = (image.width - columns) // 2, (image.height - rows) // 2
+            image = image.crop((left, top, left + columns, top + rows))
+        size = (self.width, self.height)
+        if image.size != size:
+            if self.exact:
+                raise DataError(
+                    f"the image {path} has {image.height} x {image.width} pixels instead of {self.height} x "
+                    f"{self.width}; set image_size to its size, or fit to 'crop' or 'stretch'"
+                )
             if self.fit == "crop":
-                image = ImageOps.fit(image, (self.width, self.height), Image.Resampling.BILINEAR)
+                image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
             else:
-                image = image.resize((self.width, self.height), Image.Resampling.BILINEAR)
+                image = image.resize(size, Image.Resampling.BILINEAR)
         return np.asarray(image).reshape(self.height, self.width, self.channels)
+
+    def content(self, path: str) -> Any:
+        """What is opened for a path; files that lie within another one have a class of their own.
+
+        Args:
+            path: One of ``paths``.
+
+        Returns:
+            The path, or a file in memory.
+        """
+        return path
+
+    def fingerprint(self) -> str:
+        """A key that changes when an image (its path, size or time of change), their list or their form does.
+
+        Returns:
+            32 hexadecimal digits.
+
+        Raises:
+            DataError: A file is not there any more.
+        """
+        digest = hashlib.blake2b(self.form().encode(), digest_size=16)
+        for path in self.paths:
+            try:
+                state = os.stat(path)
+            except OSError as error:
+                raise DataError(
+                    f"cannot read the image {path}: {error}; replace it, or remove it from the list"
+                ) from error
+            digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    def form(self) -> str:
+        """Everything but the files that the decoded images depend on, for :meth:`fingerprint`.
+
+        Returns:
+            One line.
+        """
+        # Plain images keep the keys that they always had.
+        cut = (self.center, self.exact) if self.center is not None or self.exact else ()
+        return repr((self.shape, self.fit, *cut))
+
+
+def content_hash(array: Tensor) -> str:
+    """Hash of a tensor's values, shape and type.
+
+    Args:
+        array: Any tensor on the CPU.
+
+    Returns:
+        32 hexadecimal digits (BLAKE2b).
+    """
+    digest = hashlib.blake2b(f"{array.dtype}{tuple(array.shape)}".encode(), digest_size=16)
+    step = max(1, _HASHED_AT_ONCE // max(1, math.prod(array.shape[1:])))
+    for start in range(0, len(array), step):  # a part at a time, because a mapped file need not fit into memory
+        digest.update(array[start : start + step].flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def list_images(folders: Sequence[Path]) -> list[list[str]]:
@@ -137,9 +240,31 @@ def list_images(folders: Sequence[Path]) -> list[list[str]]:
                 (images if is_image else others).append(os.path.join(parent, name))
         listed.append(images)
     if others:
-        named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        rank_zero_warn(f"left out {len(others)} file(s) that are no images: {named}")
+        rank_zero_warn(f"left out {len(others)} file(s) that are no images: {some(others, 3)}")
     return listed
+
+
+def list_labelled(folders: Sequence[Path], labels: Sequence[int]) -> tuple[list[str], list[int]]:
+    """The images of class folders, see :func:`list_images`.
+
+    Args:
+        folders: A folder for each class.
+        labels: Their labels.
+
+    Returns:
+        Paths, and the label of each.
+
+    Raises:
+        DataError: A folder holds no image.
+    """
+    paths: list[str] = []
+    repeated: list[int] = []
+    for folder, label, found in zip(folders, labels, list_images(folders), strict=True):
+        if not found:
+            raise DataError(f"no images in the class folder {folder}; fill or remove it")
+        paths += found
+        repeated += [label] * len(found)
+    return paths, repeated
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -155,254 +280,93 @@ def class_folders(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
-def fingerprint(images: ImageFiles | Tensor) -> str:
-    """A key that changes when the images do: of files from path, size and time of change, of a tensor from its bytes.
+def natural_order(names: list[str]) -> list[str]:
+    """Sorts names so that numbers in them count as numbers: "s2" before "s10".
 
     Args:
-        images: Files, or uint8 N x H x W x C.
+        names: The names.
 
     Returns:
-        32 hexadecimal digits.
+        The same, sorted.
     """
-    if isinstance(images, Tensor):
-        return content_hash(images)
-    digest = hashlib.blake2b(repr((images.shape, images.fit)).encode(), digest_size=16)
-    for path in images.paths:
-        try:
-            state = os.stat(path)
-        except OSError as error:
-            raise DataError(f"cannot read the image {path}: {error}; replace it, or remove it from the list") from error
-        digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+
+    def key(name: str) -> tuple[list[int | str], str]:
+        # Text and numbers alternate, beginning with text, so that like is compared with like.
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
+
+    return sorted(names, key=key)
 
 
-def content_hash(array: Tensor) -> str:
-    """Hash of a tensor's values, shape and type.
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """The first of some names, for a message.
 
     Args:
-        array: Any tensor on the CPU.
+        names: All of them.
+        limit: How many to show. Default: 5.
 
     Returns:
-        32 hexadecimal digits (BLAKE2b).
+        Such as "a, b, ...".
     """
-    digest = hashlib.blake2b(f"{array.dtype}{tuple(array.shape)}".encode(), digest_size=16)
-    step = max(1, 16 * _CHUNK // max(1, math.prod(array.shape[1:])))
-    for start in range(0, len(array), step):  # a part at a time, because a mapped file need not fit into memory
-        digest.update(array[start : start + step].flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
-def cached(images: ImageFiles | Tensor, folder: Path, name: str) -> tuple[Tensor, str]:
-    """The images as a memory-mapped file, which is written on the first call.
-
-    The file appears under its name only when it is complete, so that an interruption leaves no half a cache, and two
-    processes that write at once do no harm.
+def check_fit(where: str, fit: str, choices: Sequence[str] = ("stretch", "crop")) -> None:
+    """Refuses ways to fit that do not exist.
 
     Args:
-        images: Files, or uint8 N x H x W x C.
-        folder: The cache folder; made where it does not exist.
-        name: Start of the file's name.
+        where: The class, for the message.
+        fit: The option's value.
+        choices: What it may be. Default: "stretch" and "crop".
+
+    Raises:
+        ConfigError: It is none of them.
+    """
+    if fit not in choices:
+        raise ConfigError(f"{where}: fit={fit!r}{did_you_mean(str(fit), choices)}")
+
+
+def both_sides(where: str, option: str, size: int | tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of an option that takes one number for both, too.
+
+    Args:
+        where: The class, for the message.
+        option: The option's name.
+        size: Its value.
 
     Returns:
-        uint8 N x H x W x C, mapped from the file and not to be written to, and the images' :func:`fingerprint`.
+        Rows and columns.
 
     Raises:
-        DataError: An image is damaged, or the folder cannot be written to.
+        ConfigError: One is below 1.
     """
-    count = math.prod(images.shape)
-    key = fingerprint(images)
-    path = folder / f"{name}-{key}.u8"
-    try:
-        if not path.is_file() or path.stat().st_size != count:
-            folder.mkdir(parents=True, exist_ok=True)
-            _sweep(folder, path.name)
-            rank_zero_info(f"writing {count / 1e9:.2f} GB of decoded images to {path} (once)")
-            partial = folder / f".{path.name}.{uuid.uuid4().hex}"
-            try:
-                # Claims the space now: a full disk is an error here, and a crash when met while writing to the mapping.
-                with open(partial, "wb") as file:
-                    if hasattr(os, "posix_fallocate"):
-                        os.posix_fallocate(file.fileno(), 0, max(count, 1))
-                    file.truncate(count)
-                target = torch.from_file(str(partial), shared=True, size=count, dtype=torch.uint8).view(images.shape)
-                if isinstance(images, Tensor):
-                    target.copy_(images)
-                else:
-                    images.decode(out=target)
-                del target
-                os.replace(partial, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    partial.unlink()
-                raise
-    except OSError as error:
-        raise DataError(
-            f"cannot write the image cache {path}: {error}; set cache_dir to a folder with {count / 1e9:.1f} GB "
-            "of space, "
-            "or raise memory_budget_gb"
-        ) from error
-    return torch.from_file(str(path), shared=False, size=count, dtype=torch.uint8).view(images.shape), key
+    sides = (size, size) if isinstance(size, int) else (size[0], size[1])
+    if min(sides) < 1:
+        raise ConfigError(f"{where}: {option}={size}, but it must be at least 1")
+    return sides
 
 
-def _sweep(folder: Path, name: str) -> None:
-    """Removes what a killed process left of this cache file more than a day ago."""
-    for partial in folder.glob(f".{name}.*"):
-        with contextlib.suppress(OSError):
-            if time.time() - partial.stat().st_mtime > 86_400:
-                partial.unlink()
-
-
-def md5_of(path: Path) -> str:
-    """The MD5 sum of a file, as data sets publish it.
+def check_channels(
+    where: str, channels: int, mean: Sequence[float], std: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Checks what is known of the channels of decoded images.
 
     Args:
-        path: The file.
+        where: The class, for the messages.
+        channels: 1 or 3.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
 
     Returns:
-        32 hexadecimal digits.
-    """
-    return _sum_of(path, "md5")
-
-
-def _sum_of(path: Path, algorithm: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
-
-
-def _algorithm(checksum: str) -> str:
-    """Which checksum this is, by its length."""
-    return "sha256" if len(checksum) == 64 else "md5"
-
-
-def check_sum(path: Path, expected: str) -> None:
-    """Compares a file with its published checksum.
-
-    Args:
-        path: The file.
-        expected: The published MD5 sum or SHA-256.
+        Mean and standard deviation.
 
     Raises:
-        DataError: They differ, or the file cannot be read.
+        ConfigError: There are other channels, other numbers of values, or a standard deviation that is not positive.
     """
-    kind = _algorithm(expected)
-    try:
-        found = _sum_of(path, kind)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    if found != expected:
-        raise DataError(
-            f"checksum mismatch: {path} ({path.stat().st_size:,} bytes) has {kind} {found}, the published file "
-            f"{expected}; it "
-            "is damaged, cut off or another file: remove it and get it again (download=True fills in what is missing)"
-        )
-
-
-@contextlib.contextmanager
-def staging(root: Path, name: str) -> Iterator[Path]:
-    """A temporary folder inside ``root`` for a download; whatever happens, it is gone afterwards, and so is a new root.
-
-    Args:
-        root: Folder of the data sets; made where it does not exist.
-        name: The data set's name, for messages.
-
-    Yields:
-        The temporary folder.
-
-    Raises:
-        DataError: The root cannot be written to, or the disk is full.
-    """
-    made = [path for path in (root, *root.parents) if not path.exists()]
-    folder: Path | None = None
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".download-{name}-".replace(" ", "-"), dir=root))
-        yield folder
-    except OSError as error:
-        raise DataError(f"cannot store {name} in {root}: {error}; free space, or set root to another folder") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-        for path in made:
-            with contextlib.suppress(OSError):  # only where empty
-                path.rmdir()
-
-
-def fetch(urls: Sequence[str], target: Path, checksum: str, name: str, timeout: float = 30.0) -> Path:
-    """Downloads a file from the first address that works, and checks it.
-
-    Args:
-        urls: Addresses of the same file.
-        target: Where to put it.
-        checksum: Its published MD5 sum or SHA-256.
-        name: The data set's name, for messages.
-        timeout: Seconds without an answer after which an address counts as dead. Default: 30.
-
-    Returns:
-        ``target``.
-
-    Raises:
-        DataError: No address delivers the file.
-    """
-    failures = []
-    kind = _algorithm(checksum)
-    for url in urls:
-        rank_zero_info(f"downloading {url}")
-        request = urllib.request.Request(url, headers={"User-Agent": f"lightning-repshape/{__version__}"})
-        digest = hashlib.new(kind, usedforsecurity=False)
-        try:
-            with urllib.request.urlopen(request, timeout=timeout) as response:
-                with open(target, "wb") as file:
-                    while chunk := response.read(_CHUNK):
-                        digest.update(chunk)
-                        file.write(chunk)
-        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
-            failures.append(f"{url}: {getattr(error, 'reason', error)}")
-            continue
-        if digest.hexdigest() == checksum:
-            return target
-        failures.append(f"{url}: {kind} {digest.hexdigest()} instead of {checksum}")
-    tried = "; ".join(failures)
-    raise DataError(
-        f"cannot download {name} ({tried}); check the network, or put the unpacked set there by hand and set "
-        "download=False"
-    )
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks a tar, zip or gz file and removes it.
-
-    Args:
-        archive: The file; its name tells its kind.
-        folder: Where its content goes.
-
-    Raises:
-        DataError: The archive is damaged.
-    """
-    try:
-        if archive.suffix == ".zip":
-            with zipfile.ZipFile(archive) as packed:
-                packed.extractall(folder)
-        elif archive.name.endswith(".tar.gz"):
-            with tarfile.open(archive) as bundle:
-                bundle.extractall(folder, filter="data")
-        else:
-            with gzip.open(archive) as source, open(folder / archive.stem, "wb") as target:
-                shutil.copyfileobj(source, target, _CHUNK)
-    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"cannot unpack {archive.name}: {error}; the archive is damaged: try again") from error
-    archive.unlink()
-
-
-def install(source: Path, target: Path) -> None:
-    """Moves a finished file or folder to its place; what is there already is left alone.
-
-    Args:
-        source: On the same disk as ``target``.
-        target: Its place.
-    """
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(source, target)
-    elif source.is_dir():
-        for part in sorted(source.iterdir()):
-            install(part, target / part.name)
+    if channels not in (1, 3):
+        raise ConfigError(f"{where}: channels={channels}, but it must be 1 (grey) or 3 (colour)")
+    for option, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise ConfigError(f"{where}: {option}={values} has {len(values)} values for {channels} channel(s)")
+    if min(std) <= 0:
+        raise ConfigError(f"{where}: std={std}, but every value must be positive")
+    return tuple(mean), tuple(std)

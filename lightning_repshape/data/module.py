@@ -1,31 +1,37 @@
-"""The data module that all image sets share."""
+"""The data module that all image sets share: one class, whose many lines are its options and what a user calls."""
 
-import hashlib
 import math
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from lightning_repshape.data import files
-from lightning_repshape.data.files import ImageFiles
-from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, draw_augmentation
+from lightning_repshape.data.cache import build_cache
+from lightning_repshape.data.choosing import ClassRows, choose_classes, per_class, stratified
+from lightning_repshape.data.files import ImageFiles, content_hash
+from lightning_repshape.data.images import ImageStore, Normalizer
+from lightning_repshape.data.loading import (
+    FLIPS,
+    SHIFTS,
+    Augmentation,
+    DeviceBatch,
+    ImageLoader,
+    RawBatch,
+    Split,
+    SplitDataset,
+    unchanged,
+)
 from lightning_repshape.data.samplers import KeyedSampler
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.seeding import generator, global_seed, key_to_seed
 
 SplitName = Literal["train", "val", "test", "predict"]
-Augmentation = Literal["none", "flip", "shift", "crop-flip"]
-_SHIFTS = ("shift", "crop-flip")
-_FLIPS = ("flip", "crop-flip")
+_SPLITS: tuple[SplitName, ...] = ("train", "val", "test", "predict")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class ImageSet:
         val_split: Default of the option: "last" or "stratified".
         largest: Images in the largest split, to tell before reading whether it fits the memory budget. Default: None,
             not known (then a reader that decodes files lists them).
+        aliases: Other names that the option ``classes`` takes, and the classes' own. Default: none.
     """
 
     name: str
@@ -53,6 +60,7 @@ class ImageSet:
     val_size: int | float = 0
     val_split: Literal["last", "stratified"] = "last"
     largest: int | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 class SplitData(NamedTuple):
@@ -69,215 +77,6 @@ class SplitData(NamedTuple):
     names: Sequence[str] | None = None
 
 
-class EpochDraws(NamedTuple):
-    """The augmentation of a split's images in one epoch.
-
-    Attributes:
-        draws: Crops and mirrorings of all N images.
-        first: int64 N, where these crops begin in the split's store; None where the store holds plain images, which are
-            cropped after the transfer.
-    """
-
-    draws: Draws
-    first: Tensor | None
-
-
-class RawBatch(NamedTuple):
-    """A batch as the loaders yield it: :meth:`to` makes ``(x, y)`` of it, and so do the data module's transfer hooks.
-
-    Attributes:
-        dataset: Where the images come from; None in a worker process.
-        indices: int64 B, positions in the split.
-        labels: int64 B.
-        images: uint8 B x H x W x C not yet augmented, where a worker process has fetched them; None: they are fetched
-            on transfer, together with their crops, in one gather.
-        augmentation: That of the epoch; None: no augmentation.
-    """
-
-    dataset: "SplitDataset | None"
-    indices: Tensor
-    labels: Tensor
-    images: Tensor | None
-    augmentation: EpochDraws | None
-
-    def to(self, device: torch.device | str) -> tuple[Tensor, ...]:
-        """Fetches, moves, augments and normalises.
-
-        Args:
-            device: Where the batch goes.
-
-        Returns:
-            ``(x, y)``, or ``(x, y, index)`` for prediction.
-        """
-        return self.move(torch.device(device)).finish()
-
-    def move(self, device: torch.device) -> "DeviceBatch":
-        """Fetches the images that no worker process has fetched, and moves the batch.
-
-        Args:
-            device: Where it goes.
-
-        Returns:
-            The batch on the device, still uint8.
-        """
-        dataset, indices, labels, images, augmentation = self
-        if dataset is None:
-            raise TypeError("a batch of a worker process belongs to no data set; take it from an ImageLoader")
-        draws: Draws | None = None
-        if images is None and augmentation is not None and augmentation.first is not None and device.type == "cpu":
-            images = dataset.split.store.gather(augmentation.first.index_select(0, indices))
-        else:
-            if augmentation is not None:
-                draws = augmentation.draws.select(indices)
-            if images is None:
-                images = dataset.split.images(indices)
-        if device.type != "cpu":
-            images, labels, indices = (part.to(device, non_blocking=True) for part in (images, labels, indices))
-        return DeviceBatch(dataset, indices, labels, images, draws)
-
-
-class DeviceBatch(NamedTuple):
-    """A batch on its device, between the two transfer hooks.
-
-    Attributes:
-        dataset: Where the images come from.
-        indices: int64 B, positions in the split.
-        labels: int64 B.
-        images: uint8 B x H x W x C.
-        draws: Crops and mirrorings that are still to be done; None: none.
-    """
-
-    dataset: "SplitDataset"
-    indices: Tensor
-    labels: Tensor
-    images: Tensor
-    draws: Draws | None
-
-    def finish(self) -> tuple[Tensor, ...]:
-        """Augments and normalises, on the batch's device.
-
-        Returns:
-            ``(x, y)``, or ``(x, y, index)`` for prediction.
-        """
-        dataset, indices, labels, images, draws = self
-        if draws is not None:
-            images = crop_and_flip(images, draws, dataset.padding)
-        x = dataset.normalizer(images)
-        return (x, labels, indices) if dataset.with_index else (x, labels)
-
-
-@dataclass
-class _Split:
-    """The images that a split uses, in their order."""
-
-    name: str
-    store: ImageStore
-    rows: Tensor | None  # rows of the store, where it holds more than this split
-    labels: Tensor
-    origin: Tensor  # positions in the split as published
-    names: Sequence[str] | None
-    mapped: str | None  # key of the memory-mapped file that the images are in
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def images(self, index: Tensor) -> Tensor:
-        rows = index if self.rows is None else self.rows.index_select(0, index)
-        return self.store.gather(self.store.first_pixels(rows))
-
-
-class SplitDataset(Dataset[RawBatch]):
-    """A split as a data set whose whole batches are fetched at once.
-
-    Args:
-        split: The images.
-        normalizer: Makes inputs of them.
-        seed: Seed of the augmentation. Default: 0.
-        augment: What is done to the images. Default: "none".
-        padding: Pixels of padding before the crop. Default: 0.
-        with_index: Whether finished batches hold the index too. Default: False.
-    """
-
-    def __init__(
-        self,
-        split: _Split,
-        normalizer: Normalizer,
-        seed: int = 0,
-        augment: Augmentation = "none",
-        padding: int = 0,
-        with_index: bool = False,
-    ) -> None:
-        self.split = split
-        self.normalizer = normalizer
-        self.with_index = with_index
-        self.padding = padding if augment in _SHIFTS else 0
-        self._seed = seed
-        self._augment = augment
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> RawBatch:
-        """A batch of one image."""
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: Sequence[int]) -> RawBatch:
-        """A whole batch.
-
-        Args:
-            indices: Positions in the split.
-
-        Returns:
-            The batch; its images are fetched here in worker processes only.
-        """
-        index = torch.from_numpy(np.array(indices))  # several times faster than torch.tensor of a list
-        labels = self.split.labels.index_select(0, index)
-        if get_worker_info() is None:
-            return RawBatch(self, index, labels, None, None)
-        return RawBatch(None, index, labels, self.split.images(index), None)
-
-    def augmentation(self, epoch: int) -> EpochDraws | None:
-        """The augmentation of all images in an epoch.
-
-        Args:
-            epoch: The epoch's number.
-
-        Returns:
-            The draws, or None without augmentation.
-        """
-        if self._augment == "none":
-            return None
-        split = self.split
-        draws = draw_augmentation(len(self), self._seed, epoch, self.padding, self._augment in _FLIPS)
-        return EpochDraws(
-            draws, None if split.store.plain else split.store.first_pixels(torch.arange(len(self)), draws)
-        )
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-class ImageLoader(DataLoader[RawBatch]):
-    """A DataLoader that adds the epoch's augmentation to its batches, in the main process.
-
-    Nothing happens before the first batch is asked for: a trainer that resumes makes the iterator first and sets the
-    sampler's epoch then, when worker processes would already have been sent the indices of epoch 0.
-    """
-
-    def __iter__(self) -> Iterator[RawBatch]:  # type: ignore[override]
-        """The batches of the sampler's epoch."""
-        dataset = self.dataset
-        if not isinstance(dataset, SplitDataset) or self.batch_sampler is None:
-            yield from super().__iter__()
-            return
-        augmentation = dataset.augmentation(getattr(self.sampler, "epoch", 0))
-        # Without workers DataLoader's own iterator would do the same, and cost as much as the batch.
-        for batch in super().__iter__() if self.num_workers else map(dataset.__getitems__, self.batch_sampler):
-            yield batch._replace(dataset=dataset, augmentation=augmentation)
-
-
 class ImageDataModule(LightningDataModule):
     """Images of one size, held in memory as uint8, fetched and augmented a batch at a time.
 
@@ -290,7 +89,9 @@ class ImageDataModule(LightningDataModule):
     size, the number of worker processes, the ranks (for augmentation) or on where a run was resumed. Which images are
     training and which validation images depends on ``split_seed`` alone, not on the run's seed.
 
-    A set of one's own needs :meth:`_describe` and :meth:`_load`, and :meth:`_download` where it can be downloaded.
+    A set of one's own needs :meth:`describe` and :meth:`load_split`; :meth:`has_split` where it has a validation part
+    or images to predict, and :meth:`download_files` where it can be downloaded. Where it has options, its constructor
+    hands on those below as ``**kwargs``; a named argument in it gives one of them another default.
 
     Args:
         root: Folder that holds the unpacked set. Default: "data".
@@ -343,7 +144,7 @@ class ImageDataModule(LightningDataModule):
         train_subset: Literal["first", "per-class"] = "first",
         classes: int | list[str | int] | None = None,
         renumber: bool = True,
-        augment: Literal["none", "flip", "shift", "crop-flip"] = "none",
+        augment: Augmentation = "none",
         crop_padding: int = 4,
         normalize: Literal["standard", "unit"] = "standard",
         download: bool = False,
@@ -355,6 +156,7 @@ class ImageDataModule(LightningDataModule):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
+        where = type(self).__name__
         for option, value, least in (
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),
@@ -365,30 +167,29 @@ class ImageDataModule(LightningDataModule):
             ("memory_budget_gb", memory_budget_gb, 0),
         ):
             if value < least:
-                raise ConfigError(f"{type(self).__name__}: {option}={value}, but it must be at least {least}")
+                raise ConfigError(f"{where}: {option}={value}, but it must be at least {least}")
         if isinstance(val_size, float) and val_size > 1 and val_size.is_integer():
             val_size = int(val_size)  # parsers of a union may try float first
         if isinstance(val_size, float) and val_size >= 1:
             raise ConfigError(
-                f"{type(self).__name__}: val_size={val_size}, but a share must be below 1; write "
-                f"{int(val_size)} for a number "
-                "of images"
+                f"{where}: val_size={val_size}, but a share must be below 1; write {int(val_size)} for a number of "
+                "images"
             )
         for option, choice, choices in (
             ("val_split", val_split, (None, "last", "stratified")),
             ("train_subset", train_subset, ("first", "per-class")),
-            ("augment", augment, ("none", *_FLIPS, *_SHIFTS)),
+            ("augment", augment, ("none", *FLIPS, *SHIFTS)),
             ("normalize", normalize, ("standard", "unit")),
         ):
             if choice not in choices:
                 known = dict.fromkeys(name for name in choices if name)
-                raise ConfigError(f"{type(self).__name__}: {option}={choice!r}{did_you_mean(str(choice), known)}")
+                raise ConfigError(f"{where}: {option}={choice!r}{did_you_mean(str(choice), known)}")
         self.root = Path(root).expanduser()
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.train_size = train_size
         self.train_subset = train_subset
-        self.augment: Augmentation = augment
+        self.augment = augment
         self.crop_padding = crop_padding
         self.download = download
         self.drop_last = drop_last
@@ -398,14 +199,12 @@ class ImageDataModule(LightningDataModule):
         self.memory_budget_gb = memory_budget_gb
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
 
-        described = self._describe()
-        self._set = described
+        self.described = described = self.describe()
         self.val_size = described.val_size if val_size is None else val_size
         self.val_split = val_split or described.val_split
-        self._chosen = self._choose_classes(classes, described.class_names)
+        self._chosen = choose_classes(classes, described.class_names, described.aliases, f"{where}: classes")
         self._renumber = renumber or self._chosen is None
-        kept = self._chosen if self._chosen is not None and self._renumber else range(len(described.class_names))
-        self.class_names = tuple(described.class_names[label] for label in kept)
+        self.name_classes(described.class_names)
         self.num_classes = len(self.class_names)
         self.input_shape = described.input_shape
         channels = self.input_shape[0]
@@ -414,101 +213,74 @@ class ImageDataModule(LightningDataModule):
 
         self._normalizer = Normalizer(self.mean, self.std)
         self._loaded: dict[str, SplitData] = {}
-        self._splits: dict[str, _Split] = {}
-        self._by_class: tuple[Tensor, Tensor, Tensor] | None = None
+        self._splits: dict[str, Split] = {}
+        self._by_class: ClassRows | None = None
         self._checksums: dict[str, str] = {}
 
     # What a set of one's own provides
 
-    def _describe(self) -> ImageSet:
-        """What is known of the set before it is read; called once, by the constructor."""
-        raise NotImplementedError(f"{type(self).__name__} must say what it holds: override _describe")
+    def describe(self) -> ImageSet:
+        """What is known of the set before it is read; called by the constructor, once its options are attributes.
 
-    def _load(self, split: SplitName) -> SplitData:
-        """Reads "train", "test" or, where :meth:`_has` says so, "val" or "predict", whole and in its published order.
+        Returns:
+            Names, sizes and the set's own defaults; afterwards ``self.described``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say what it holds: override describe (once: _describe)")
+
+    def load_split(self, split: SplitName) -> SplitData:
+        """Reads a split, whole and in its published order.
+
+        Args:
+            split: "train", "test" or, where :meth:`has_split` says so, "val" or "predict".
+
+        Returns:
+            Images and labels; options that choose among them are not the reader's business.
 
         Raises:
             DataError: The set is missing or damaged.
         """
-        raise NotImplementedError(f"{type(self).__name__} must read its images: override _load")
+        raise NotImplementedError(f"{type(self).__name__} must read its images: override load_split (once: _load)")
 
-    def _has(self, split: SplitName) -> bool:
-        """Whether :meth:`_load` knows this split; else training images stand in for "val", the test's for "predict"."""
+    def has_split(self, split: SplitName) -> bool:
+        """Whether :meth:`load_split` knows a split.
+
+        Args:
+            split: Its name.
+
+        Returns:
+            Whether it does. Training images stand in for "val" where not, and the test images for "predict".
+        """
         return split in ("train", "test")
 
-    def _download(self) -> None:
-        """Fetches whatever is missing into ``root``; called where ``download`` is on, by one process."""
-        raise DataError(f"{self._set.name} cannot be downloaded; put it in {self.root} and set download=False")
+    def download_files(self) -> None:
+        """Fetches whatever is missing into ``root``; called where ``download`` is on, by one process.
 
-    # Choosing images
+        Raises:
+            DataError: It cannot be downloaded.
+        """
+        raise DataError(f"{self.described.name} cannot be downloaded; put it in {self.root} and set download=False")
 
-    def _choose_classes(self, classes: int | list[str | int] | None, names: tuple[str, ...]) -> list[int] | None:
-        where = f"{type(self).__name__}: classes"
-        if classes is None:
-            return None
-        if isinstance(classes, int):
-            if not 1 <= classes <= len(names):
-                raise ConfigError(
-                    f"{where}={classes}, but it must be 1 to {len(names)}, the number of classes of the set"
-                )
-            return list(range(classes))
-        chosen: list[int] = []
-        for entry in classes:
-            if isinstance(entry, int):
-                if not 0 <= entry < len(names):
-                    raise ConfigError(f"{where} has the label {entry}, but labels go from 0 to {len(names) - 1}")
-                label = entry
-            elif entry in names:
-                label = names.index(entry)
-            else:
-                raise ConfigError(f"{where} has an unknown class {entry!r}{did_you_mean(entry, names)}")
-            if label in chosen:
-                raise ConfigError(f"{where} names {names[label]!r} twice")
-            chosen.append(label)
-        if not chosen:
-            raise ConfigError(f"{where} is empty, so that no class is left; leave it out to use all {len(names)}")
-        return chosen
+    def split_rows(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Which images of the training part are trained on, and which are for validation.
 
-    def _part(self, split: SplitName) -> tuple[SplitData, Tensor]:
-        """A published split without the classes that were not chosen, and the positions of what is left."""
-        if split not in self._loaded:
-            self._loaded[split] = self._load(split)
-        images, labels, names = self._loaded[split]
-        count = images.shape[0]
-        shape = (self.input_shape[1], self.input_shape[2], self.input_shape[0])
-        if len(labels) != count or tuple(images.shape[1:]) != shape:
-            raise DataError(
-                f"{self._set.name}, {split}: {count} images of {tuple(images.shape[1:])} and {len(labels)} "
-                "labels, expected "
-                f"images of {shape} (rows, columns, channels) and as many labels"
-            )
-        if count == 0:
-            raise DataError(f"{self._set.name}, {split}: no images in {self.root}")
-        origin = torch.arange(count)
-        if self._chosen is None or split == "predict":
-            return SplitData(images, labels, names), origin
-        numbers = range(len(self._chosen)) if self._renumber else self._chosen
-        table = torch.full((len(self._set.class_names) + 1,), -2)
-        table[torch.tensor(self._chosen)] = torch.tensor(list(numbers))
-        labels = table[labels]
-        origin = (labels >= 0).nonzero().flatten()
-        if not len(origin):
-            raise DataError(f"{self._set.name}, {split}: no image of the chosen classes {self.class_names}")
-        images = images.select(origin) if isinstance(images, ImageFiles) else images.index_select(0, origin)
-        return SplitData(images, labels[origin], None if names is None else [names[i] for i in origin.tolist()]), origin
+        Args:
+            labels: int64 N, of the chosen classes.
 
-    def _split_rows(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions of the training and of the validation images among the training part."""
+        Returns:
+            Their positions, int64 each, disjoint and sorted.
+
+        Raises:
+            DataError: There are fewer images than the options ask for.
+        """
         count = len(labels)
-        where = f"{type(self).__name__}: "
+        where = type(self).__name__
         val_count = round(self.val_size * count) if isinstance(self.val_size, float) else self.val_size
-        if self._has("val"):
+        if self.has_split("val"):
             val_count = 0
         if val_count >= count:
             raise DataError(
-                f"{where}val_size={self.val_size} takes {val_count:,} images, but the training part has "
-                f"{count:,}, and some "
-                "must be left to train on; make val_size smaller"
+                f"{where}: val_size={self.val_size} takes {val_count:,} images, but the training part has {count:,}, "
+                "and some must be left to train on; make val_size smaller"
             )
         if self.val_split == "last" or not val_count:
             train, val = torch.arange(count - val_count), torch.arange(count - val_count, count)
@@ -517,26 +289,54 @@ class ImageDataModule(LightningDataModule):
             left = torch.ones(count, dtype=torch.bool)
             left[val] = False
             train = left.nonzero().flatten()
-        if self.train_size is None:
+        size = self.train_size
+        if size is None:
             return train, val
-        if self.train_subset == "first":
-            if self.train_size > len(train):
-                raise DataError(
-                    f"{where}train_size={self.train_size:,}, but there are {len(train):,} training images"
-                    + (f" beside {val_count:,} for validation" if val_count else "")
-                )
-            return train[: self.train_size], val
-        chosen = []
-        for label in torch.bincount(labels[train]).nonzero().flatten().tolist():
-            members = train[labels[train] == label]
-            if self.train_size > len(members):
-                raise DataError(
-                    f"{where}train_size={self.train_size:,} images of every class, but class "
-                    f"{self.class_names[label]!r} has {len(members):,} training images"
-                )
-            order = torch.randperm(len(members), generator=generator("train-subset", self.split_seed, label))
-            chosen.append(members[order[: self.train_size]])
-        return torch.cat(chosen).sort().values, val
+        if self.train_subset == "per-class":
+            return per_class(train, labels, size, self.split_seed, self.class_names, f"{where}: train_size"), val
+        if size > len(train):
+            beside = f" beside {val_count:,} for validation" if val_count else ""
+            raise DataError(f"{where}: train_size={size:,}, but there are {len(train):,} training images{beside}")
+        return train[:size], val
+
+    # Choosing images
+
+    def name_classes(self, names: Sequence[str]) -> None:
+        """Names the classes; a set that is downloaded later may know them only then.
+
+        Args:
+            names: Names of all published classes, in the order of the labels.
+        """
+        self.described = replace(self.described, class_names=tuple(names))
+        kept = self._chosen if self._chosen is not None and self._renumber else range(len(names))
+        self.class_names = tuple(names[label] for label in kept)
+
+    def _part(self, split: SplitName) -> tuple[SplitData, Tensor]:
+        """A published split without the classes that were not chosen, and the positions of what is left."""
+        if split not in self._loaded:
+            self._loaded[split] = self.load_split(split)
+        images, labels, names = self._loaded[split]
+        count = images.shape[0]
+        shape = (self.input_shape[1], self.input_shape[2], self.input_shape[0])
+        if len(labels) != count or tuple(images.shape[1:]) != shape:
+            raise DataError(
+                f"{self.described.name}, {split}: {count} images of {tuple(images.shape[1:])} and {len(labels)} "
+                f"labels, expected images of {shape} (rows, columns, channels) and as many labels"
+            )
+        if count == 0:
+            raise DataError(f"{self.described.name}, {split}: no images in {self.root}")
+        origin = torch.arange(count)
+        if self._chosen is None or split == "predict":
+            return SplitData(images, labels, names), origin
+        numbers = range(len(self._chosen)) if self._renumber else self._chosen
+        table = torch.full((len(self.described.class_names) + 1,), -2)
+        table[torch.tensor(self._chosen)] = torch.tensor(list(numbers))
+        labels = table[labels]
+        origin = (labels >= 0).nonzero().flatten()
+        if not len(origin):
+            raise DataError(f"{self.described.name}, {split}: no image of the chosen classes {self.class_names}")
+        images = images.select(origin) if isinstance(images, ImageFiles) else images.index_select(0, origin)
+        return SplitData(images, labels[origin], None if names is None else [names[i] for i in origin.tolist()]), origin
 
     # Memory
 
@@ -547,7 +347,7 @@ class ImageDataModule(LightningDataModule):
 
     def _cached(self, split: str, images: Tensor | ImageFiles) -> tuple[Tensor, str]:
         folder = self.root / ".repshape-cache" if self.cache_dir is None else self.cache_dir
-        return files.cached(images, folder, f"{self._set.name.lower().replace(' ', '-')}-{split}")
+        return build_cache(images, folder, f"{self.described.name.lower().replace(' ', '-')}-{split}")
 
     def _keep(self, name: str, source: SplitName, part: SplitData, origin: Tensor, rows: Tensor) -> None:
         """Puts the images of a split where its batches are fetched from."""
@@ -566,58 +366,47 @@ class ImageDataModule(LightningDataModule):
             view = contiguous and not few and mapped is None
             images = images[int(rows[0]) : int(rows[-1]) + 1] if view else images.index_select(0, rows)
             wanted_rows = mapped = None
-        padding = self.crop_padding if name == "train" and self.augment in _SHIFTS else 0
-        mirrored = name == "train" and self.augment in _FLIPS
+        padding = self.crop_padding if name == "train" and self.augment in SHIFTS else 0
+        mirrored = name == "train" and self.augment in FLIPS
         if wanted_rows is not None or ImageStore.bytes_needed(images.shape, padding, mirrored) > budget:
             padding, mirrored = 0, False  # augmented from a plain batch instead, on its device
         names = None if part.names is None else [part.names[row] for row in rows.tolist()]
-        self._splits[name] = _Split(
+        self._splits[name] = Split(
             name, ImageStore(images, padding, mirrored), wanted_rows, part.labels[rows], origin[rows], names, mapped
         )
 
     # LightningDataModule
 
     def prepare_data(self) -> None:
-        """Downloads what is missing, where ``download`` is on, and decodes into the cache, where one is needed.
-
-        Raises:
-            DataError: The set cannot be downloaded, or is missing or damaged.
-        """
+        """Downloads what is missing, where ``download`` is on, and decodes into the cache, where one is needed."""
         if self.download:
-            self._download()
-        largest = self._set.largest
+            self.download_files()
+        largest = self.described.largest
         if largest is not None and largest * math.prod(self.input_shape) <= self.memory_budget_gb * 1e9:
             return
-        for split in ("train", "val", "test", "predict"):
-            if self._has(split):
+        for split in _SPLITS:
+            if self.has_split(split):
                 part, _ = self._part(split)
                 if self._cache_wanted(part.images):
                     self._cached(split, part.images)
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the images of a stage into memory; what is there already stays.
-
-        Args:
-            stage: "fit", "validate", "test" or "predict". Default: None, fit and test.
-
-        Raises:
-            DataError: The set is missing or damaged, or has fewer images than asked for.
-        """
+        """Reads the images of a stage into memory; what is there already stays."""
         if stage in (None, "fit", "validate") and "train" not in self._splits:
             part, origin = self._part("train")
-            train, val = self._split_rows(part.labels)
+            train, val = self.split_rows(part.labels)
             self._warn_of_missing_classes(part.labels[train])
             self._keep("train", "train", part, origin, train)
-            if self._has("val"):
+            if self.has_split("val"):
                 own, own_origin = self._part("val")
                 self._keep("val", "val", own, own_origin, torch.arange(len(own.labels)))
             elif len(val):
                 self._keep("val", "train", part, origin, val)
         if stage in (None, "test", "predict") and "test" not in self._splits:
-            if stage != "predict" or not self._has("predict"):
+            if stage != "predict" or not self.has_split("predict"):
                 part, origin = self._part("test")
                 self._keep("test", "test", part, origin, torch.arange(len(part.labels)))
-        if stage == "predict" and self._has("predict") and "predict" not in self._splits:
+        if stage == "predict" and self.has_split("predict") and "predict" not in self._splits:
             part, origin = self._part("predict")
             self._keep("predict", "predict", part, origin, torch.arange(len(part.labels)))
         self._loaded.clear()  # the splits hold what is used
@@ -631,14 +420,14 @@ class ImageDataModule(LightningDataModule):
             )
             rank_zero_warn(
                 f"{type(self).__name__}: no training image of {len(absent)} of {self.num_classes} classes "
-                f"({named}); where the "
-                "images are ordered by class, use val_split='stratified' and train_subset='per-class'"
+                f"({named}); where the images are ordered by class, use val_split='stratified' and "
+                "train_subset='per-class'"
             )
 
-    def _split(self, name: SplitName) -> _Split:
-        if name not in ("train", "val", "test", "predict"):
-            raise ConfigError(f"unknown split {name!r}{did_you_mean(name, ('train', 'val', 'test', 'predict'))}")
-        if name == "predict" and not self._has("predict"):
+    def _split(self, name: SplitName) -> Split:
+        if name not in _SPLITS:
+            raise ConfigError(f"unknown split {name!r}{did_you_mean(name, _SPLITS)}")
+        if name == "predict" and not self.has_split("predict"):
             name = "test"
         if name not in self._splits:
             if self.trainer is None:
@@ -670,15 +459,14 @@ class ImageDataModule(LightningDataModule):
         if drop_last and batch_size > math.ceil(len(split) / ranks):
             raise ConfigError(
                 f"{type(self).__name__}: batch_size={batch_size} with drop_last leaves no training batch of "
-                f"{len(split):,} "
-                f"images on {ranks} rank(s); make batch_size smaller or turn drop_last off"
+                f"{len(split):,} images on {ranks} rank(s); make batch_size smaller or turn drop_last off"
             )
         return ImageLoader(
             dataset,
             batch_size=batch_size,
             sampler=KeyedSampler(dataset, ranks, rank, shuffle=shuffle, seed=seed, pad=pad),
             num_workers=self.num_workers,
-            collate_fn=_unchanged,
+            collate_fn=unchanged,
             pin_memory=self.num_workers > 0 and torch.cuda.is_available(),
             drop_last=drop_last,
             persistent_workers=self.num_workers > 0,
@@ -718,30 +506,13 @@ class ImageDataModule(LightningDataModule):
         return self._loader(split, batch_size or self.eval_batch_size, shard=shard)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Fetches the images that no worker process has fetched, and moves the batch.
-
-        Args:
-            batch: A batch of one of this module's loaders; others are moved as they are.
-            device: Where it goes.
-            dataloader_idx: Not used.
-
-        Returns:
-            The batch on the device, still uint8.
-        """
+        """Moves a batch of one of this module's loaders, still uint8; others are moved as they are."""
         if isinstance(batch, RawBatch):
             return batch.move(device)
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Augments and normalises, on the batch's device.
-
-        Args:
-            batch: A batch of one of this module's loaders after its transfer; others are left as they are.
-            dataloader_idx: Not used.
-
-        Returns:
-            ``(x, y)``, or ``(x, y, index)`` for prediction.
-        """
+        """Augments and normalises a batch of one of this module's loaders; others are left as they are."""
         if not isinstance(batch, DeviceBatch):
             return batch
         finished = batch.finish()
@@ -845,29 +616,16 @@ class ImageDataModule(LightningDataModule):
             raise ConfigError(f"per_class={per_class}, but it must be at least 1")
         split = self._split("train")
         if self._by_class is None:
-            counts = torch.bincount(split.labels, minlength=self.num_classes)
-            self._by_class = (split.labels.argsort(stable=True), counts, counts.cumsum(0) - counts)
-        order, counts, starts = self._by_class
+            self._by_class = ClassRows(split.labels, self.num_classes)
+        counts = self._by_class.counts
         fewest = int(counts.min())
         if fewest < (1 if replacement else per_class):
             scarce = repr(self.class_names[int(counts.argmin())])
             raise DataError(
-                f"{type(self).__name__}: class {scarce} has {fewest} training images, but {per_class} are to be "
-                "drawn of every "
-                "class; " + ("use more training images" if replacement else "draw fewer, or with replacement")
+                f"{type(self).__name__}: class {scarce} has {fewest} training images, but {per_class} are to be drawn "
+                "of every class; " + ("use more training images" if replacement else "draw fewer, or with replacement")
             )
-        shape = (self.num_classes, per_class)
-        if replacement:
-            share = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64).cpu()
-            place = (share * counts[:, None]).long()
-        else:
-            place = torch.stack(
-                [
-                    torch.randperm(count, generator=generator, device=generator.device)[:per_class].cpu()
-                    for count in counts.tolist()
-                ]
-            )
-        index = order[(starts[:, None] + place).flatten()]
+        index = self._by_class.draw(per_class, generator, replacement)
         images, y = split.images(index), split.labels.index_select(0, index)
         if device is None:
             device = "cpu" if self.trainer is None else self.trainer.strategy.root_device
@@ -881,23 +639,16 @@ class ImageDataModule(LightningDataModule):
         Returns:
             For each split "<split>.images", "<split>.labels" and "<split>.index" (which images of the published split),
             each "blake2b:" and 32 hexadecimal digits. Images in a memory-mapped file count by their files' paths, sizes
-            and
-            times: "files:" and 32 digits.
+            and times: "files:" and 32 digits.
         """
         for name, split in self._splits.items():
             if f"{name}.images" in self._checksums:
                 continue
             hashes = {"labels": split.labels, "index": split.origin}
             for kind, values in hashes.items():
-                self._checksums[f"{name}.{kind}"] = f"blake2b:{files.content_hash(values)}"
-            if split.mapped is not None:
-                self._checksums[f"{name}.images"] = f"files:{split.mapped}"
-                continue
-            digest = hashlib.blake2b(digest_size=16)
-            for start in range(0, len(split), 4096):
-                index = torch.arange(start, min(start + 4096, len(split)))
-                digest.update(split.images(index).flatten().numpy().data)
-            self._checksums[f"{name}.images"] = f"blake2b:{digest.hexdigest()}"
+                self._checksums[f"{name}.{kind}"] = f"blake2b:{content_hash(values)}"
+            images = f"files:{split.mapped}" if split.mapped else f"blake2b:{split.hash_of_images()}"
+            self._checksums[f"{name}.images"] = images
         return dict(self._checksums)
 
     def sample_name(self, split: SplitName, index: int) -> str:
@@ -913,70 +664,5 @@ class ImageDataModule(LightningDataModule):
         part = self._split(split)
         if part.names is not None:
             return part.names[index]
-        source = "train" if part.name == "val" and not self._has("val") else part.name
+        source = "train" if part.name == "val" and not self.has_split("val") else part.name
         return f"{source}/{int(part.origin[index]):05d}"
-
-
-def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Draws samples so that every class keeps its share, as far as whole numbers allow.
-
-    Args:
-        labels: int64 N, none negative.
-        count: Samples to draw, at most N.
-        seed: Decides the draw.
-
-    Returns:
-        int64 ``count``, their positions, sorted.
-    """
-    sizes = torch.bincount(labels)
-    exact = sizes.double() * count / len(labels)
-    quota = exact.floor().long()
-    missing = count - int(quota.sum())
-    quota[(exact - quota).argsort(descending=True, stable=True)[:missing]] += 1
-    chosen = []
-    for label, take in enumerate(quota.tolist()):
-        members = (labels == label).nonzero().flatten()
-        order = torch.randperm(len(members), generator=generator("stratified", seed, label))
-        chosen.append(members[order[:take]])
-    return torch.cat(chosen).sort().values
-
-
-def find_folder(root: Path, names: Sequence[str], holds: str, name: str, cls: str) -> Path:
-    """The first of some folders that holds a file.
-
-    Args:
-        root: Where to look.
-        names: Folders below the root, in the order of preference; "" is the root itself.
-        holds: Beginning of the name of a file that must be there.
-        name: The data set's name, for the message.
-        cls: The data module's name, for the message.
-
-    Returns:
-        The folder.
-
-    Raises:
-        DataError: None holds it.
-    """
-    for folder in names:
-        place = root / folder
-        if place.is_dir() and any(entry.startswith(holds) for entry in os.listdir(place)):
-            return place
-    raise missing(root / names[0], name, cls)
-
-
-def missing(place: Path, name: str, cls: str) -> DataError:
-    """The error for a data set that is not there.
-
-    Args:
-        place: Where it was looked for.
-        name: The data set's name.
-        cls: The data module's name.
-
-    Returns:
-        The error, to be raised.
-    """
-    return DataError(
-        f"{name} is not there: looked for {place}; set root to the folder that holds the unpacked set, or "
-        "download it with "
-        f"{cls}(download=True)"
-    )

@@ -9,7 +9,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_repshape.data.faces.pairs import FaceVerificationDataModule, PairBatch, PairSet
+from lightning_repshape.data.faces.module import FaceVerificationDataModule, PairBatch
+from lightning_repshape.data.faces.pairs import PairSet
 from lightning_repshape.errors import DivergenceError
 from lightning_repshape.functional.verification import VerificationResult, fold_verification
 from lightning_repshape.layers import evaluating

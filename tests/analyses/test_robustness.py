@@ -203,10 +203,10 @@ def test_corruptions_that_cannot_be() -> None:
 class Brightness(ImageDataModule):
     """Ten grey levels; a model that reads the mean grey is right on all of them."""
 
-    def _describe(self) -> ImageSet:
+    def describe(self) -> ImageSet:
         return ImageSet("Brightness", ("dark", "light"), (3, 32, 32), (0.0,) * 3, (1.0,) * 3, val_size=0.2)
 
-    def _load(self, split: str) -> SplitData:
+    def load_split(self, split: str) -> SplitData:
         count = 40 if split == "train" else 23
         labels = torch.arange(count) % 2
         images = smooth_images(count) // 4 + (labels * 128).to(torch.uint8)[:, None, None, None]

@@ -18,7 +18,7 @@ from lightning_repshape.cli.training import RepshapeCLI
 from lightning_repshape.configs_library import find, names
 from lightning_repshape.data import ImageDataModule, SplitData
 
-ALONE = [name for name in names() if "/" not in name and name != "faces-att"]  # that one: tests/data/test_faces.py
+ALONE = [name for name in names() if "/" not in name and name != "faces-att"]  # that one: modules/test_verification.py
 BASES = [name for name in names() if name.startswith("base/")]
 METHODS = [name for name in names() if name.startswith("method/")]
 SCENARIOS = [name for name in names() if name.startswith("scenario/")]
@@ -53,15 +53,15 @@ def _small_random_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load(self: ImageDataModule, split: str) -> SplitData:
         channels, height, width = self.input_shape
-        count = (6 if split == "train" else 2) * len(self._set.class_names)
+        count = (6 if split == "train" else 2) * len(self.described.class_names)
         images = torch.randint(0, 256, (count, height, width, channels), generator=torch.Generator().manual_seed(0))
-        return SplitData(images.to(torch.uint8), torch.arange(count) % len(self._set.class_names))
+        return SplitData(images.to(torch.uint8), torch.arange(count) % len(self.described.class_names))
 
     for name in data_room.__all__:
         module = getattr(data_room, name)
         downloads = isinstance(module, type) and issubclass(module, ImageDataModule)
         if downloads and name not in ("ImageDataModule", "DigitsDataModule", "ImageFolderDataModule"):
-            monkeypatch.setattr(module, "_load", load)
+            monkeypatch.setattr(module, "load_split", load)
 
 
 @pytest.fixture(autouse=True)

@@ -19,10 +19,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 class Small(ImageDataModule):
     """Thirty training images of noise and seven for the test."""
 
-    def _describe(self) -> ImageSet:
+    def describe(self) -> ImageSet:
         return ImageSet("small", ("a", "b"), (3, 8, 8), (0.5,) * 3, (0.25,) * 3, largest=30)
 
-    def _load(self, split: Any) -> SplitData:
+    def load_split(self, split: Any) -> SplitData:
         count = 30 if split == "train" else 7
         source = torch.Generator().manual_seed(count)
         images = torch.randint(0, 256, (count, 8, 8, 3), dtype=torch.uint8, generator=source)

@@ -172,9 +172,9 @@ def _small_random_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     def load(self: ImageDataModule, split: str) -> SplitData:
         channels, height, width = self.input_shape
-        count = (6 if split == "train" else 2) * len(self._set.class_names)
+        count = (6 if split == "train" else 2) * len(self.described.class_names)
         return SplitData(
-            images(self, count, (height, width, channels)), torch.arange(count) % len(self._set.class_names)
+            images(self, count, (height, width, channels)), torch.arange(count) % len(self.described.class_names)
         )
 
     def opened(self: Any, class_names: tuple[str, ...], input_shape: tuple[int, int, int]) -> TestImages:
@@ -183,8 +183,8 @@ def _small_random_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     for name in data_room.__all__:
         module = getattr(data_room, name)
-        if isinstance(module, type) and issubclass(module, ImageDataModule) and "_load" in vars(module):
-            monkeypatch.setattr(module, "_load", load)
+        if isinstance(module, type) and issubclass(module, ImageDataModule) and "load_split" in vars(module):
+            monkeypatch.setattr(module, "load_split", load)
     for module in (data_room.CIFAR101, ImageFolderSet):
         monkeypatch.setattr(module, "prepare", lambda self: None)
         monkeypatch.setattr(module, "open", opened)
@@ -222,7 +222,7 @@ def test_every_figure_of_a_study_is_run_above() -> None:
     faces = {figure.metric for figure in find_studies("feed-backward/table-2")[0].figures.values()}
     left = {figure.metric for study in shipped() for figure in study.figures.values()} - metrics
     assert left == faces - metrics
-    # those are in tests/data/test_faces.py; what they are called depends on the names of the pairs
+    # those are in tests/modules/test_verification.py; what they are called depends on the names of the pairs
     assert {key for key in faces if "/verification_error" in key} == {
         f"test/{pairs('somewhere').name}/verification_error" for pairs in (LFWPairs, YTFPairs)
     }

@@ -1,34 +1,31 @@
-"""Pairs of faces to verify, and the data module that trains on identities and tests on pairs of others."""
+"""Pairs of faces to verify: what they are, what a set of them must offer, and pairs made from identities."""
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_repshape.data import files
-from lightning_repshape.data.cache import build_cache
-from lightning_repshape.data.faces.casia import check_fit, natural_order, some
-from lightning_repshape.data.faces.records import FaceFiles
-from lightning_repshape.data.files import IMAGE_SUFFIXES, ImageFiles
-from lightning_repshape.data.module import (
-    DeviceBatch,
-    ImageDataModule,
-    ImageLoader,
-    ImageSet,
-    RawBatch,
-    SplitData,
-    SplitDataset,
-    SplitName,
+from lightning_repshape.data.files import (
+    FITS,
+    Fit,
+    ImageFiles,
+    both_sides,
+    check_fit,
+    class_folders,
+    list_images,
+    natural_order,
+    some,
 )
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.seeding import generator
+
+Item = tuple[str, str, tuple[str, ...]]
+"""What pairs are made of: who it shows, its name, its files."""
 
 
 class PairTable(NamedTuple):
@@ -70,18 +67,33 @@ class PairSet:
     table: PairTable
 
 
-class PairBatch(NamedTuple):
-    """A batch of images that belong to pairs.
+def pair_table(entries: Sequence[tuple[tuple[Item, ...], int]], same: Sequence[bool] | None = None) -> PairTable:
+    """Numbers the items of pairs, each once.
 
-    Attributes:
-        x: float32 N x C x H x W, normalised.
-        items: int64 N, the item of each image.
-        set_number: Which of the stage's sets of pairs they are from.
+    Args:
+        entries: For each pair its two items, and its fold.
+        same: Whether both show one person. Default: None, where the identities are equal.
+
+    Returns:
+        The table.
     """
-
-    x: Tensor
-    items: Tensor
-    set_number: int
+    known: dict[str, tuple[str, tuple[str, ...]]] = {}
+    numbers: dict[str, int] = {}
+    for pair, _ in entries:
+        for who, item, paths in pair:
+            if item not in numbers:
+                numbers[item] = len(numbers)
+                known[item] = (who, paths)
+    alike = [pair[0][0] == pair[1][0] for pair, _ in entries] if same is None else list(same)
+    return PairTable(
+        items=tuple(numbers),
+        paths=tuple(paths for _, paths in known.values()),
+        identities=tuple(who for who, _ in known.values()),
+        first=torch.tensor([numbers[pair[0][1]] for pair, _ in entries]),
+        second=torch.tensor([numbers[pair[1][1]] for pair, _ in entries]),
+        same=torch.tensor(alike),
+        folds=torch.tensor([fold for _, fold in entries]),
+    )
 
 
 class VerificationPairs(ABC):
@@ -92,8 +104,10 @@ class VerificationPairs(ABC):
     Args:
         root: Folder that holds the set.
         name: Name in keys, tables and file names; without "/".
-        fit: What happens to an image of another size than the model's, see :class:`CASIAWebFaceDataModule`.
-        center_crop: Rows and columns to cut out of the middle first.
+        fit: What happens to an image of another size than the model's, see :class:`CASIAWebFaceDataModule`. Default:
+            "crop".
+        center_crop: Rows and columns to cut out of the middle first; of LFW's 250 x 250 pixels the face fills about the
+            middle 150. Default: None.
 
     Raises:
         ConfigError: An option that cannot be.
@@ -103,16 +117,17 @@ class VerificationPairs(ABC):
         self,
         root: str,
         name: str,
-        fit: Literal["crop", "stretch", "exact"] = "crop",
+        fit: Fit = "crop",
         center_crop: int | tuple[int, int] | None = None,
     ) -> None:
-        check_fit(type(self).__name__, fit, center_crop)
+        where = type(self).__name__
+        check_fit(where, fit, FITS)
         if not name or "/" in name:
-            raise ConfigError(f"{type(self).__name__}: the name {name!r} cannot be used; give one without '/'")
+            raise ConfigError(f"{where}: the name {name!r} cannot be used; give one without '/'")
         self.root = Path(root).expanduser()
         self.name = name
-        self.fit = fit
-        self.center_crop = (center_crop, center_crop) if isinstance(center_crop, int) else center_crop
+        self.fit: Fit = fit
+        self.center_crop = None if center_crop is None else both_sides(where, "center_crop", center_crop)
 
     @abstractmethod
     def read(self) -> PairTable:
@@ -148,265 +163,10 @@ class VerificationPairs(ABC):
                 f"pairs are not there; get them, or take their pairs out of the list:{listed}"
             )
         _check_usable(self.name, table)
-        channels, height, width = input_shape
-        images = FaceFiles(
-            paths=tuple(path for paths in table.paths for path in paths),
-            height=height,
-            width=width,
-            channels=channels,
-            fit="stretch" if self.fit == "stretch" else "crop",
-            exact=self.fit == "exact",
-            center=self.center_crop,
-        )
+        paths = [path for paths in table.paths for path in paths]
+        images = ImageFiles.of(paths, input_shape, self.fit, self.center_crop)
         items = torch.repeat_interleave(torch.tensor([len(paths) for paths in table.paths]))
         return PairSet(self.name, images, items, table)
-
-
-class LFWPairs(VerificationPairs):
-    """Labeled Faces in the Wild (Huang et al. 2007): 6,000 pairs in ten folds, and the development lists.
-
-    The images, ``<name>/<name>_0001.jpg``, are looked for in ``root``, in ``root``'s folders ``lfw``, ``lfw_funneled``,
-    ``lfw-deepfunneled`` and ``lfw-112``, and likewise in ``lfw-py`` (torchvision's layout) and ``lfw_home``
-    (scikit-learn's); the list of pairs beside them or above. Another suffix than ``.jpg`` is found, too.
-
-    Args:
-        root: Folder that holds the unpacked set. Default: "data".
-        pairs: The list: ``pairs.txt`` (ten folds), ``pairsDevTest.txt`` or ``pairsDevTrain.txt`` (one list, dealt out
-            to ten folds here; for validation, as LFW's protocol has it), or a path. Default: "pairs.txt".
-        images: The folder of images, below ``root`` or absolute. Default: None, looked for.
-        fit: See :class:`CASIAWebFaceDataModule`. Default: "crop".
-        center_crop: Rows and columns to cut out of the middle first; of LFW's 250 x 250 pixels the face fills about the
-            middle 150. Default: None.
-        name: Name in keys and tables. Default: "lfw".
-
-    Raises:
-        ConfigError: An option that cannot be.
-    """
-
-    def __init__(
-        self,
-        root: str = "data",
-        pairs: str = "pairs.txt",
-        images: str | None = None,
-        fit: Literal["crop", "stretch", "exact"] = "crop",
-        center_crop: int | tuple[int, int] | None = None,
-        name: str = "lfw",
-    ) -> None:
-        super().__init__(root, name, fit, center_crop)
-        self.pairs = pairs
-        self.images = images
-
-    def _find_images(self) -> Path:
-        if self.images is not None:
-            return self.root / Path(self.images).expanduser()
-        below = ("lfw-deepfunneled", "lfw_funneled", "lfw-112", "lfw")
-        for parent in (self.root, self.root / "lfw-py", self.root / "lfw_home", self.root / "lfw"):
-            for place in (*(parent / name for name in below), parent):
-                if place.is_dir() and _holds_people(place):
-                    return place
-        raise DataError(
-            f"LFW's images are not in {self.root}: looked for <name>/<name>_0001.jpg there and in lfw, lfw_funneled, "
-            "lfw-deepfunneled, also within lfw-py (torchvision) and lfw_home (scikit-learn); set root or images"
-        )
-
-    def read(self) -> PairTable:
-        """See :meth:`VerificationPairs.read`.
-
-        Returns:
-            The pairs.
-
-        Raises:
-            DataError: Images or list are missing, or the list is of another format.
-        """
-        folder = self._find_images()
-        given = self.root / Path(self.pairs).expanduser()
-        places = [given, folder / self.pairs, folder.parent / self.pairs, folder.parent.parent / self.pairs]
-        listed = next((place for place in places if place.is_file()), None)
-        if listed is None:
-            raise DataError(f"the list of pairs is not there: looked for {' and '.join(str(p) for p in places[:3])}")
-        entries = read_lfw_list(listed)
-        suffixes = _suffixes(folder)
-        return _table(
-            [
-                (
-                    tuple(
-                        (who, f"{who}_{number:04d}", (_path(folder, who, number, suffixes),)) for who, number in pair
-                    ),
-                    fold,
-                )
-                for pair, fold in entries
-            ]
-        )
-
-
-class YTFPairs(VerificationPairs):
-    """YouTube Faces (Wolf et al. 2011): 5,000 pairs of videos in ten folds.
-
-    ``root`` (or ``YouTubeFaces`` in it) holds ``splits.txt`` and the frames, ``<name>/<number>/*.jpg``, in
-    ``aligned_images_DB``, ``frame_images_DB`` or beside it. A line of ``splits.txt`` is the fold, the two videos
-    ("Name/2"), and as its last entry 1 for one person or 0, with commas between; entries between them are not looked
-    at, and neither is a heading. The feature of a video is the mean over its frames' unit-length features.
-
-    Args:
-        root: Folder that holds the unpacked set. Default: "data".
-        frames: Use at most this many frames of a video, evenly spread. Default: None, all (621,126 in all).
-        splits: The list of pairs, below ``root`` or absolute. Default: "splits.txt".
-        images: The folder of frames, below ``root`` or absolute. Default: None, looked for.
-        fit: See :class:`CASIAWebFaceDataModule`. Default: "crop".
-        center_crop: Rows and columns to cut out of the middle first. Default: None.
-        name: Name in keys and tables. Default: "ytf".
-
-    Raises:
-        ConfigError: An option that cannot be.
-    """
-
-    def __init__(
-        self,
-        root: str = "data",
-        frames: int | None = None,
-        splits: str = "splits.txt",
-        images: str | None = None,
-        fit: Literal["crop", "stretch", "exact"] = "crop",
-        center_crop: int | tuple[int, int] | None = None,
-        name: str = "ytf",
-    ) -> None:
-        super().__init__(root, name, fit, center_crop)
-        if frames is not None and frames < 1:
-            raise ConfigError(f"YTFPairs: frames={frames}, but it must be at least 1")
-        self.frames = frames
-        self.splits = splits
-        self.images = images
-
-    def read(self) -> PairTable:
-        """See :meth:`VerificationPairs.read`.
-
-        Returns:
-            The pairs.
-
-        Raises:
-            DataError: Frames or list are missing, or the list is of another format.
-        """
-        places = [self.root, self.root / "YouTubeFaces", self.root / "ytf"]
-        base = next((place for place in places if (place / self.splits).is_file()), None)
-        if base is None:
-            raise DataError(f"{places[0] / self.splits} is not there; set root to the folder that holds YouTube Faces")
-        listed = base / self.splits
-        if self.images is not None:
-            folder = self.root / Path(self.images).expanduser()
-        else:
-            folder = next((base / n for n in ("aligned_images_DB", "frame_images_DB") if (base / n).is_dir()), base)
-        if not folder.is_dir():
-            raise DataError(f"the frames of YouTube Faces are not there: no folder {folder}")
-        entries: list[tuple[str, str, bool, int]] = []
-        for place, (number, line) in enumerate(_lines(listed)):
-            parts = [part.strip() for part in line.split(",")]
-            if place == 0 and not parts[0].isdigit():
-                continue  # the heading
-            videos = parts[1:3]
-            if (
-                len(parts) < 4
-                or not parts[0].isdigit()
-                or parts[-1] not in ("0", "1")
-                or not all("/" in v for v in videos)
-            ):
-                raise DataError(
-                    f"{listed}, line {number}: expected 'fold, name/video, name/video, 0 or 1', got {line[:80]!r}"
-                )
-            entries.append((videos[0], videos[1], parts[-1] == "1", int(parts[0])))
-        if not entries:
-            raise DataError(f"{listed} names no pair of videos")
-        wanted = list(dict.fromkeys(video for first, second, _, _ in entries for video in (first, second)))
-        frames: dict[str, tuple[str, ...]] = {}
-        for video in wanted:
-            found = files.list_images([folder / video])[0] if (folder / video).is_dir() else []
-            found = natural_order(found)
-            if self.frames is not None and len(found) > self.frames:
-                found = [found[(2 * step + 1) * len(found) // (2 * self.frames)] for step in range(self.frames)]
-            frames[video] = tuple(found)
-        return _table(
-            [
-                (tuple((video.split("/")[0], video, frames[video]) for video in (first, second)), fold)
-                for first, second, _, fold in entries
-            ],
-            same=[same for _, _, same, _ in entries],
-        )
-
-
-class PairsFile(VerificationPairs):
-    """Pairs from a list of one's own, of images anywhere below a folder.
-
-    A line is two paths below ``root``, 1 for one person or 0, and the fold (a whole number; without it, pairs of each
-    kind are dealt out to ten folds in turn), with commas or blanks between. Empty lines and those that begin with "#"
-    are left out. LFW's own format (see :class:`LFWPairs`) is recognised by its first line, for images named
-    ``<name>/<name>_0001.jpg`` or ``<name>/1.jpg``.
-
-    Args:
-        root: Folder that holds the images. Default: "data".
-        pairs: The list, below ``root`` or absolute. Default: "pairs.txt".
-        folder: Folder of the images, below ``root`` or absolute. Default: None, ``root``.
-        fit: See :class:`CASIAWebFaceDataModule`. Default: "crop".
-        center_crop: Rows and columns to cut out of the middle first. Default: None.
-        name: Name in keys and tables. Default: "pairs".
-
-    Raises:
-        ConfigError: An option that cannot be.
-    """
-
-    def __init__(
-        self,
-        root: str = "data",
-        pairs: str = "pairs.txt",
-        folder: str | None = None,
-        fit: Literal["crop", "stretch", "exact"] = "crop",
-        center_crop: int | tuple[int, int] | None = None,
-        name: str = "pairs",
-    ) -> None:
-        super().__init__(root, name, fit, center_crop)
-        self.pairs = pairs
-        self.folder = folder
-
-    def read(self) -> PairTable:
-        """See :meth:`VerificationPairs.read`.
-
-        Returns:
-            The pairs.
-
-        Raises:
-            DataError: The list is missing or of another format.
-        """
-        folder = self.root if self.folder is None else self.root / Path(self.folder).expanduser()
-        listed = self.root / Path(self.pairs).expanduser()
-        lines = [(number, line) for number, line in _lines(listed) if not line.startswith("#")]
-        if lines and all(word.isdigit() for word in lines[0][1].split()):
-            entries = read_lfw_list(listed)
-            suffixes = _suffixes(folder)
-            return _table(
-                [
-                    (tuple((who, f"{who}/{nr}", (_path(folder, who, nr, suffixes),)) for who, nr in pair), fold)
-                    for pair, fold in entries
-                ]
-            )
-        pairs: list[tuple[str, str, bool, int]] = []
-        dealt = {True: 0, False: 0}
-        for number, line in lines:
-            parts = [part.strip() for part in line.split(",")] if "," in line else line.split()
-            if len(parts) not in (3, 4) or parts[2] not in ("0", "1") or (len(parts) == 4 and not parts[3].isdigit()):
-                raise DataError(
-                    f"{listed}, line {number}: expected 'path path 0-or-1' and perhaps a fold, got {line[:80]!r}; or "
-                    "LFW's format, whose first line is the number of folds and of pairs"
-                )
-            same = parts[2] == "1"
-            pairs.append((parts[0], parts[1], same, int(parts[3]) if len(parts) == 4 else dealt[same] % 10))
-            dealt[same] += 1
-        if not pairs:
-            raise DataError(f"{listed} names no pair")
-        return _table(
-            [
-                (tuple((Path(p).parent.name, p, (str(folder / p),)) for p in (first, second)), fold)
-                for first, second, _, fold in pairs
-            ],
-            same=[same for _, _, same, _ in pairs],
-        )
 
 
 class IdentityPairs(VerificationPairs):
@@ -424,9 +184,8 @@ class IdentityPairs(VerificationPairs):
         folds: Number of folds; each needs two people. Default: 10.
         pairs_per_fold: At most this many pairs of each kind a fold. Default: None, as many as there are.
         seed: Decides folds and pairs. Default: 0.
-        fit: See :class:`CASIAWebFaceDataModule`. Default: "crop".
-        center_crop: Rows and columns to cut out of the middle first. Default: None.
         name: Name in keys and tables. Default: "pairs".
+        **kwargs: ``fit`` and ``center_crop``, see :class:`VerificationPairs`.
 
     Raises:
         ConfigError: An option that cannot be.
@@ -440,11 +199,11 @@ class IdentityPairs(VerificationPairs):
         folds: int = 10,
         pairs_per_fold: int | None = None,
         seed: int = 0,
-        fit: Literal["crop", "stretch", "exact"] = "crop",
-        center_crop: int | tuple[int, int] | None = None,
+        *,
         name: str = "pairs",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(root, name, fit, center_crop)
+        super().__init__(root, name, **kwargs)
         if folds < 2:
             raise ConfigError(f"IdentityPairs: folds={folds}, but a threshold comes from the other folds: at least 2")
         if pairs_per_fold is not None and pairs_per_fold < 1:
@@ -460,7 +219,7 @@ class IdentityPairs(VerificationPairs):
     def _people(self, folder: Path) -> list[str]:
         if not folder.is_dir():
             raise DataError(f"no folder {folder}; set root to the folder that holds a folder for each identity")
-        known = natural_order(files.class_folders(folder))
+        known = natural_order(class_folders(folder))
         wanted = self.identities
         if isinstance(wanted, list):
             absent = [name for name in wanted if name not in known]
@@ -472,14 +231,7 @@ class IdentityPairs(VerificationPairs):
         return known if wanted is None else known[:wanted] if wanted > 0 else known[wanted:]
 
     def read(self) -> PairTable:
-        """See :meth:`VerificationPairs.read`.
-
-        Returns:
-            The pairs.
-
-        Raises:
-            DataError: There are too few people or images.
-        """
+        """Makes the pairs."""
         folder = self.root if self.folder is None else self.root / Path(self.folder).expanduser()
         people = self._people(folder)
         if len(people) < 2 * self.folds:
@@ -487,9 +239,9 @@ class IdentityPairs(VerificationPairs):
                 f"{len(people)} identities are too few for {self.folds} folds, which need two each; set folds to "
                 f"{len(people) // 2}" + ("" if len(people) >= 4 else ", and give at least four identities")
             )
-        images = dict(zip(people, files.list_images([folder / name for name in people]), strict=True))
+        images = dict(zip(people, list_images([folder / name for name in people]), strict=True))
         order = torch.randperm(len(people), generator=generator("pair-folds", self.seed)).tolist()
-        entries: list[tuple[tuple[tuple[str, str, tuple[str, ...]], ...], int]] = []
+        entries: list[tuple[tuple[Item, ...], int]] = []
         same: list[bool] = []
         for fold in range(self.folds):
             members = [people[place] for place in sorted(order[fold :: self.folds])]
@@ -508,57 +260,7 @@ class IdentityPairs(VerificationPairs):
                     pair = candidates[place]
                     entries.append((tuple((who, str(Path(p).relative_to(folder)), (p,)) for who, p in pair), fold))
                     same.append(kind)
-        return _table(entries, same)
-
-
-def read_lfw_list(path: Path) -> list[tuple[tuple[tuple[str, int], tuple[str, int]], int]]:
-    """Reads a list of pairs in LFW's format.
-
-    The first line has the number of folds and of pairs of each kind a fold, or the latter alone; then come, fold by
-    fold, the lines "name number number" of one person and "name number name number" of two.
-
-    Args:
-        path: The list.
-
-    Returns:
-        For each pair its two images (name and number), and the fold; a list without folds is dealt out to ten.
-
-    Raises:
-        DataError: The list is missing or of another format; the message has the line's number.
-    """
-    lines = _lines(path)
-    head = lines[0][1].split() if lines else []
-    if len(head) not in (1, 2) or not all(word.isdigit() and int(word) > 0 for word in head):
-        raise DataError(
-            f"{path}, line 1: expected the number of folds and of pairs of each kind, such as '10 300', got "
-            f"{lines[0][1][:80] if lines else ''!r}"
-        )
-    folds, count = (int(head[0]), int(head[1])) if len(head) == 2 else (1, int(head[0]))
-    entries = []
-    position = 1
-    for fold in range(folds):
-        for same in (True, False):
-            for number_in_kind in range(count):
-                if position >= len(lines):
-                    raise DataError(
-                        f"{path} ends after {position - 1:,} pairs, but line 1 promises {2 * folds * count:,}; get it "
-                        "again"
-                    )
-                number, line = lines[position]
-                words = line.split("\t") if "\t" in line else line.split()
-                numbers = words[1:3] if same else words[1::2]
-                if len(words) != (3 if same else 4) or not all(word.strip().isdigit() for word in numbers):
-                    form = "name number number" if same else "name number name number"
-                    raise DataError(f"{path}, line {number}: expected '{form}', got {line[:80]!r}")
-                first, second = (words[0], words[0]) if same else (words[0], words[2])
-                pair = ((first.strip(), int(numbers[0])), (second.strip(), int(numbers[1])))
-                entries.append((pair, fold if folds > 1 else number_in_kind % 10))
-                position += 1
-    if position < len(lines):
-        raise DataError(
-            f"{path}, line {lines[position][0]}: more pairs than the {2 * folds * count:,} that line 1 promises"
-        )
-    return entries
+        return pair_table(entries, same)
 
 
 def _check_usable(name: str, table: PairTable) -> None:
@@ -572,308 +274,3 @@ def _check_usable(name: str, table: PairTable) -> None:
             f"{name}: all {len(folds):,} pairs are in fold {int(folds[0])}; a fold's threshold comes from the others, "
             "so give at least two folds, or none at all to have the pairs dealt out"
         )
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """The lines that are not empty, with their numbers."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the list of pairs {path}: {error}") from error
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-
-
-def _holds_people(folder: Path) -> bool:
-    """Whether a folder holds ``<name>/<name>_<number>.<suffix>``."""
-    for name in itertools.islice(files.class_folders(folder), 20):
-        if any(entry.name.startswith(f"{name}_") for entry in (folder / name).iterdir()):
-            return True
-    return False
-
-
-def _suffixes(folder: Path) -> tuple[str, ...]:
-    """The suffixes to try, that of the folder's first image in front."""
-    for name in itertools.islice(files.class_folders(folder) if folder.is_dir() else [], 20):
-        for entry in sorted((folder / name).iterdir()):
-            if entry.suffix.lower() in IMAGE_SUFFIXES:
-                return (entry.suffix, *sorted(IMAGE_SUFFIXES - {entry.suffix}))
-    return (".jpg", *sorted(IMAGE_SUFFIXES - {".jpg"}))
-
-
-def _path(folder: Path, who: str, number: int, suffixes: Sequence[str]) -> str:
-    """The image of a person; where it does not exist, the name that it would have."""
-    names = [f"{who}_{number:04d}{suffix}" for suffix in suffixes] + [f"{number}{suffix}" for suffix in suffixes]
-    for name in names:
-        if (folder / who / name).is_file():
-            return str(folder / who / name)
-    return str(folder / who / names[0])
-
-
-def _table(
-    entries: Sequence[tuple[tuple[tuple[str, str, tuple[str, ...]], ...], int]], same: Sequence[bool] | None = None
-) -> PairTable:
-    """Numbers the items (identity, name, files) of pairs, each once."""
-    known: dict[str, tuple[str, tuple[str, ...]]] = {}
-    numbers: dict[str, int] = {}
-    for pair, _ in entries:
-        for who, item, paths in pair:
-            if item not in numbers:
-                numbers[item] = len(numbers)
-                known[item] = (who, paths)
-    alike = [pair[0][0] == pair[1][0] for pair, _ in entries] if same is None else list(same)
-    return PairTable(
-        items=tuple(numbers),
-        paths=tuple(paths for _, paths in known.values()),
-        identities=tuple(who for who, _ in known.values()),
-        first=torch.tensor([numbers[pair[0][1]] for pair, _ in entries]),
-        second=torch.tensor([numbers[pair[1][1]] for pair, _ in entries]),
-        same=torch.tensor(alike),
-        folds=torch.tensor([fold for _, fold in entries]),
-    )
-
-
-class _PairImages(ImageDataModule):
-    """The images of a set of pairs, stored and fetched like those of any other set; labels are items."""
-
-    def __init__(self, pairs: PairSet, like: ImageDataModule) -> None:
-        self._pairs = pairs
-        self._like = like
-        super().__init__(
-            root=str(like.root),
-            eval_batch_size=like.eval_batch_size,
-            num_workers=like.num_workers,
-            seed=0,
-            memory_budget_gb=like.memory_budget_gb,
-            cache_dir=None if like.cache_dir is None else str(like.cache_dir),
-        )
-
-    def _describe(self) -> ImageSet:
-        like = self._like
-        return ImageSet(self._pairs.name, ("item",), like.input_shape, like.mean, like.std)
-
-    def _has(self, split: SplitName) -> bool:
-        return split == "test"
-
-    def _load(self, split: SplitName) -> SplitData:
-        return SplitData(self._pairs.images, self._pairs.item_of_image, self._pairs.images.paths)
-
-    def _cached(self, split: str, images: Tensor | ImageFiles) -> tuple[Tensor, str]:
-        folder = self.root / ".repshape-cache" if self.cache_dir is None else self.cache_dir
-        return build_cache(images, folder, f"{self._set.name.lower().replace(' ', '-')}-pairs")
-
-
-class FaceVerificationDataModule(LightningDataModule):
-    """Training images of identities, and pairs of other people to verify.
-
-    It joins a data module of identities with sets of pairs. Training batches are those of the identities, ``(x, y)``;
-    validation and test batches are :class:`PairBatch`, every image of a set's pairs once. Both are normalised alike.
-    Without validation pairs, the identities' own validation part (``val_size``) is used, where there is one.
-
-    Args:
-        root: Folder that holds all sets; every part is called with it.
-        identities: Called with ``root``; gives the data module of identities, such as :class:`CASIAWebFaceDataModule`.
-        test_pairs: Called with ``root``; give sets of pairs, such as :class:`LFWPairs` and :class:`YTFPairs`. A part
-            that lies elsewhere takes an absolute folder among its own arguments. Default: none.
-        val_pairs: The same for validation, whose error chooses the best checkpoint; they should not be the test's.
-            Default: none.
-
-    Raises:
-        ConfigError: Two sets of a stage have one name.
-        DataError: The set of identities is missing or damaged.
-    """
-
-    num_classes: int
-    input_shape: tuple[int, int, int]
-
-    def __init__(
-        self,
-        root: str,
-        identities: Callable[[str], ImageDataModule],
-        test_pairs: list[Callable[[str], VerificationPairs]] | None = None,
-        val_pairs: Callable[[str], VerificationPairs] | None = None,
-    ) -> None:
-        super().__init__()
-        self.root = Path(root).expanduser()
-        self.identities = identities(str(self.root))
-        self.num_classes = self.identities.num_classes
-        self.input_shape = self.identities.input_shape
-        self.class_names = self.identities.class_names
-        self.mean, self.std = self.identities.mean, self.identities.std
-        self._sources: dict[str, list[VerificationPairs]] = {
-            "val": [] if val_pairs is None else [val_pairs(str(self.root))],
-            "test": [make(str(self.root)) for make in test_pairs or []],
-        }
-        names = [source.name for source in self._sources["test"]]
-        if len(set(names)) < len(names):
-            raise ConfigError(f"test_pairs has several sets with one name, {some(names)}; give each a name of its own")
-        self._pairs: dict[str, list[tuple[PairSet, _PairImages]]] = {}
-        self._numbers: dict[SplitDataset, int] = {}
-
-    def pair_sets(self, stage: Literal["val", "test"]) -> list[PairSet]:
-        """The sets of pairs of a stage, read on the first call.
-
-        Args:
-            stage: "val" or "test".
-
-        Returns:
-            The sets.
-
-        Raises:
-            DataError: A list or an image is missing.
-        """
-        return [pairs for pairs, _ in self._opened(stage)]
-
-    def _opened(self, stage: str) -> list[tuple[PairSet, _PairImages]]:
-        if stage not in self._pairs:
-            opened = []
-            for source in self._sources[stage]:
-                pairs = source.open(self.input_shape)
-                known = set(self.class_names) & set(pairs.table.identities)
-                if known:
-                    rank_zero_warn(
-                        f"{pairs.name}: {len(known)} people of the {stage} pairs have the names of identities to train "
-                        f"on ({some(sorted(known))}); where they are the same people, the figures are not those of "
-                        "strangers"
-                    )
-                opened.append((pairs, _PairImages(pairs, self.identities)))
-            self._pairs[stage] = opened
-        for _, images in self._pairs[stage]:
-            images.trainer = self.trainer
-        self.identities.trainer = self.trainer
-        return self._pairs[stage]
-
-    def prepare_data(self) -> None:
-        """Decodes into the cache what does not fit into memory."""
-        self.identities.trainer = self.trainer
-        self.identities.prepare_data()
-        for stage in ("val", "test"):
-            for _, images in self._opened(stage):
-                images.prepare_data()
-
-    def setup(self, stage: str | None = None) -> None:
-        """Reads what a stage needs.
-
-        Args:
-            stage: "fit", "validate", "test" or "predict". Default: None, all.
-
-        Raises:
-            ConfigError: The module cannot verify pairs, or there is nothing to do in this stage.
-            DataError: A set is missing or damaged.
-        """
-        if stage == "predict":
-            raise ConfigError("pairs of faces are validated and tested, there is nothing to predict; use test")
-        if stage == "test" and not self._sources["test"]:
-            raise ConfigError("there are no test pairs; set test_pairs of the data module")
-        module = None if self.trainer is None else self.trainer.lightning_module
-        if module is not None and any(self._sources.values()) and not getattr(module, "verifies_pairs", False):
-            raise ConfigError(
-                f"{type(module).__name__} cannot verify pairs of faces; use VerificationModule (or a class that "
-                "inherits VerifiesPairs too), or a data module without pairs"
-            )
-        self.identities.trainer = self.trainer
-        if stage in (None, "fit", "validate"):
-            self.identities.setup("fit" if stage is None else stage)
-        for name in {"fit": ("val",), "validate": ("val",), "test": ("test",)}.get(stage or "", ("val", "test")):
-            for _, images in self._opened(name):
-                images.setup("test")
-
-    def train_dataloader(self) -> ImageLoader:
-        """Shuffled and augmented batches of this rank's training images."""
-        self.identities.trainer = self.trainer
-        return self.identities.train_dataloader()
-
-    def val_dataloader(self) -> ImageLoader | list[ImageLoader]:
-        """This rank's images of the validation pairs, or else of the identities' validation part."""
-        if self._sources["val"]:
-            return self.pair_loaders("val")
-        return self.identities.val_dataloader()
-
-    def test_dataloader(self) -> list[ImageLoader]:
-        """This rank's images of the test pairs, a loader for each set."""
-        return self.pair_loaders("test")
-
-    def pair_loaders(self, stage: Literal["val", "test"]) -> list[ImageLoader]:
-        """This rank's images of a stage's pairs, every image once.
-
-        Args:
-            stage: "val" or "test".
-
-        Returns:
-            A loader for each set; under a Trainer its batches become :class:`PairBatch`, by their own ``to(device)``
-            images and items.
-        """
-        loaders = [images.test_dataloader() for _, images in self._opened(stage)]
-        for number, loader in enumerate(loaders):
-            if isinstance(loader.dataset, SplitDataset):
-                self._numbers[loader.dataset] = number
-        return loaders
-
-    def analysis_dataloader(
-        self, split: Literal["train", "val", "test"] = "train", batch_size: int | None = None, shard: bool = True
-    ) -> ImageLoader:
-        """Images of the identities in order and without augmentation.
-
-        Args:
-            split: "train", or "val" where the identities have a validation part.
-            batch_size: Images a batch. Default: None, ``eval_batch_size``.
-            shard: Whether every rank gets its share. Default: True.
-
-        Returns:
-            The loader.
-
-        Raises:
-            DataError: ``split`` is "test": pairs have no class labels.
-        """
-        if split == "test":
-            raise DataError("the test set are pairs of faces, without class labels; analyse the split train or val")
-        self.identities.trainer = self.trainer
-        return self.identities.analysis_dataloader(split, batch_size, shard)
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Fetches and moves a batch.
-
-        Args:
-            batch: A batch of one of this module's loaders; others are moved as they are.
-            device: Where it goes.
-            dataloader_idx: Not used.
-
-        Returns:
-            The batch on the device, still uint8.
-        """
-        if isinstance(batch, RawBatch):
-            return batch.move(device)
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Augments and normalises, on the batch's device.
-
-        Args:
-            batch: A batch of one of this module's loaders after its transfer; others are left as they are.
-            dataloader_idx: Not used.
-
-        Returns:
-            ``(x, y)``, or a :class:`PairBatch`.
-        """
-        if not isinstance(batch, DeviceBatch):
-            return batch
-        x, y, *_ = batch.finish()
-        if self.trainer is not None:
-            x = self.trainer.precision_plugin.convert_input(x)
-        number = self._numbers.get(batch.dataset)
-        return (x, y) if number is None else PairBatch(x, y, number)
-
-    def checksums(self) -> dict[str, str]:
-        """Hashes of the data in use, for a run's manifest.
-
-        Returns:
-            Those of the identities, and of the pairs' images as "<stage>-<name>....".
-        """
-        sums = self.identities.checksums()
-        for stage, opened in self._pairs.items():
-            for pairs, images in opened:
-                found = images.checksums()
-                sums.update({f"{stage}-{pairs.name}.{key.partition('.')[2]}": value for key, value in found.items()})
-                table = pairs.table
-                listed = torch.stack([table.first, table.second, table.same.long(), table.folds])
-                sums[f"{stage}-{pairs.name}.pairs"] = f"blake2b:{files.content_hash(listed)}"
-        return sums

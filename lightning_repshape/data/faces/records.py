@@ -248,78 +248,7 @@ class RecordFile:
 
 
 @dataclass(frozen=True)
-class FaceFiles(ImageFiles):
-    """Image files of faces, which are brought to one size by a rule that is written out.
-
-    Attributes:
-        exact: Whether an image of another size is an error, instead of being fitted.
-        center: Rows and columns that are cut out of the middle of every image before anything else, such as (150, 150)
-            of LFW's 250 x 250; None: nothing is cut.
-    """
-
-    exact: bool = False
-    center: tuple[int, int] | None = None
-
-    def _content(self, path: str) -> Any:
-        """What PIL opens: the path, or a file in memory."""
-        return path
-
-    def _decode_one(self, path: str) -> Any:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-
-        try:
-            with Image.open(self._content(path)) as opened:
-                image: Image.Image = opened.convert("RGB" if self.channels == 3 else "L")
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"cannot read the image {path}: {error}; it is damaged, cut off or no image: replace or remove it"
-            ) from error
-        if self.center is not None:
-            rows, columns = self.center
-            if image.height < rows or image.width < columns:
-                raise DataError(
-                    f"the image {path} has {image.height} x {image.width} pixels, fewer than the {rows} x {columns} "
-                    "that center_crop cuts out"
-                )
-            left, top = (image.width - columns) // 2, (image.height - rows) // 2
-            image = image.crop((left, top, left + columns, top + rows))
-        size = (self.width, self.height)
-        if image.size != size:
-            if self.exact:
-                raise DataError(
-                    f"the image {path} has {image.height} x {image.width} pixels instead of {self.height} x "
-                    f"{self.width}; set image_size to its size, or fit to 'crop' or 'stretch'"
-                )
-            if self.fit == "crop":
-                image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
-            else:
-                image = image.resize(size, Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(self.height, self.width, self.channels)
-
-    def fingerprint(self) -> str:
-        """A key that changes when an image, the list of images or their size does.
-
-        Returns:
-            32 hexadecimal digits.
-
-        Raises:
-            DataError: A file is not there any more.
-        """
-        digest = hashlib.blake2b(self._rule().encode(), digest_size=16)
-        for path in self.paths:
-            try:
-                state = os.stat(path)
-            except OSError as error:
-                raise DataError(f"cannot read the image {path}: {error}") from error
-            digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
-
-    def _rule(self) -> str:
-        return repr((self.shape, self.fit, self.exact, self.center))
-
-
-@dataclass(frozen=True)
-class RecordFaces(FaceFiles):
+class RecordFaces(ImageFiles):
     """Faces in a ``.rec`` file; their paths are "<file>#<record's number>".
 
     Attributes:
@@ -328,19 +257,16 @@ class RecordFaces(FaceFiles):
 
     file: RecordFile = field(kw_only=True)
 
-    def _content(self, path: str) -> Any:
+    def content(self, path: str) -> Any:
+        """The image file within a record."""
         record = self.file.record(int(path.rpartition("#")[2]))
         if not record.payload:
             raise DataError(f"{path} holds no image")
         return io.BytesIO(record.payload)
 
     def fingerprint(self) -> str:
-        """See :meth:`FaceFiles.fingerprint`.
-
-        Returns:
-            32 hexadecimal digits.
-        """
-        digest = hashlib.blake2b((self._rule() + self.file.fingerprint()).encode(), digest_size=16)
+        """The key of the packed file and of the records used."""
+        digest = hashlib.blake2b((self.form() + self.file.fingerprint()).encode(), digest_size=16)
         digest.update("\n".join(path.rpartition("#")[2] for path in self.paths).encode())
         return digest.hexdigest()
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from lightning_repshape.data import files
+from lightning_repshape.data import download
 from lightning_repshape.data.further import (
     GeneralizationSet,
     TestImages,
@@ -16,7 +16,7 @@ from lightning_repshape.data.further import (
     match_shape,
     read_array,
 )
-from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName, find_folder
+from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 
 CIFAR10 = ImageSet(
@@ -59,7 +59,8 @@ class CIFAR10DataModule(ImageDataModule):
     _torchvision: ClassVar[str] = "CIFAR10"
     _label_key: ClassVar[str] = "labels"
 
-    def _describe(self) -> ImageSet:
+    def describe(self) -> ImageSet:
+        """Names, shape and defaults, known before anything is read."""
         return CIFAR10
 
     def _published(self) -> Any:
@@ -67,15 +68,18 @@ class CIFAR10DataModule(ImageDataModule):
 
         return getattr(torchvision.datasets, self._torchvision)
 
-    def _load(self, split: SplitName) -> SplitData:
+    def load_split(self, split: SplitName) -> SplitData:
+        """Reads a split as published."""
         published = self._published()
         parts = published.train_list if split == "train" else published.test_list
-        folder = find_folder(self.root, (published.base_folder, ""), parts[0][0], self._set.name, type(self).__name__)
+        folder = download.find_folder(
+            self.root, (published.base_folder, ""), parts[0][0], self.described.name, type(self).__name__
+        )
         images, labels = [], []
-        classes = len(self._set.class_names)
+        classes = len(self.described.class_names)
         for name, md5 in parts:
             path = folder / name
-            files.check_sum(path, md5)  # before unpickling, which runs what the file says
+            download.check_sum(path, md5)  # before unpickling, which runs what the file says
             try:
                 with open(path, "rb") as file:
                     entry = pickle.load(file, encoding="latin1")
@@ -90,16 +94,11 @@ class CIFAR10DataModule(ImageDataModule):
                 )
         return SplitData(torch.cat(images).contiguous(), torch.cat(labels))
 
-    def _download(self) -> None:
+    def download_files(self) -> None:
+        """Fetches what is missing."""
         published = self._published()
         names = [name for name, _ in published.train_list + published.test_list]
-        for place in (self.root / published.base_folder, self.root):
-            if all((place / name).is_file() for name in names):
-                return
-        with files.staging(self.root, self._set.name) as folder:
-            archive = files.fetch([published.url], folder / published.filename, published.tgz_md5, self._set.name)
-            files.unpack(archive, folder)
-            files.install(folder / published.base_folder, self.root / published.base_folder)
+        download.install_archive(self.root, published, names, self.described.name)
 
 
 class CIFAR100DataModule(CIFAR10DataModule):
@@ -112,7 +111,8 @@ class CIFAR100DataModule(CIFAR10DataModule):
     _torchvision: ClassVar[str] = "CIFAR100"
     _label_key: ClassVar[str] = "fine_labels"
 
-    def _describe(self) -> ImageSet:
+    def describe(self) -> ImageSet:
+        """Names, shape and defaults, known before anything is read."""
         return CIFAR100
 
 
@@ -128,6 +128,7 @@ _CIFAR101_FILES = {
         ("cifar10.1_v6_labels.npy", "ae40beda001693674edc94d925ee8268cfe68905f8f9aff800c8dcdfcd6c9448"),
     ),
 }
+_CIFAR101_PLACES = ("cifar-10.1", "CIFAR-10.1/datasets", "datasets", "")
 _CIFAR101_SIZES = {"v4": 2021, "v6": 2000}
 
 
@@ -155,48 +156,31 @@ class CIFAR101(GeneralizationSet):
         self.version = version
         self.download = download
 
-    @property
-    def _places(self) -> tuple[str, ...]:
-        return ("cifar-10.1", "CIFAR-10.1/datasets", "datasets", "")
-
     def prepare(self) -> None:
-        """Downloads the two files where ``download`` is on and they are not there.
-
-        Raises:
-            DataError: They cannot be downloaded.
-        """
+        """Downloads the two files where ``download`` is on and they are not there."""
         published = _CIFAR101_FILES[self.version]
         if not self.download or any(
-            all((self.root / place / name).is_file() for name, _ in published) for place in self._places
+            all((self.root / place / name).is_file() for name, _ in published) for place in _CIFAR101_PLACES
         ):
             return
-        with files.staging(self.root, "CIFAR-10.1") as folder:
+        with download.staging(self.root, "CIFAR-10.1") as folder:
             part = folder / "cifar-10.1"
             part.mkdir()
             for name, checksum in published:
-                files.fetch([_CIFAR101_URL + name], part / name, checksum, "CIFAR-10.1")
-            files.install(part, self.root / "cifar-10.1")
+                download.fetch([_CIFAR101_URL + name], part / name, checksum, "CIFAR-10.1")
+            download.install(part, self.root / "cifar-10.1")
 
     def open(self, class_names: Sequence[str], input_shape: tuple[int, int, int]) -> TestImages:
-        """Reads both files, see :meth:`GeneralizationSet.open`.
-
-        Args:
-            class_names: The model's classes.
-            input_shape: C, H, W of what the model takes.
-
-        Returns:
-            Images and labels.
-
-        Raises:
-            DataError: The files are missing or damaged, or the model is not one of CIFAR-10's classes and size.
-        """
+        """Reads both files; the model must be one of CIFAR-10's classes and size."""
         table = match_classes("CIFAR-10.1", CIFAR10.class_names, class_names)
         match_shape("CIFAR-10.1", (32, 32, 3), input_shape)
         published = _CIFAR101_FILES[self.version]
-        folder = find_folder(self.root, self._places, published[0][0], f"CIFAR-10.1 {self.version}", "CIFAR101")
+        folder = download.find_folder(
+            self.root, _CIFAR101_PLACES, published[0][0], f"CIFAR-10.1 {self.version}", "CIFAR101"
+        )
         paths = []
         for name, checksum in published:
-            files.check_sum(folder / name, checksum)
+            download.check_sum(folder / name, checksum)
             paths.append(folder / name)
         images, labels = (read_array(path, "CIFAR-10.1") for path in paths)
         count = _CIFAR101_SIZES[self.version]
@@ -258,18 +242,7 @@ class CIFARC(GeneralizationSet):
         super().__init__(name or ("cifar100-c" if "100" in self.root.name else "cifar10-c"))
 
     def open(self, class_names: Sequence[str], input_shape: tuple[int, int, int]) -> TestImages:
-        """Maps the files, see :meth:`GeneralizationSet.open`.
-
-        Args:
-            class_names: The model's classes.
-            input_shape: C, H, W of what the model takes.
-
-        Returns:
-            Labels and corrupted copies.
-
-        Raises:
-            DataError: Files are missing (all are listed) or of another shape or type, or the model has other classes.
-        """
+        """Maps the files; the model must be one of the set's classes."""
         places = (self.root, self.root / "CIFAR-10-C", self.root / "CIFAR-100-C")
         folder = next((place for place in places if (place / "labels.npy").is_file()), self.root)
         wanted = [folder / f"{corruption}.npy" for corruption in self.corruptions]

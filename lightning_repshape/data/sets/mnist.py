@@ -4,14 +4,15 @@ import gzip
 import math
 import os
 import struct
+import zlib
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from lightning_repshape.data import files
-from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName, find_folder
+from lightning_repshape.data import download
+from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import DataError
 
 MNIST = ImageSet(
@@ -60,25 +61,16 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-    ) as error:  # BadGzipFile is an OSError; a damaged stream, zlib.error, a ValueError
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}; it is damaged or cut off: remove it and get it again") from error
-    except Exception as error:
-        if type(error).__name__ != "error":
-            raise
-        raise DataError(f"cannot read {path}: {error}; it is damaged: remove it and get it again") from error
     start = 4 + 4 * dimensions
     if len(content) < start or content[:4] != bytes((0, 0, 8, dimensions)):
         raise DataError(f"{path} is no IDX file of {dimensions} dimension(s) of bytes; remove it and get it again")
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     if len(content) != start + math.prod(shape):
         raise DataError(
-            f"{path} has {len(content) - start:,} bytes of data, but its header states {math.prod(shape):,}; it "
-            "is damaged or "
-            "cut off: remove it and get it again"
+            f"{path} has {len(content) - start:,} bytes of data, but its header states {math.prod(shape):,}; it is "
+            "damaged or cut off: remove it and get it again"
         )
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)
 
@@ -93,7 +85,8 @@ class MNISTDataModule(ImageDataModule):
 
     _torchvision: ClassVar[str] = "MNIST"
 
-    def _describe(self) -> ImageSet:
+    def describe(self) -> ImageSet:
+        """Names, shape and defaults, known before anything is read."""
         return MNIST
 
     def _published(self) -> Any:
@@ -101,9 +94,10 @@ class MNISTDataModule(ImageDataModule):
 
         return getattr(torchvision.datasets, self._torchvision)
 
-    def _load(self, split: SplitName) -> SplitData:
+    def load_split(self, split: SplitName) -> SplitData:
+        """Reads a split as published."""
         name, prefix = self._torchvision, "train" if split == "train" else "t10k"
-        folder = find_folder(
+        folder = download.find_folder(
             self.root, (f"{name}/raw", "raw", ""), f"{prefix}-images-idx3-ubyte", name, type(self).__name__
         )
         images, labels = (
@@ -121,23 +115,24 @@ class MNISTDataModule(ImageDataModule):
             return read_idx(plain, dimensions)
         if not packed.is_file():
             raise DataError(f"{self._torchvision} is not complete: {plain} (or .gz) is missing; get it again")
-        files.check_sum(packed, dict(self._published().resources)[packed.name])
+        download.check_sum(packed, dict(self._published().resources)[packed.name])
         return read_idx(packed, dimensions)
 
-    def _download(self) -> None:
+    def download_files(self) -> None:
+        """Fetches what is missing."""
         published = self._published()
         target = self.root / self._torchvision / "raw"
         for place in (target, self.root / "raw", self.root):
             stems = [file.removesuffix(".gz") for file, _ in published.resources]
             if all((place / stem).is_file() or (place / f"{stem}.gz").is_file() for stem in stems):
                 return
-        with files.staging(self.root, self._torchvision) as folder:
+        with download.staging(self.root, self._torchvision) as folder:
             unpacked = folder / "raw"
             os.mkdir(unpacked)
             for file, md5 in published.resources:
                 urls = [mirror + file for mirror in published.mirrors]
-                files.unpack(files.fetch(urls, folder / file, md5, self._torchvision), unpacked)
-            files.install(unpacked, target)
+                download.unpack(download.fetch(urls, folder / file, md5, self._torchvision), unpacked)
+            download.install(unpacked, target)
 
 
 class FashionMNISTDataModule(MNISTDataModule):
@@ -149,5 +144,6 @@ class FashionMNISTDataModule(MNISTDataModule):
 
     _torchvision: ClassVar[str] = "FashionMNIST"
 
-    def _describe(self) -> ImageSet:
+    def describe(self) -> ImageSet:
+        """Names, shape and defaults, known before anything is read."""
         return FASHION_MNIST

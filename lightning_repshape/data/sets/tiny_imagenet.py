@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from lightning_repshape.data import files
+from lightning_repshape.data import download, files
 from lightning_repshape.data.files import ImageFiles
-from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName, missing
+from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import DataError
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -28,17 +28,19 @@ class TinyImageNetDataModule(ImageDataModule):
     Before the set is downloaded, its 200 classes are known by number only ("class 0").
     """
 
-    def _describe(self) -> ImageSet:
+    def describe(self) -> ImageSet:
+        """Names, shape and defaults, known before anything is read."""
         self._wnids = self._read_wnids()
-        self._names = self._read_words(self._wnids)
+        names = self._read_words(self._wnids) or tuple(f"class {label}" for label in range(200))
         return ImageSet(
             name="Tiny ImageNet",
-            class_names=self._names or tuple(f"class {label}" for label in range(200)),
+            class_names=names,
             input_shape=(3, 64, 64),
             mean=_MEAN,
             std=_STD,
             val_size=0.1,
             val_split="stratified",
+            aliases=dict(zip(self._wnids, names, strict=False)),
         )
 
     def _folder(self) -> Path | None:
@@ -69,27 +71,21 @@ class TinyImageNetDataModule(ImageDataModule):
             f"{name} ({wnid})" if names.count(name) > 1 else name for name, wnid in zip(names, wnids, strict=True)
         )
 
-    def _choose_classes(self, classes: int | list[str | int] | None, names: tuple[str, ...]) -> list[int] | None:
-        if isinstance(classes, list):
-            by_wnid = dict(zip(self._wnids, names, strict=False))
-            classes = [by_wnid.get(entry, entry) if isinstance(entry, str) else entry for entry in classes]
-        return super()._choose_classes(classes, names)
-
-    def _load(self, split: SplitName) -> SplitData:
+    def load_split(self, split: SplitName) -> SplitData:
+        """Reads a split as published."""
         folder = self._folder()
         if folder is None:
-            raise missing(self.root / _FOLDER, self._set.name, type(self).__name__)
+            raise download.missing(self.root / _FOLDER, self.described.name, type(self).__name__)
         wnids = self._read_wnids()
-        if not self._wnids and len(wnids) == len(self._set.class_names):  # downloaded since the constructor ran
-            self._wnids, self._names = wnids, self._read_words(wnids)
-            kept = self._chosen if self._chosen is not None and self._renumber else range(len(wnids))
-            self.class_names = tuple(self._names[label] for label in kept)
+        if not self._wnids and len(wnids) == len(self.described.class_names):  # downloaded since the constructor ran
+            self._wnids = wnids
+            self.name_classes(self._read_words(wnids))
         if wnids != self._wnids:
             raise DataError(
                 f"{folder / 'wnids.txt'} has {len(wnids)} classes, other than when the data module was made"
             )
         paths, labels = self._list_train(folder) if split == "train" else self._list_val(folder)
-        return SplitData(ImageFiles(tuple(paths), 64, 64, 3), torch.tensor(labels), paths)
+        return SplitData(ImageFiles.of(paths, self.input_shape), torch.tensor(labels), paths)
 
     def _list_train(self, folder: Path) -> tuple[list[str], list[int]]:
         paths: list[str] = []
@@ -98,8 +94,7 @@ class TinyImageNetDataModule(ImageDataModule):
         for label, (wnid, found) in enumerate(zip(self._wnids, files.list_images(folders), strict=True)):
             if not found:
                 raise DataError(
-                    f"no images of class {wnid} in {folders[label]}; unpack the set again, or remove "
-                    "the class from "
+                    f"no images of class {wnid} in {folders[label]}; unpack the set again, or remove the class from "
                     f"{folder / 'wnids.txt'}"
                 )
             paths += found
@@ -120,8 +115,8 @@ class TinyImageNetDataModule(ImageDataModule):
         absent = [path for path in paths if not Path(path).is_file()]
         if absent:
             raise DataError(
-                f"{annotations} names {len(absent)} image(s) that are not there, such as {absent[0]}; unpack "
-                "the set again"
+                f"{annotations} names {len(absent)} image(s) that are not there, such as {absent[0]}; unpack the set "
+                "again"
             )
         if not paths:
             raise DataError(
@@ -129,12 +124,12 @@ class TinyImageNetDataModule(ImageDataModule):
             )
         return paths, labels
 
-    def _download(self) -> None:
-        if self._folder() is not None:
-            return
-        with files.staging(self.root, self._set.name) as folder:
-            files.unpack(files.fetch([URL], folder / f"{_FOLDER}.zip", MD5, self._set.name), folder)
-            files.install(folder / _FOLDER, self.root / _FOLDER)
+    def download_files(self) -> None:
+        """Fetches what is missing."""
+        if self._folder() is None:
+            with download.staging(self.root, self.described.name) as folder:
+                download.unpack(download.fetch([URL], folder / f"{_FOLDER}.zip", MD5, self.described.name), folder)
+                download.install(folder / _FOLDER, self.root / _FOLDER)
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -1,0 +1,139 @@
+"""Which images of a published set are used: classes, and draws that keep or level their shares."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_repshape.errors import ConfigError, DataError, did_you_mean
+from lightning_repshape.seeding import generator
+
+
+def choose_classes(
+    classes: int | Sequence[str | int] | None, names: Sequence[str], aliases: Mapping[str, str], where: str
+) -> list[int] | None:
+    """The published labels of the classes that are asked for.
+
+    Args:
+        classes: The first n, or names, aliases or labels in the order wanted; None: all.
+        names: All classes, in the order of the published labels.
+        aliases: Other names of classes.
+        where: Beginning of an error's message.
+
+    Returns:
+        Labels, or None for all of them.
+
+    Raises:
+        ConfigError: There is no such class, one is named twice, or none is left.
+    """
+    if classes is None:
+        return None
+    if isinstance(classes, int):
+        if not 1 <= classes <= len(names):
+            raise ConfigError(f"{where}={classes}, but it must be 1 to {len(names)}, the number of classes of the set")
+        return list(range(classes))
+    chosen: list[int] = []
+    for entry in classes:
+        if isinstance(entry, int):
+            if not 0 <= entry < len(names):
+                raise ConfigError(f"{where} has the label {entry}, but labels go from 0 to {len(names) - 1}")
+            label = entry
+        else:
+            name = aliases.get(entry, entry)
+            if name not in names:
+                raise ConfigError(f"{where} has an unknown class {entry!r}{did_you_mean(entry, names)}")
+            label = names.index(name)
+        if label in chosen:
+            raise ConfigError(f"{where} names {names[label]!r} twice")
+        chosen.append(label)
+    if not chosen:
+        raise ConfigError(f"{where} is empty, so that no class is left; leave it out to use all {len(names)}")
+    return chosen
+
+
+def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Draws samples so that every class keeps its share, as far as whole numbers allow.
+
+    Args:
+        labels: int64 N, none negative.
+        count: Samples to draw, at most N.
+        seed: Decides the draw.
+
+    Returns:
+        int64 ``count``, their positions, sorted.
+    """
+    sizes = torch.bincount(labels)
+    exact = sizes.double() * count / len(labels)
+    quota = exact.floor().long()
+    missing = count - int(quota.sum())
+    quota[(exact - quota).argsort(descending=True, stable=True)[:missing]] += 1
+    chosen = []
+    for label, take in enumerate(quota.tolist()):
+        members = (labels == label).nonzero().flatten()
+        order = torch.randperm(len(members), generator=generator("stratified", seed, label))
+        chosen.append(members[order[:take]])
+    return torch.cat(chosen).sort().values
+
+
+def per_class(rows: Tensor, labels: Tensor, count: int, seed: int, names: Sequence[str], where: str) -> Tensor:
+    """Draws equally many samples of every class that occurs.
+
+    Args:
+        rows: int64 M, the samples to draw from.
+        labels: int64 N, the labels of all samples.
+        count: Samples of each class.
+        seed: Decides the draw.
+        names: Names of the classes, for the message.
+        where: Beginning of an error's message.
+
+    Returns:
+        int64, a part of ``rows``, sorted.
+
+    Raises:
+        DataError: A class has fewer samples.
+    """
+    chosen = []
+    for label in torch.bincount(labels[rows]).nonzero().flatten().tolist():
+        members = rows[labels[rows] == label]
+        if count > len(members):
+            raise DataError(
+                f"{where}={count:,} images of every class, but class {names[label]!r} has {len(members):,} training "
+                "images"
+            )
+        order = torch.randperm(len(members), generator=generator("train-subset", seed, label))
+        chosen.append(members[order[:count]])
+    return torch.cat(chosen).sort().values
+
+
+class ClassRows:
+    """The samples of each class, to draw equally many of every class from.
+
+    Args:
+        labels: int64 N.
+        num_classes: Number of classes K.
+    """
+
+    def __init__(self, labels: Tensor, num_classes: int) -> None:
+        self.counts = torch.bincount(labels, minlength=num_classes)
+        self._order = labels.argsort(stable=True)
+        self._starts = self.counts.cumsum(0) - self.counts
+
+    def draw(self, per_class: int, source: torch.Generator, replacement: bool = True) -> Tensor:
+        """Draws samples of every class; each class must have one, and without replacement enough.
+
+        Args:
+            per_class: Samples of each class, k.
+            source: Source of the draw.
+            replacement: Whether a sample may be drawn twice. Default: True.
+
+        Returns:
+            int64 K k, ordered by class.
+        """
+        if replacement:
+            shape = (len(self.counts), per_class)
+            share = torch.rand(shape, generator=source, device=source.device, dtype=torch.float64).cpu()
+            place = (share * self.counts[:, None]).long()
+        else:
+            draws = (torch.randperm(count, generator=source, device=source.device) for count in self.counts.tolist())
+            place = torch.stack([draw[:per_class].cpu() for draw in draws])
+        return self._order[(self._starts[:, None] + place).flatten()]

@@ -1,0 +1,241 @@
+"""Getting published sets: finding them, and downloads that are checked and leave nothing half-written."""
+
+import contextlib
+import gzip
+import hashlib
+import http.client
+import os
+import shutil
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_repshape._version import __version__
+from lightning_repshape.errors import DataError
+
+_CHUNK = 1 << 20
+
+
+def md5_of(path: Path) -> str:
+    """The MD5 sum of a file, as data sets publish it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    return _sum_of(path, "md5")
+
+
+def _sum_of(path: Path, algorithm: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+
+
+def _algorithm(checksum: str) -> str:
+    """Which checksum this is, by its length."""
+    return "sha256" if len(checksum) == 64 else "md5"
+
+
+def check_sum(path: Path, expected: str) -> None:
+    """Compares a file with its published checksum.
+
+    Args:
+        path: The file.
+        expected: The published MD5 sum or SHA-256.
+
+    Raises:
+        DataError: They differ, or the file cannot be read.
+    """
+    kind = _algorithm(expected)
+    try:
+        found = _sum_of(path, kind)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    if found != expected:
+        raise DataError(
+            f"checksum mismatch: {path} ({path.stat().st_size:,} bytes) has {kind} {found}, the published file "
+            f"{expected}; it is damaged, cut off or another file: remove it and get it again (download=True fills in "
+            "what is missing)"
+        )
+
+
+@contextlib.contextmanager
+def staging(root: Path, name: str) -> Iterator[Path]:
+    """A temporary folder inside ``root`` for a download; whatever happens, it is gone afterwards, and so is a new root.
+
+    Args:
+        root: Folder of the data sets; made where it does not exist.
+        name: The data set's name, for messages.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        DataError: The root cannot be written to, or the disk is full.
+    """
+    made = [path for path in (root, *root.parents) if not path.exists()]
+    folder: Path | None = None
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".download-{name}-".replace(" ", "-"), dir=root))
+        yield folder
+    except OSError as error:
+        raise DataError(f"cannot store {name} in {root}: {error}; free space, or set root to another folder") from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in made:
+            with contextlib.suppress(OSError):  # only where empty
+                path.rmdir()
+
+
+def fetch(urls: Sequence[str], target: Path, checksum: str, name: str, timeout: float = 30.0) -> Path:
+    """Downloads a file from the first address that works, and checks it.
+
+    Args:
+        urls: Addresses of the same file.
+        target: Where to put it.
+        checksum: Its published MD5 sum or SHA-256.
+        name: The data set's name, for messages.
+        timeout: Seconds without an answer after which an address counts as dead. Default: 30.
+
+    Returns:
+        ``target``.
+
+    Raises:
+        DataError: No address delivers the file.
+    """
+    failures = []
+    kind = _algorithm(checksum)
+    for url in urls:
+        rank_zero_info(f"downloading {url}")
+        request = urllib.request.Request(url, headers={"User-Agent": f"lightning-repshape/{__version__}"})
+        digest = hashlib.new(kind, usedforsecurity=False)
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                with open(target, "wb") as file:
+                    while chunk := response.read(_CHUNK):
+                        digest.update(chunk)
+                        file.write(chunk)
+        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+            failures.append(f"{url}: {getattr(error, 'reason', error)}")
+            continue
+        if digest.hexdigest() == checksum:
+            return target
+        failures.append(f"{url}: {kind} {digest.hexdigest()} instead of {checksum}")
+    tried = "; ".join(failures)
+    raise DataError(
+        f"cannot download {name} ({tried}); check the network, or put the unpacked set there by hand and set "
+        "download=False"
+    )
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks a tar, zip or gz file and removes it.
+
+    Args:
+        archive: The file; its name tells its kind.
+        folder: Where its content goes.
+
+    Raises:
+        DataError: The archive is damaged.
+    """
+    try:
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(folder)
+        elif archive.name.endswith(".tar.gz"):
+            with tarfile.open(archive) as bundle:
+                bundle.extractall(folder, filter="data")
+        else:
+            with gzip.open(archive) as source, open(folder / archive.stem, "wb") as target:
+                shutil.copyfileobj(source, target, _CHUNK)
+    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"cannot unpack {archive.name}: {error}; the archive is damaged: try again") from error
+    archive.unlink()
+
+
+def install(source: Path, target: Path) -> None:
+    """Moves a finished file or folder to its place; what is there already is left alone.
+
+    Args:
+        source: On the same disk as ``target``.
+        target: Its place.
+    """
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
+    elif source.is_dir():
+        for part in sorted(source.iterdir()):
+            install(part, target / part.name)
+
+
+def install_archive(root: Path, published: Any, holds: Sequence[str], name: str) -> None:
+    """Downloads a set that is published as one archive, unless its files are there.
+
+    Args:
+        root: Folder of the data sets; the set's files may lie in it, too.
+        published: What is published, as torchvision states it: ``url``, ``filename``, ``tgz_md5`` and ``base_folder``,
+            the set's folder in the archive.
+        holds: Files that make the set complete.
+        name: The data set's name, for messages.
+
+    Raises:
+        DataError: It cannot be downloaded, stored or unpacked.
+    """
+    target = root / published.base_folder
+    if any(all((place / file).is_file() for file in holds) for place in (target, root)):
+        return
+    with staging(root, name) as folder:
+        unpack(fetch([published.url], folder / published.filename, published.tgz_md5, name), folder)
+        install(folder / published.base_folder, target)
+
+
+def find_folder(root: Path, names: Sequence[str], holds: str, name: str, cls: str) -> Path:
+    """The first of some folders that holds a file.
+
+    Args:
+        root: Where to look.
+        names: Folders below the root, in the order of preference; "" is the root itself.
+        holds: Beginning of the name of a file that must be there.
+        name: The data set's name, for the message.
+        cls: The data module's name, for the message.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: None holds it.
+    """
+    for folder in names:
+        place = root / folder
+        if place.is_dir() and any(entry.startswith(holds) for entry in os.listdir(place)):
+            return place
+    raise missing(root / names[0], name, cls)
+
+
+def missing(place: Path, name: str, cls: str) -> DataError:
+    """The error for a data set that is not there.
+
+    Args:
+        place: Where it was looked for.
+        name: The data set's name.
+        cls: The data module's name.
+
+    Returns:
+        The error, to be raised.
+    """
+    return DataError(
+        f"{name} is not there: looked for {place}; set root to the folder that holds the unpacked set, or download it "
+        f"with {cls}(download=True)"
+    )

@@ -1,0 +1,247 @@
+"""Batches: a split's images, fetched and augmented a whole batch at a time."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, draw_augmentation
+
+Augmentation = Literal["none", "flip", "shift", "crop-flip"]
+SHIFTS = ("shift", "crop-flip")
+FLIPS = ("flip", "crop-flip")
+
+
+class EpochDraws(NamedTuple):
+    """The augmentation of a split's images in one epoch.
+
+    Attributes:
+        draws: Crops and mirrorings of all N images.
+        first: int64 N, where these crops begin in the split's store; None where the store holds plain images, which are
+            cropped after the transfer.
+    """
+
+    draws: Draws
+    first: Tensor | None
+
+
+class RawBatch(NamedTuple):
+    """A batch as the loaders yield it: :meth:`to` makes ``(x, y)`` of it, and so do the data module's transfer hooks.
+
+    Attributes:
+        dataset: Where the images come from; None in a worker process.
+        indices: int64 B, positions in the split.
+        labels: int64 B.
+        images: uint8 B x H x W x C not yet augmented, where a worker process has fetched them; None: they are fetched
+            on transfer, together with their crops, in one gather.
+        augmentation: That of the epoch; None: no augmentation.
+    """
+
+    dataset: "SplitDataset | None"
+    indices: Tensor
+    labels: Tensor
+    images: Tensor | None
+    augmentation: EpochDraws | None
+
+    def to(self, device: torch.device | str) -> tuple[Tensor, ...]:
+        """Fetches, moves, augments and normalises.
+
+        Args:
+            device: Where the batch goes.
+
+        Returns:
+            ``(x, y)``, or ``(x, y, index)`` for prediction.
+        """
+        return self.move(torch.device(device)).finish()
+
+    def move(self, device: torch.device) -> "DeviceBatch":
+        """Fetches the images that no worker process has fetched, and moves the batch.
+
+        Args:
+            device: Where it goes.
+
+        Returns:
+            The batch on the device, still uint8.
+        """
+        dataset, indices, labels, images, augmentation = self
+        if dataset is None:
+            raise TypeError("a batch of a worker process belongs to no data set; take it from an ImageLoader")
+        draws: Draws | None = None
+        if images is None and augmentation is not None and augmentation.first is not None and device.type == "cpu":
+            images = dataset.split.store.gather(augmentation.first.index_select(0, indices))
+        else:
+            if augmentation is not None:
+                draws = augmentation.draws.select(indices)
+            if images is None:
+                images = dataset.split.images(indices)
+        if device.type != "cpu":
+            images, labels, indices = (part.to(device, non_blocking=True) for part in (images, labels, indices))
+        return DeviceBatch(dataset, indices, labels, images, draws)
+
+
+class DeviceBatch(NamedTuple):
+    """A batch on its device, between the two transfer hooks.
+
+    Attributes:
+        dataset: Where the images come from.
+        indices: int64 B, positions in the split.
+        labels: int64 B.
+        images: uint8 B x H x W x C.
+        draws: Crops and mirrorings that are still to be done; None: none.
+    """
+
+    dataset: "SplitDataset"
+    indices: Tensor
+    labels: Tensor
+    images: Tensor
+    draws: Draws | None
+
+    def finish(self) -> tuple[Tensor, ...]:
+        """Augments and normalises, on the batch's device.
+
+        Returns:
+            ``(x, y)``, or ``(x, y, index)`` for prediction.
+        """
+        dataset, indices, labels, images, draws = self
+        if draws is not None:
+            images = crop_and_flip(images, draws, dataset.padding)
+        x = dataset.normalizer(images)
+        return (x, labels, indices) if dataset.with_index else (x, labels)
+
+
+@dataclass
+class Split:
+    """The images that a split uses, in their order.
+
+    Attributes:
+        name: "train", "val", "test" or "predict".
+        store: Where the images are.
+        rows: int64 N, rows of the store, where it holds more than this split; else None.
+        labels: int64 N.
+        origin: int64 N, positions in the split as published.
+        names: Names of the images, where they have some.
+        mapped: Key of the memory-mapped file that the images are in; None: they are in memory.
+    """
+
+    name: str
+    store: ImageStore
+    rows: Tensor | None
+    labels: Tensor
+    origin: Tensor
+    names: Sequence[str] | None
+    mapped: str | None
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def images(self, index: Tensor) -> Tensor:
+        """Images by their positions, uint8 B x H x W x C, a copy."""
+        rows = index if self.rows is None else self.rows.index_select(0, index)
+        return self.store.gather(self.store.first_pixels(rows))
+
+    def hash_of_images(self) -> str:
+        """Hash of the images' bytes: 32 hexadecimal digits (BLAKE2b)."""
+        digest = hashlib.blake2b(digest_size=16)
+        for start in range(0, len(self), 4096):
+            index = torch.arange(start, min(start + 4096, len(self)))
+            digest.update(self.images(index).flatten().numpy().data)
+        return digest.hexdigest()
+
+
+class SplitDataset(Dataset[RawBatch]):
+    """A split as a data set whose whole batches are fetched at once.
+
+    Args:
+        split: The images.
+        normalizer: Makes inputs of them.
+        seed: Seed of the augmentation. Default: 0.
+        augment: What is done to the images. Default: "none".
+        padding: Pixels of padding before the crop. Default: 0.
+        with_index: Whether finished batches hold the index too. Default: False.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        normalizer: Normalizer,
+        seed: int = 0,
+        augment: Augmentation = "none",
+        padding: int = 0,
+        with_index: bool = False,
+    ) -> None:
+        self.split = split
+        self.normalizer = normalizer
+        self.with_index = with_index
+        self.padding = padding if augment in SHIFTS else 0
+        self._seed = seed
+        self._augment = augment
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> RawBatch:
+        """A batch of one image."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> RawBatch:
+        """A whole batch.
+
+        Args:
+            indices: Positions in the split.
+
+        Returns:
+            The batch; its images are fetched here in worker processes only.
+        """
+        index = torch.from_numpy(np.array(indices))  # several times faster than torch.tensor of a list
+        labels = self.split.labels.index_select(0, index)
+        if get_worker_info() is None:
+            return RawBatch(self, index, labels, None, None)
+        return RawBatch(None, index, labels, self.split.images(index), None)
+
+    def augmentation(self, epoch: int) -> EpochDraws | None:
+        """The augmentation of all images in an epoch.
+
+        Args:
+            epoch: The epoch's number.
+
+        Returns:
+            The draws, or None without augmentation.
+        """
+        if self._augment == "none":
+            return None
+        split = self.split
+        draws = draw_augmentation(len(self), self._seed, epoch, self.padding, self._augment in FLIPS)
+        return EpochDraws(
+            draws, None if split.store.plain else split.store.first_pixels(torch.arange(len(self)), draws)
+        )
+
+
+def unchanged(batch: Any) -> Any:
+    """A collate function for samples that come as whole batches."""
+    return batch
+
+
+class ImageLoader(DataLoader[RawBatch]):
+    """A DataLoader that adds the epoch's augmentation to its batches, in the main process.
+
+    Nothing happens before the first batch is asked for: a trainer that resumes makes the iterator first and sets the
+    sampler's epoch then, when worker processes would already have been sent the indices of epoch 0.
+    """
+
+    def __iter__(self) -> Iterator[RawBatch]:  # type: ignore[override]
+        """The batches of the sampler's epoch."""
+        dataset = self.dataset
+        if not isinstance(dataset, SplitDataset) or self.batch_sampler is None:
+            yield from super().__iter__()
+            return
+        augmentation = dataset.augmentation(getattr(self.sampler, "epoch", 0))
+        # Without workers DataLoader's own iterator would do the same, and cost as much as the batch.
+        for batch in super().__iter__() if self.num_workers else map(dataset.__getitems__, self.batch_sampler):
+            yield batch._replace(dataset=dataset, augmentation=augmentation)

@@ -20,7 +20,7 @@ import numpy as np
 
 from lightning_repshape.plots.kit import save_figure
 from lightning_repshape.plots.points import representations_figure
-from lightning_repshape.runs.folders import read_json
+from lightning_repshape.runs.files import read_json
 
 
 def main(words: list[str]) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lightning_repshape.plots.images import SpacePanel, curve_figure, patterns_figure, weight_space_figure
 from lightning_repshape.plots.kit import save_figure
-from lightning_repshape.runs.folders import read_json
+from lightning_repshape.runs.files import read_json
 
 
 def main(words: list[str]) -> None:

@@ -27,7 +27,7 @@ from lightning_repshape.features.passes import Features, Unpack, extract_feature
 from lightning_repshape.features.store import FeatureStore, analysis_loader, feature_store
 from lightning_repshape.functional.class_vectors import cosine_logits
 from lightning_repshape.heads import Head
-from lightning_repshape.runs.folders import plain_number, read_json, write_json, written_atomically
+from lightning_repshape.runs.files import plain_number, read_json, write_json, written_atomically
 from lightning_repshape.runs.record import run_folder
 from lightning_repshape.seeding import global_seed
 

@@ -35,7 +35,7 @@ from lightning_repshape.data.further import GeneralizationSet, TestImages
 from lightning_repshape.data.module import ImageDataModule
 from lightning_repshape.errors import ConfigError, DataError, RepshapeError
 from lightning_repshape.features.store import agree
-from lightning_repshape.runs.folders import written_atomically
+from lightning_repshape.runs.files import written_atomically
 from lightning_repshape.runs.record import run_folder
 
 CLEAN = "clean"

@@ -18,7 +18,7 @@ from lightning_repshape.metrics.separability import too_few_features
 from lightning_repshape.modules.base import ClassifierModule
 from lightning_repshape.modules.feed_backward import FeedBackwardModule
 from lightning_repshape.plots.kit import save_figure
-from lightning_repshape.runs.folders import plain_number, write_json
+from lightning_repshape.runs.files import plain_number, write_json
 from lightning_repshape.runs.record import run_folder
 
 

@@ -19,7 +19,7 @@ from lightning_repshape.metrics.verification import PairFeatures
 from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, HeadCallable
 from lightning_repshape.modules.feed_backward import FeedBackwardModule
 from lightning_repshape.regularizers import Regularizer
-from lightning_repshape.runs.folders import write_json
+from lightning_repshape.runs.files import write_json
 
 
 class VerifiesPairs(ClassifierModule):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_repshape.runs.folders import written_atomically
+from lightning_repshape.runs.files import written_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

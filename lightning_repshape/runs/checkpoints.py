@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import CheckpointError, ConfigError, did_you_mean
-from lightning_repshape.runs.folders import written_atomically
+from lightning_repshape.runs.files import written_atomically
 
 _WRITER_MARKS = ("inline_container", "PytorchStreamWriter", "unexpected pos")
 

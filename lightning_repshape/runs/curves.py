@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_repshape.runs.folders import plain_number, written_atomically
+from lightning_repshape.runs.files import plain_number, written_atomically
 
 
 class MetricsCSVLogger(Logger):

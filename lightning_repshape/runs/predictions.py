@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.runs.folders import written_atomically
+from lightning_repshape.runs.files import written_atomically
 from lightning_repshape.runs.record import run_folder
 
 

@@ -18,18 +18,8 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning_repshape._version import __version__
 from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.runs.curves import MetricsCSVLogger
-from lightning_repshape.runs.folders import (
-    CLAIM,
-    CONFIG,
-    MANIFEST,
-    METRICS,
-    checkpoint_folder,
-    make_folder,
-    plain_number,
-    read_json,
-    write_json,
-    written_atomically,
-)
+from lightning_repshape.runs.files import plain_number, read_json, write_json, written_atomically
+from lightning_repshape.runs.folders import CLAIM, CONFIG, MANIFEST, METRICS, checkpoint_folder, make_folder
 from lightning_repshape.seeding import global_seed
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "scikit-learn", "scipy")

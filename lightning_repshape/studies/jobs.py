@@ -14,14 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_repshape.errors import ConfigError, RepshapeError
-from lightning_repshape.runs.folders import (
-    MANIFEST,
-    METRICS,
-    checkpoint_folder,
-    folder_name,
-    read_json,
-    write_json,
-)
+from lightning_repshape.runs.files import read_json, write_json
+from lightning_repshape.runs.folders import MANIFEST, METRICS, checkpoint_folder, folder_name
 from lightning_repshape.studies.reading import RESERVED, Row, Selection, Variant, about, digest
 
 FORMAT = 1

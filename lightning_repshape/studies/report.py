@@ -22,7 +22,8 @@ from lightning_repshape.errors import ConfigError, RepshapeError
 from lightning_repshape.page import Strong
 from lightning_repshape.plots.kit import save_figure
 from lightning_repshape.plots.studies import Line, Panel, study_figure
-from lightning_repshape.runs.folders import METRICS, folder_name, make_folder, read_json, write_json, written_atomically
+from lightning_repshape.runs.files import read_json, write_json, written_atomically
+from lightning_repshape.runs.folders import METRICS, folder_name, make_folder
 from lightning_repshape.studies.jobs import STUDY, Run, read_run
 from lightning_repshape.studies.reading import Figure, Published
 from lightning_repshape.studies.results import (

@@ -15,7 +15,7 @@ from lightning_repshape.cli.training import check_fit
 from lightning_repshape.data import ImageDataModule, ImageFolderSet, LFWPairs, SplitData, YTFPairs
 from lightning_repshape.data.further import TestImages
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.runs.folders import read_json
+from lightning_repshape.runs.files import read_json
 from lightning_repshape.studies.reading import (
     Published,
     Row,

@@ -20,7 +20,7 @@ from rich.console import Console
 from lightning_repshape.cli import main
 from lightning_repshape.cli import study as study_cli
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.runs.folders import read_json
+from lightning_repshape.runs.files import read_json
 from lightning_repshape.studies import executors
 from lightning_repshape.studies.executors import (
     Executor,

@@ -28,6 +28,7 @@ from lightning_repshape.features.store import FeatureStore, analysis_loader, fea
 from lightning_repshape.functional.class_vectors import cosine_logits
 from lightning_repshape.heads import Head
 from lightning_repshape.runs.files import plain_number, read_json, write_json, written_atomically
+from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.record import run_folder
 from lightning_repshape.seeding import global_seed
 
@@ -662,7 +663,7 @@ class Analysis(SkipsSteps, Callback, ABC):
     def _run_at(self, trainer: Trainer, pl_module: LightningModule, stage: str, epoch: int | None = None) -> None:
         if trainer.fast_dev_run or trainer.sanity_checking:  # type: ignore[attr-defined]
             return
-        folder = run_folder(trainer) / "analysis" / self.folder
+        folder = analysis_folder(run_folder(trainer)) / self.folder
         with _progress(trainer) as report, isolate_rng():
             inputs = TrainerInputs(trainer, pl_module, self.layer, self.unpack, self.loaders, report)
             if stage == "train":

@@ -13,6 +13,7 @@ from lightning_repshape.callbacks.skips_steps import SkipsSteps
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.features.passes import unpack_batch
 from lightning_repshape.features.store import analysis_loader
+from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.predictions import PredictionWriter
 from lightning_repshape.runs.record import run_folder
 
@@ -77,7 +78,7 @@ class ReconstructionFigure(SkipsSteps, Callback):
             self._draw(trainer, pl_module, "reconstruction.png")
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
-        folder = run_folder(trainer) / "analysis"
+        folder = analysis_folder(run_folder(trainer))
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
         images, labels = self._images(trainer, pl_module)

@@ -1,8 +1,8 @@
 """The command ``lightning-repshape``.
 
 This module imports nothing heavy, so that help, version and the list of configs appear at once. The first word decides
-who parses the rest: :mod:`lightning_repshape.cli.training` (``fit``, ``validate``, ``test``, ``predict``), or the module
-of the command's own name.
+who parses the rest: :mod:`lightning_repshape.cli.training` (``fit``, ``validate``, ``test``, ``predict``), or the
+module of the command's own name.
 """
 
 import os

@@ -20,6 +20,7 @@ from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, 
 from lightning_repshape.modules.feed_backward import FeedBackwardModule
 from lightning_repshape.regularizers import Regularizer
 from lightning_repshape.runs.files import write_json
+from lightning_repshape.runs.folders import analysis_folder
 
 
 class VerifiesPairs(ClassifierModule):
@@ -140,7 +141,7 @@ class VerifiesPairs(ClassifierModule):
                         f"rate at a false accept rate of {needed}; it is left out"
                     )
                 if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-                    write_roc(result, Path(self.trainer.default_root_dir) / "analysis", pairs.name)
+                    write_roc(result, analysis_folder(self.trainer.default_root_dir), pairs.name)
         self._collected = []
         if figures:
             self.log_figures(stage, {**figures, **self.further_figures()})

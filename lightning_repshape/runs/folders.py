@@ -9,7 +9,11 @@ from lightning_repshape.errors import CheckpointError, ConfigError
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
+CURVES = "metrics.csv"
+PREDICTIONS = "predictions.csv"
+TENSORBOARD = "tensorboard"
 CLAIM = ".claimed"
+_CHECKPOINTS = "checkpoints"
 
 
 def checkpoint_folder(run_dir: str | Path) -> Path:
@@ -21,7 +25,32 @@ def checkpoint_folder(run_dir: str | Path) -> Path:
     Returns:
         ``<run>/checkpoints``.
     """
-    return Path(run_dir) / "checkpoints"
+    return Path(run_dir) / _CHECKPOINTS
+
+
+def checkpoint_file(which: str, run_dir: str | Path) -> Path:
+    """Where a run's checkpoint lies, or would lie.
+
+    Args:
+        which: ``"best"`` or ``"last"``.
+        run_dir: The run folder.
+
+    Returns:
+        ``<run>/checkpoints/WHICH.ckpt``.
+    """
+    return checkpoint_folder(run_dir) / f"{which}.ckpt"
+
+
+def analysis_folder(run_dir: str | Path) -> Path:
+    """The folder of a run's figures and analyses.
+
+    Args:
+        run_dir: The run folder.
+
+    Returns:
+        ``<run>/analysis``.
+    """
+    return Path(run_dir) / "analysis"
 
 
 def is_run_folder(path: str | Path) -> bool:
@@ -46,7 +75,7 @@ def run_of_checkpoint(path: str | Path) -> Path | None:
         The run folder, or None where the checkpoint lies in none.
     """
     folder = Path(path).resolve().parent
-    return folder.parent if folder.name == "checkpoints" and is_run_folder(folder.parent) else None
+    return folder.parent if folder.name == _CHECKPOINTS and is_run_folder(folder.parent) else None
 
 
 def claim_folder(run_dir: str | Path) -> Path:
@@ -122,7 +151,7 @@ def find_checkpoint(which: str, run_dir: str | Path) -> Path:
     Raises:
         CheckpointError: If the folder has no such checkpoint.
     """
-    path = checkpoint_folder(run_dir) / f"{which}.ckpt"
+    path = checkpoint_file(which, run_dir)
     if not path.is_file():
         state = "holds no such file" if Path(run_dir).is_dir() else "does not exist"
         raise CheckpointError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_repshape.cli.renaming import renamed_options
+from lightning_repshape.cli.renaming import new_name
 from lightning_repshape.errors import ConfigError, did_you_mean
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
@@ -147,12 +147,8 @@ def _unknown_option(word: str, before: str, after: str, place: str, options: Ite
     nearest = _CLASS.findall(after.split("Given value")[0])[:1] or _CLASS.findall(before)[-1:]
     leaf = word.split(".")[0]
     if nearest and place:
-        owner = nearest[0].rpartition(".")[2]
-        renamed = renamed_options(nearest[0])
-        hint = (
-            f"; it is called {renamed[leaf]!r} now" if leaf in renamed else did_you_mean(leaf, _parameters(nearest[0]))
-        )
-        return f"{owner} has no option {leaf!r} (at {place}){hint}"
+        accepted = _parameters(nearest[0])
+        return f"{nearest[0].rpartition('.')[2]} has no option {leaf!r} (at {place}){_nearest(leaf, leaf, accepted)}"
     known = list(options)
     if "." in word:
         group, _, _ = word.partition(".")
@@ -160,8 +156,15 @@ def _unknown_option(word: str, before: str, after: str, place: str, options: Ite
         if inside:
             return f"there is no option {word!r}{did_you_mean(word, inside)}"
         groups = dict.fromkeys(option.split(".")[0] for option in known)
-        return f"there is no option {word!r}{did_you_mean(group, groups)}"
-    return f"there is no option {word!r}{did_you_mean(word, known)}"
+        return f"there is no option {word!r}{_nearest(word, group, groups)}"
+    return f"there is no option {word!r}{_nearest(word, word, known)}"
+
+
+def _nearest(option: str, root: str, accepted: Iterable[str]) -> str:
+    """The end of the message: the new name of an option that had another, else the nearest to the name's first part."""
+    known = list(accepted)
+    new = new_name(option, known)
+    return did_you_mean(root, known) if new is None else f"; it is called {new!r} now"
 
 
 def _parameters(class_path: str) -> list[str]:

@@ -1,28 +1,27 @@
 """Options that had other names before: translated where a run is read, refused with the new name where users write."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-_RENAMED_IN = "FOCAModule"
 
-
-def renamed_options(class_path: str) -> Mapping[str, str]:
-    """The options of a class that have other names now.
+def new_name(option: str, accepted: Iterable[str]) -> str | None:
+    """The name that an option has now.
 
     Args:
-        class_path: The class, with or without its module.
+        option: What the user wrote.
+        accepted: The options that there are; which class they belong to, a parser does not say.
 
     Returns:
-        New names by old ones.
+        The new name where there is one among them.
     """
-    if class_path.rpartition(".")[2] != _RENAMED_IN:
-        return {}
     from lightning_repshape.modules.foca.renamed import RENAMED
 
-    return RENAMED
+    new = RENAMED.get(option)
+    groups = {name.partition(".")[0] for name in accepted}
+    return new if new is not None and new.partition(".")[0] in groups else None
 
 
 def current_options(class_path: str, init_args: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,7 +34,7 @@ def current_options(class_path: str, init_args: Mapping[str, Any]) -> dict[str, 
     Returns:
         The same options.
     """
-    if not renamed_options(class_path).keys() & init_args.keys():
+    if class_path.rpartition(".")[2] != "FOCAModule":
         return dict(init_args)
     from lightning_repshape.modules.foca.renamed import current_options as current
 
@@ -54,10 +53,10 @@ def current_config(path: Path) -> str:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         model = content["model"]
-        kind, options = model["class_path"], model["init_args"]
+        options = current_options(model["class_path"], model["init_args"])
     except (yaml.YAMLError, KeyError, TypeError):  # the parser says what is wrong
         return str(path)
-    if not renamed_options(kind).keys() & options.keys():
+    if options == model["init_args"]:
         return str(path)
-    model["init_args"] = current_options(kind, options)
+    model["init_args"] = options
     return yaml.safe_dump(content, default_flow_style=True, width=float("inf"))

@@ -151,7 +151,6 @@ class RepshapeCLI(LightningCLI):
                 subclass_mode_data=True,
                 auto_configure_optimizers=False,
                 parser_class=OneLineParser,
-                args=[command, *self.words],
             )
         except BaseException:
             folder = self.claimed
@@ -214,7 +213,7 @@ class RepshapeCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses, then settles the checkpoint and the run folder."""
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args([self.command, *self.words])
         options = self.options
         if "verbose" in options:
             options["verbose"] = False  # our table replaces Lightning's

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lightning_repshape.errors import ConfigError, did_you_mean
+from lightning_repshape.runs.folders import CONFIG
 
 
 def folder() -> Path:
@@ -48,8 +49,8 @@ def find(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    if path.is_dir() and (path / "config.yaml").is_file():
-        return path / "config.yaml"
+    if path.is_dir() and (path / CONFIG).is_file():
+        return path / CONFIG
     root = folder()
     relative = Path(*path.parts[1:]) if path.parts[:1] == ("configs",) else path
     for candidate in (root / relative, root / f"{relative}.yaml"):

@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 
+from lightning_repshape.cli import main
+
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+SMALL = ["--trainer.max_epochs", "2", *QUIET]
 # A run's own config asks for the devices that it was trained on; in this process, only one will do.
 ONE = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
 TWO = ["--trainer.devices", "2", "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp"]
@@ -18,6 +21,10 @@ TWO = ["--trainer.devices", "2", "--trainer.accelerator", "cpu", "--trainer.stra
 def run_process(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lightning_repshape.cli", *words, *QUIET]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+def fit(*words: str) -> int:
+    return main(["fit", "--config", "quickstart", *SMALL, *words])
 
 
 def metrics(folder: str) -> dict[str, float]:

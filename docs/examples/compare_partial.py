@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_repshape.plots import partial_retraining_figure, save_figure
-from lightning_repshape.runs.folders import read_json
+from lightning_repshape.runs.files import read_json
 
 
 def main(words: list[str]) -> None:

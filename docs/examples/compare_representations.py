@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from lightning_repshape.plots import representations_figure, save_figure
-from lightning_repshape.runs.folders import read_json
+from lightning_repshape.runs.files import read_json
 
 
 def main(words: list[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from lightning_repshape.plots import SpacePanel, curve_figure, patterns_figure, save_figure, weight_space_figure
-from lightning_repshape.runs.folders import read_json
+from lightning_repshape.runs.files import read_json
 
 
 def main(words: list[str]) -> None:

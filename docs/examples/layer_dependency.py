@@ -22,7 +22,8 @@ import numpy as np
 from lightning_repshape.cli import main as lightning_repshape
 from lightning_repshape.plots import MARKERS, PALETTE, new_figure, save_figure, style
 from lightning_repshape.runs.checkpoints import read_checkpoint
-from lightning_repshape.runs.folders import folder_name, is_run_folder, read_json, write_json
+from lightning_repshape.runs.files import read_json, write_json
+from lightning_repshape.runs.folders import folder_name, is_run_folder
 from lightning_repshape.studies.jobs import Run, validation_figure
 from lightning_repshape.studies.rows import Selection
 

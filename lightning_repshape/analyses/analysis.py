@@ -24,6 +24,7 @@ from lightning_repshape.features.passes import Features
 from lightning_repshape.features.reader import Unpack
 from lightning_repshape.features.store import feature_store
 from lightning_repshape.performance import skip_idle_hooks
+from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.record import run_folder
 
 When = Literal["fit_start", "fit", "test"]
@@ -164,7 +165,7 @@ class Analysis(Callback, ABC):
     def _run_at(self, trainer: Trainer, pl_module: LightningModule, stage: str, epoch: int | None = None) -> None:
         if trainer.fast_dev_run or trainer.sanity_checking:  # type: ignore[attr-defined]
             return
-        folder = run_folder(trainer) / "analysis" / self.folder
+        folder = analysis_folder(run_folder(trainer)) / self.folder
         with _progress(trainer) as report, isolate_rng():
             inputs = TrainerInputs(trainer, pl_module, self.layer, self.unpack, self.loaders, report)
             if stage == "train":

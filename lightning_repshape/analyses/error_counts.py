@@ -23,7 +23,7 @@ from lightning_repshape.data.further import GeneralizationSet, TestImages
 from lightning_repshape.data.module import ImageDataModule
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.layers import evaluating
-from lightning_repshape.runs.folders import written_atomically
+from lightning_repshape.runs.files import written_atomically
 
 CLEAN = "clean"
 OWN = "test"

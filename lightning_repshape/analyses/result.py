@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_repshape import plots
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.runs.folders import plain_number, read_json, write_json, written_atomically
+from lightning_repshape.runs.files import plain_number, read_json, write_json, written_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -33,6 +33,7 @@ from lightning_repshape.data.module import ImageDataModule
 from lightning_repshape.errors import ConfigError, DataError, RepshapeError
 from lightning_repshape.features.store import agree
 from lightning_repshape.layers import evaluating
+from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.record import run_folder
 
 _HEADING = "error (%)"
@@ -142,7 +143,7 @@ class Corruptions(Analysis):
 
     def _run_at(self, trainer: Trainer, pl_module: LightningModule, stage: str, epoch: int | None = None) -> None:
         super()._run_at(trainer, pl_module, stage, epoch)
-        folder = run_folder(trainer) / "analysis"
+        folder = analysis_folder(run_folder(trainer))
         if trainer.is_global_zero and self.outcome is not None and self.outcome.result is not None:
             place = folder if epoch is None else folder / f"epoch-{epoch:03d}"
             write_counts(self.counts, place / f"{self.name}.csv")

@@ -14,6 +14,7 @@ from lightning_repshape.features.store import feature_store
 from lightning_repshape.functional.projection import pca
 from lightning_repshape.performance import skip_idle_hooks
 from lightning_repshape.runs.curves import MetricsCSVLogger
+from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.record import run_folder
 from lightning_repshape.seeding import generator
 
@@ -49,7 +50,7 @@ class FeaturePlots(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the learning curves."""
-        folder = run_folder(trainer) / "analysis"
+        folder = analysis_folder(run_folder(trainer))
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         for logger in trainer.loggers:
@@ -70,7 +71,7 @@ class FeaturePlots(Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         features = feature_store(trainer).get(trainer, pl_module, self.split, self.layer, self.unpack)
-        folder = run_folder(trainer) / "analysis"
+        folder = analysis_folder(run_folder(trainer))
         if trainer.is_global_zero:
             names = getattr(getattr(trainer, "datamodule", None), "class_names", ())
             draw_features(features, folder, names, self.split, self.layer, self.max_points)

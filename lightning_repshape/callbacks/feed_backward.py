@@ -19,7 +19,8 @@ from lightning_repshape.metrics.separability import too_few_features
 from lightning_repshape.modules.base import ClassifierModule
 from lightning_repshape.modules.feed_backward import FeedBackwardModule
 from lightning_repshape.plots import save_figure
-from lightning_repshape.runs.folders import plain_number, write_json
+from lightning_repshape.runs.files import plain_number, write_json
+from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.record import run_folder
 
 
@@ -213,7 +214,7 @@ class SeparabilityCurve(HoldsHook):
         """Writes the curve."""
         if not trainer.is_global_zero or trainer.fast_dev_run or not self.points["step"]:  # type: ignore[attr-defined]
             return
-        folder = run_folder(trainer) / "analysis"
+        folder = analysis_folder(run_folder(trainer))
         curves = {key: [plain_number(value) for value in values] for key, values in self.points.items()}
         weight = getattr(self._layer, "weight")  # noqa: B009 - typed as Module
         about = {"analysis": self.name, "head": self._layer_name, "class_vectors": list(weight.shape)}

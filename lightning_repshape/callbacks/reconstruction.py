@@ -13,6 +13,7 @@ from lightning_repshape.errors import ConfigError
 from lightning_repshape.features.reader import unpack_batch
 from lightning_repshape.features.store import analysis_loader
 from lightning_repshape.layers import evaluating
+from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.predictions import PredictionWriter
 from lightning_repshape.runs.record import run_folder
 
@@ -67,7 +68,7 @@ class ReconstructionFigure(Callback):
             self._draw(trainer, pl_module, "reconstruction.png")
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
-        folder = run_folder(trainer) / "analysis"
+        folder = analysis_folder(run_folder(trainer))
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
         images, labels = self._images(trainer, pl_module)

@@ -7,7 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_repshape import plots
 from lightning_repshape.functional.verification import VerificationResult
-from lightning_repshape.runs.folders import write_json
+from lightning_repshape.runs.files import write_json
+from lightning_repshape.runs.folders import analysis_folder
 
 
 class ROCCurves(Callback):
@@ -31,7 +32,7 @@ class ROCCurves(Callback):
             return
         results: dict[str, VerificationResult] = getattr(pl_module, "verification", {})
         for name, result in results.items():
-            write_roc(result, Path(trainer.default_root_dir) / "analysis", name)
+            write_roc(result, analysis_folder(trainer.default_root_dir), name)
 
 
 def write_roc(result: VerificationResult, folder: Path, name: str) -> Path:

@@ -1,15 +1,11 @@
-"""``analyze``: the analyses on a checkpoint, on any other LightningModule, or on saved features; nothing is trained.
+"""``analyze``: the analyses on a checkpoint, on any other LightningModule, or on saved features; nothing is trained."""
 
-A model is analysed by way of ``Trainer.test``: the analyses are its callbacks, so that they give what they would have
-given at the end of the run's own test.
-"""
-
+import dataclasses
 import hashlib
-import importlib
-import inspect
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,93 +13,39 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from lightning_repshape._version import __version__
-from lightning_repshape.analyses import FeatureInputs, Outcome
+from lightning_repshape.analyses import ANALYSES, Analysis, FeatureInputs, Outcome, run_analyses
 from lightning_repshape.analyses.analysis import say
-from lightning_repshape.analyses.page import cell_text, write_page
-from lightning_repshape.callbacks import (
-    TSNE,
-    ActivationPatterns,
-    Analysis,
-    ClassVectorSimilarity,
-    Corruptions,
-    FisherGeodesic,
-    LDAEigenvalues,
-    NeuralCollapse,
-    PartialDatasetRetraining,
-    PrincipalComponents,
-    RepresentationCharacteristics,
-    WeightSeparability,
-    WeightSpace,
-    run_analyses,
-)
-from lightning_repshape.cli.training import OneLineParser, RepshapeCLI, _quieten, _resolve_configs
+from lightning_repshape.analyses.arrays import read_arrays, splits_of
+from lightning_repshape.analyses.page import write_page
+from lightning_repshape.cli.parsing import OneLineParser
+from lightning_repshape.cli.training import RepshapeCLI, as_list
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
-from lightning_repshape.features.passes import Features
-from lightning_repshape.runs.folders import MANIFEST, claim_folder, folder_name, make_folder, read_json, write_json
+from lightning_repshape.runs.files import read_json, write_json
+from lightning_repshape.runs.folders import MANIFEST, analysis_folder, claim_folder, folder_name, make_folder
 
-ANALYSES: tuple[type[Analysis], ...] = (
-    LDAEigenvalues,
-    PrincipalComponents,
-    NeuralCollapse,
-    WeightSeparability,
-    ClassVectorSimilarity,
-    WeightSpace,
-    ActivationPatterns,
-    TSNE,
-    RepresentationCharacteristics,
-    FisherGeodesic,
-    PartialDatasetRetraining,
-    Corruptions,
-)
-# These take minutes, or images, which saved features lack, or the very features that enter the last layer: they run
-# when they are named, or in the run's config.
-ON_REQUEST: tuple[type[Analysis], ...] = (Corruptions, TSNE, WeightSpace, ActivationPatterns)
 PAGE = "index.html"
 _LAYER = "features"  # what is analysed unless another layer is named
-_SHARED = {"layer", "unpack", "when", "every_n_epochs", "loaders", "name"}
+_SHARED = {option.name for option in dataclasses.fields(Analysis)}
 
-_HELP = """\
-usage: lightning-repshape analyze --run_dir RUN [OPTIONS]
+_USAGE = """\
+lightning-repshape analyze --run_dir RUN [OPTIONS]
        lightning-repshape analyze --config CONFIG --ckpt_path FILE [OPTIONS]
-       lightning-repshape analyze --model CLASS --data CLASS --ckpt_path FILE --layer NAME [OPTIONS]
-       lightning-repshape analyze --features FILE [OPTIONS]
-
+       lightning-repshape analyze --model CLASS --data CLASS --ckpt_path FILE
+                                  --layer NAME [OPTIONS]
+       lightning-repshape analyze --features FILE [OPTIONS]"""
+_ABOUT = """\
 Shows how a trained classifier's representation is shaped; nothing is trained but small heads on frozen features.
 Writes JSON, PNG and PDF of each analysis and one page with everything, index.html, into RUN/analysis; with --layer
-NAME, where it is not features, into RUN/analysis/NAME.
-
-what is analysed:
-  --run_dir RUN         a run: its best checkpoint, its own config (with --features: the folder for the results)
-  --config, --ckpt_path a config and a checkpoint: a file, best, last, or none for untrained weights
-  --model, --data       any LightningModule and LightningDataModule by import path; nothing of the data is linked to a
-                        model that is not of this package
-  --features FILE       saved features without any model: .npz or .safetensors with the arrays features (N x D) and
-                        labels (N); optionally logits (N x K), test_features, test_labels, test_logits, weight (K x D),
-                        bias (K), class_names
-  further options of the command 'test' (--trainer..., --data..., --threads): see lightning-repshape test --help
-
-which analyses, and where:
-  --analyses LIST       some of them, such as lda,collapse (default: all but corruptions, tsne, weight_space and
-                        activation_patterns, which run when they are named, or are in the run's config)
-  --layer NAME          the activation, or the submodule of another project's model (default: features)
-  --unpack [X,Y]        positions or keys of inputs and labels in a batch (default: [0,1]), such as [image,label]
-
-only with --features:
-  --class_names LIST    names of the classes, such as [cat,dog]
-  --num_classes K       number of classes (default: from logits or labels)
-  --seed_everything N   seed of random choices (default: 0)
-  --device DEVICE       where to compute (default: cpu)
-
-options of the analyses:
-"""
+NAME, where it is not features, into RUN/analysis/NAME. Further options (--trainer..., --data..., --threads) are those
+of the command test: lightning-repshape test --help."""
 
 
 def run(words: list[str]) -> int:
@@ -116,67 +58,78 @@ def run(words: list[str]) -> int:
         0. Errors are raised; an analysis that the data do not allow is none, unless it is the only one.
     """
     if {"-h", "--help"} & set(words):
-        print(_HELP + _help_of_analyses(), end="")
-        return 0
-    _quieten()
-    if any(word == "--features" or word.startswith("--features=") for word in words):
-        return _analyze_features(words)
-    words, configs = _resolve_configs("analyze", words)
-    commands = LightningCLI.subcommands()
-
-    class CommandCLI(AnalyzeCLI):
-        @staticmethod
-        def subcommands() -> dict[str, set[str]]:
-            return {"test": commands["test"]}
-
-    CommandCLI.foreign = _is_foreign(words, configs)
-    CommandCLI.words = words
-    CommandCLI(configs, ["test", *words])
+        print(_parser(of_models=True).format_help(), end="")
+    elif any(word == "--features" or word.startswith("--features=") for word in words):
+        _analyze_features(words)
+    else:
+        AnalyzeCLI("analyze", words)
     return 0
 
 
-class AnalyzeCLI(RepshapeCLI):
-    """A test with all analyses as callbacks, and a page at its end."""
+class AnalyzingTrainer(Trainer):
+    """A trainer that analyses by way of its test.
 
-    foreign = False
-    words: Sequence[str] = ()
+    The analyses are its callbacks, so that they give what they would have given at the end of the run's own test.
+    """
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the choice of analyses and their options.
+    def analyze(
+        self,
+        model: LightningModule | None = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Runs the analyses among the callbacks at the end of a test.
 
         Args:
-            parser: The command's parser.
+            model: The model; it needs no test step of its own.
+            datamodule: The data.
+            ckpt_path: The checkpoint: a file, best or last; none for untrained weights.
+            weights_only: Whether to read nothing but tensors and plain data from it.
         """
-        super().add_arguments_to_parser(_Unlinked(parser) if self.foreign else parser)  # type: ignore[arg-type]
-        parser.add_argument("--layer", type=str | None, default=None, help="The layer whose output is analysed.")
-        parser.add_argument("--unpack", type=list[int | str] | None, default=None, help="Where inputs and labels lie.")
-        _add_analyses(parser)
+        with _a_test_step(model):
+            self.test(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=weights_only)
 
-    def _settle_run(self) -> None:
-        try:
-            super()._settle_run()
-        except ConfigError as error:
-            if str(error).startswith("test "):
-                raise ConfigError("analyze " + str(error).removeprefix("test ")) from error
-            raise
 
-    def _default_name(self) -> str:
-        return folder_name(super()._default_name().removesuffix("test") + "analyze")
+@contextmanager
+def _a_test_step(model: LightningModule | None) -> Iterator[None]:
+    """Gives a model that has no test step one that does nothing, since Lightning tests no model without."""
+    if model is None or is_overridden("test_step", model, LightningModule):
+        yield
+        return
+    vars(model)["test_step"] = lambda batch, batch_idx: None
+    try:
+        yield
+    finally:
+        del vars(model)["test_step"]
+
+
+class AnalyzeCLI(RepshapeCLI):
+    """The command with all analyses as callbacks, and a page at its end."""
+
+    trainer_type = AnalyzingTrainer
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command, and the arguments of the trainer's method that are no options."""
+        return {self.command: {"model", "datamodule"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the choice of analyses and their options."""
+        super().add_arguments_to_parser(parser)
+        _add_analyses(parser, unpack=True)
+
+    def link_data_to_model(self, parser: LightningArgumentParser) -> None:
+        """Links nothing to a model that knows nothing of this package's data modules."""
+        if not _is_foreign(self.words, self.configs):
+            super().link_data_to_model(parser)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the analyses among its callbacks.
 
         An analysis that the run's config has, keeps the options that it has there, unless the command line gives some.
-
-        Args:
-            **kwargs: Trainer arguments that take precedence.
-
-        Returns:
-            The trainer.
         """
-        config = self._get(self.config_init, "trainer", default={})
-        given = config.get("callbacks") or []
-        given = list(given) if isinstance(given, list | tuple) else [given]
+        made = self.config_init[self.command]
+        given = as_list(made.trainer.get("callbacks"))
         # what a config looks at before training has no place after it
         configured = [callback for callback in given if isinstance(callback, Analysis) and callback.when != "fit_start"]
         self.analyses: list[Analysis] = []
@@ -185,7 +138,7 @@ class AnalyzeCLI(RepshapeCLI):
             if theirs and not any(word.startswith(f"--{kind.kind}.") for word in self.words):
                 self.analyses += theirs
             else:
-                self.analyses.append(self._get(self.config_init, kind.kind))
+                self.analyses.append(made[kind.kind])
         if self.options.get("analyses") is None:  # those that a user wrote
             self.analyses += [callback for callback in configured if type(callback) not in ANALYSES]
         for analysis in self.analyses:
@@ -195,25 +148,19 @@ class AnalyzeCLI(RepshapeCLI):
                 analysis.folder = _folder_of(analysis.layer)
             if self.options.get("unpack"):
                 analysis.unpack = _unpack(self.options["unpack"])
-        config["callbacks"] = [callback for callback in given if not isinstance(callback, Analysis)] + self.analyses
+        made.trainer["callbacks"] = [callback for callback in given if not isinstance(callback, Analysis)]
+        made.trainer["callbacks"] += self.analyses
         return super().instantiate_trainer(**kwargs)
 
-    def after_instantiate_classes(self) -> None:
-        """Lets models be analysed that have no test step of their own."""
-        super().after_instantiate_classes()
-        if not is_overridden("test_step", self.model, LightningModule):
-            self.model.test_step = lambda batch, batch_idx: None
-
-    def after_test(self) -> None:
+    def after_analyze(self) -> None:
         """Writes the page."""
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        folder = self.run_dir / "analysis" / _folder_of(self.options.get("layer"))
+        folder = analysis_folder(self.run_dir) / _folder_of(self.options.get("layer"))
         model, data = type(self.model).__name__, type(self.datamodule).__name__ if self.datamodule else "no data module"
         layers = ", ".join(dict.fromkeys(analysis.layer for analysis in self.analyses))
-        checkpoint = self.checkpoint or "none: untrained weights"
         about = [
-            f"{model} on {data}, layer {layers}, checkpoint {checkpoint}",
+            f"{model} on {data}, layer {layers}, checkpoint {self.checkpoint or 'none: untrained weights'}",
             f"run folder {self.run_dir}, lightning-repshape {__version__}",
         ]
         outcomes = [analysis.outcome for analysis in self.analyses if analysis.outcome is not None]
@@ -223,26 +170,74 @@ class AnalyzeCLI(RepshapeCLI):
         _finish(outcomes, page)
 
 
-class _Unlinked:
-    """A parser that links nothing of the data to a model that knows nothing of this package's data modules."""
+def _parser(of_models: bool = False) -> OneLineParser:
+    """The parser of ``--features``; with the options of models beside them, the one whose help is shown."""
+    parser = OneLineParser(prog="lightning-repshape analyze", usage=_USAGE, description=_ABOUT)
+    what = parser.add_argument_group("what is analysed")
+    what.add_argument(
+        "--run_dir",
+        type=str | None,
+        default=None,
+        metavar="RUN",
+        help="A run: its best checkpoint, its own config. (With --features: the folder for the results.)",
+    )
+    if of_models:
+        what.add_argument("--config", metavar="CONFIG", help="A config, to be given with a checkpoint.")
+        what.add_argument("--ckpt_path", metavar="FILE", help="A file, best, last, or none for untrained weights.")
+        what.add_argument(
+            "--model",
+            metavar="CLASS",
+            help="Any LightningModule by import path; nothing of the data is linked to one of another project.",
+        )
+        what.add_argument("--data", metavar="CLASS", help="Any LightningDataModule by import path.")
+    what.add_argument(
+        "--features",
+        type=str | None,
+        default=None,
+        metavar="FILE",
+        help="Saved features without any model: .npz or .safetensors with the arrays features (N x D) and labels (N); "
+        "optionally logits (N x K), test_features, test_labels, test_logits, weight (K x D), bias (K), class_names.",
+    )
+    own = parser.add_argument_group("only with --features")
+    own.add_argument("--class_names", type=list[str] | None, default=None, help="Such as [cat,dog].")
+    own.add_argument("--num_classes", type=int | None, default=None, help="Default: from logits or labels.")
+    own.add_argument("--seed_everything", type=int, default=0, metavar="SEED", help="Of random choices.")
+    own.add_argument("--device", type=str, default="cpu", help="Where to compute.")
+    _add_analyses(parser, unpack=of_models)
+    return parser
 
-    def __init__(self, parser: LightningArgumentParser) -> None:
-        self._parser = parser
 
-    def __getattr__(self, name: str) -> Any:
-        return (lambda *args, **kwargs: None) if name == "link_arguments" else getattr(self._parser, name)
+def _add_analyses(parser: LightningArgumentParser, unpack: bool) -> None:
+    """Adds the choice of analyses and their own options."""
+    which = parser.add_argument_group("which analyses, and where")
+    which.add_argument(
+        "--analyses",
+        type=str | list[str] | None,
+        default=None,
+        metavar="LIST",
+        help="Some of them, such as lda,collapse. Default: all but "
+        f"{', '.join(kind.kind for kind in ANALYSES if kind.on_request)}, which run when they are named, or are in the run's config.",
+    )
+    which.add_argument(
+        "--layer",
+        type=str | None,
+        default=None,
+        help=f"The activation, or the submodule of another project's model. Default: {_LAYER}.",
+    )
+    if unpack:
+        which.add_argument(
+            "--unpack",
+            type=list[int | str] | None,
+            default=None,
+            metavar="[X,Y]",
+            help="Positions or keys of inputs and labels in a batch, such as [image,label]. Default: [0,1].",
+        )
+    for kind in ANALYSES:
+        parser.add_class_arguments(kind, kind.kind, skip=_SHARED)
 
 
 def _analyze_features(words: list[str]) -> int:
-    parser = OneLineParser(prog="lightning-repshape analyze")
-    parser.add_argument("--features", type=str, required=True)
-    parser.add_argument("--run_dir", type=str | None, default=None)
-    parser.add_argument("--layer", type=str, default="features")
-    parser.add_argument("--class_names", type=list[str] | None, default=None)
-    parser.add_argument("--num_classes", type=int | None, default=None)
-    parser.add_argument("--seed_everything", type=int, default=0)
-    parser.add_argument("--device", type=str, default="cpu")
-    _add_analyses(parser)
+    parser = _parser()
     options: Namespace = parser.parse_args(words)
     chosen = _chosen(options.analyses)
     made = parser.instantiate_classes(options)
@@ -262,13 +257,13 @@ def _analyze_features(words: list[str]) -> int:
         options.seed_everything,
         arrays.get("weight"),
         arrays.get("bias"),
-        options.layer,
+        options.layer or _LAYER,
         device,
     )
     given = (
         Path(options.run_dir) if options.run_dir else claim_folder(Path("runs") / folder_name(f"{path.stem}+analyze"))
     )
-    folder = make_folder(given / "analysis" / _folder_of(options.layer))
+    folder = make_folder(analysis_folder(given) / _folder_of(options.layer))
     command = " ".join(["lightning-repshape", *sys.argv[1:]])
     manifest = {
         "features": str(path),
@@ -303,123 +298,12 @@ def _analyze_features(words: list[str]) -> int:
     return 0
 
 
-def read_arrays(path: Path) -> dict[str, Any]:
-    """Reads a file of saved features.
-
-    Args:
-        path: An ``.npz`` or ``.safetensors`` file.
-
-    Returns:
-        Tensors by name; ``class_names`` stays an array of strings.
-
-    Raises:
-        DataError: If the file is missing or cannot be read.
-        ConfigError: If the package for its format is missing, or the format is another one.
-    """
-    if not path.is_file():
-        raise DataError(f"there is no file {path} with features")
-    if path.suffix == ".safetensors":
-        try:
-            safetensors = importlib.import_module("safetensors")
-            load_file = importlib.import_module("safetensors.torch").load_file
-        except ImportError as error:
-            raise ConfigError(
-                f"{path} needs the package safetensors, which is not installed: pip install safetensors, or save .npz"
-            ) from error
-        try:
-            return dict(load_file(str(path)))
-        except (safetensors.SafetensorError, OSError) as error:
-            raise DataError(f"{path} cannot be read as safetensors ({error})") from error
-    if path.suffix != ".npz":
-        raise ConfigError(
-            f"{path}: features are read from .npz or .safetensors files, not from {path.suffix or 'this'}"
-        )
-    import zipfile
-
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as an .npz file ({str(error).splitlines()[0]})") from error
-    found: dict[str, Any] = {}
-    for name, array in arrays.items():
-        try:
-            found[name] = array if array.dtype.kind in "US" else torch.from_numpy(np.ascontiguousarray(array))
-        except TypeError as error:
-            raise DataError(f"{path}: array {name!r} of {array.dtype} cannot be used") from error
-    return found
-
-
-def splits_of(arrays: dict[str, Any], path: Path) -> dict[str, Features]:
-    """Features by split from the arrays of a file.
-
-    Args:
-        arrays: Tensors by name.
-        path: The file, for messages.
-
-    Returns:
-        ``train`` and, where the file has them, ``val`` and ``test``.
-
-    Raises:
-        DataError: If arrays are missing or of the wrong kind.
-    """
-    splits = {}
-    for split, prefix in (("train", ""), ("val", "val_"), ("test", "test_")):
-        if prefix and not any(name.startswith(prefix) for name in arrays):
-            continue
-        for name in ("features", "labels"):
-            if not isinstance(arrays.get(prefix + name), Tensor):
-                raise DataError(
-                    f"{path} has no array {prefix + name!r} of numbers{did_you_mean(prefix + name, arrays)}"
-                )
-        features: Tensor = arrays[f"{prefix}features"]
-        labels: Tensor = arrays[f"{prefix}labels"]
-        logits: Tensor | None = arrays.get(f"{prefix}logits")
-        if not features.is_floating_point():
-            raise DataError(f"{path}: {prefix}features must be floating-point numbers, not {features.dtype}")
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.dim() != 1:
-            raise DataError(
-                f"{path}: {prefix}labels must be one integer a sample, not {labels.dtype}, shape {tuple(labels.shape)}"
-            )
-        if features.dim() < 2 or len(features) != len(labels):
-            raise DataError(
-                f"{path}: {prefix}features N x D and {prefix}labels N are needed, but the shapes are "
-                f"{tuple(features.shape)} and {tuple(labels.shape)}"
-            )
-        if logits is not None and (logits.dim() != 2 or len(logits) != len(labels)):
-            raise DataError(f"{path}: {prefix}logits must be N x K, but the shape is {tuple(logits.shape)}")
-        splits[split] = Features(features.flatten(1).float(), labels.long(), None if logits is None else logits.float())
-    for name, dims in (("weight", 2), ("bias", 1)):
-        value = arrays.get(name)
-        if value is None:
-            continue
-        known = value.dim() == dims and value.is_floating_point() if isinstance(value, Tensor) else False
-        if not known:
-            raise DataError(
-                f"{path}: {name} must be {'K x D' if dims == 2 else 'K'} floating-point numbers, not {value.dtype} of "
-                f"shape {tuple(value.shape)}"
-            )
-    if "train" in splits and len({part.features.shape[1] for part in splits.values()}) > 1:
-        raise DataError(f"{path}: features of the splits differ in width")
-    return splits
-
-
-def _add_analyses(parser: LightningArgumentParser) -> None:
-    parser.add_argument(
-        "--analyses", type=str | list[str] | None, default=None, help="Some of the analyses (default: all)."
-    )
-    for kind in ANALYSES:
-        parser.add_class_arguments(kind, kind.kind, skip=_SHARED)
-
-
 def _chosen(names: str | list[str] | None, configured: Sequence[Analysis] = ()) -> list[type[Analysis]]:
     """The analyses asked for, in their own order."""
     known = {kind.kind: kind for kind in ANALYSES}
     if names is None:
         there = [type(analysis) for analysis in configured]
-        return [kind for kind in ANALYSES if kind not in ON_REQUEST or kind in there]
+        return [kind for kind in ANALYSES if not kind.on_request or kind in there]
     words = names.strip("[]").split(",") if isinstance(names, str) else names
     wanted = [word.strip().strip("'\"") for word in words]
     for word in wanted:
@@ -465,15 +349,3 @@ def _finish(outcomes: Sequence[Outcome], page: Path) -> None:
         console.print(
             f"not possible: {', '.join(outcome.name for outcome in failures)}", soft_wrap=True, highlight=False
         )
-
-
-def _help_of_analyses() -> str:
-    lines = []
-    for kind in ANALYSES:
-        lines.append(f"  {kind.kind}: {kind.title}")
-        for name, parameter in inspect.signature(kind).parameters.items():
-            if name not in _SHARED:
-                default = parameter.default
-                text = cell_text(default) if isinstance(default, float) else str(default)
-                lines.append(f"    --{kind.kind}.{name:<14} (default: {text})")
-    return "\n".join(lines) + "\n"

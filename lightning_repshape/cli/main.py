@@ -1,23 +1,17 @@
 """The command ``lightning-repshape``.
 
 This module imports nothing heavy, so that help, version and the list of configs appear at once. The first word decides
-who parses the rest: ``fit``, ``validate``, ``test`` and ``predict`` go to a LightningCLI
-(:mod:`lightning_repshape.cli.training`), ``analyze`` to :mod:`lightning_repshape.cli.analyze`, ``study`` to
-:mod:`lightning_repshape.cli.study`, ``configs`` is answered here.
+who parses the rest: :mod:`lightning_repshape.cli.training` (``fit``, ``validate``, ``test``, ``predict``), or the
+module of the command's own name.
 """
 
-import argparse
 import os
-import shutil
 import sys
-import textwrap
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from lightning_repshape import configs_library
 from lightning_repshape._version import __version__
+from lightning_repshape.cli.process import quieten
 from lightning_repshape.errors import ConfigError, RepshapeError, did_you_mean
 
 _OVERVIEW = """\
@@ -68,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # behind all else: classes of the user's own, named in configs
     try:
-        return _dispatch(words)
+        return dispatch(words)
     except SystemExit as stop:
         # Lightning turns both Ctrl-C and SIGTERM into a SystemExit.
         if isinstance(stop.__context__, KeyboardInterrupt):
@@ -107,7 +101,18 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__
 
 
-def _dispatch(words: list[str]) -> int:
+def dispatch(words: list[str]) -> int:
+    """Calls the command that the first word names.
+
+    Args:
+        words: The words after the program's name.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        ConfigError: If there is no such command.
+    """
     if not words or words[0] in ("-h", "--help", "help"):
         print(_OVERVIEW, end="")
         return 0
@@ -115,15 +120,14 @@ def _dispatch(words: list[str]) -> int:
         print(f"lightning-repshape {__version__}")
         return 0
     command, rest = words[0], words[1:]
-    commands: dict[str, Callable[[list[str]], int]] = {"configs": _configs}
+    # Each is imported when it is called, so that the answers above need no Lightning.
     if command in TRAINER_COMMANDS:
-        # Only here, so that the answers above need no import of Lightning.
-        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-        from lightning_repshape.cli.training import run
+        quieten()
+        from lightning_repshape.cli import training
 
-        return run(command, rest)
+        return training.run(command, rest)
     if command == "analyze":
-        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+        quieten()
         from lightning_repshape.cli import analyze
 
         return analyze.run(rest)
@@ -131,9 +135,11 @@ def _dispatch(words: list[str]) -> int:
         from lightning_repshape.cli import study
 
         return study.run(rest)
-    if command in commands:
-        return commands[command](rest)
-    known = [*TRAINER_COMMANDS, "analyze", "study", *commands]
+    if command == "configs":
+        from lightning_repshape.cli import configs
+
+        return configs.run(rest)
+    known = (*TRAINER_COMMANDS, "analyze", "study", "configs")
     raise ConfigError(f"there is no command {command!r}{did_you_mean(command, known)}")
 
 
@@ -143,48 +149,3 @@ def _fail(message: str, status: int) -> int:
     sys.stdout.flush()
     print(f"{prefix}: {' '.join(message.split())}", file=sys.stderr)
     return status
-
-
-def _configs(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="lightning-repshape configs",
-        description="The shipped configs. A name works wherever a command takes --config; several --config compose.",
-    )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="list | show | copy")
-    listing = actions.add_parser("list", help="name all of them, with a line each")
-    listing.add_argument("filter", nargs="?", default="", help="only names that contain this text")
-    show = actions.add_parser("show", help="print one")
-    show.add_argument("name")
-    copy = actions.add_parser("copy", help="copy one to a file of yours")
-    copy.add_argument("name")
-    copy.add_argument("destination", type=Path, help="a file that does not exist yet, or a folder")
-    options = parser.parse_args(words)
-    if options.action == "list":
-        names = [name for name in configs_library.names() if options.filter in name]
-        if not names:
-            raise ConfigError(
-                f"no shipped config's name contains {options.filter!r}"
-                f"{did_you_mean(options.filter, configs_library.names())}"
-            )
-        width = max(map(len, names))
-        columns = shutil.get_terminal_size((120, 24)).columns
-        for name in names:
-            text = textwrap.shorten(configs_library.description(name), max(30, columns - width - 3), placeholder=" ...")
-            print(f"{name:<{width}}  {text}".rstrip())
-        return 0
-    source = configs_library.find(options.name)
-    if options.action == "show":
-        print(source.read_text(encoding="utf-8"), end="")
-        return 0
-    target: Path = options.destination
-    if target.is_dir():
-        target = target / source.name
-    if target.exists():
-        raise ConfigError(f"{target} exists already; remove it or choose another name")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise RepshapeError(f"{target} cannot be written ({error.strerror})") from error
-    print(target)
-    return 0

@@ -1,11 +1,15 @@
-"""Turns the parser's nested messages into one sentence with the nearest valid name."""
+"""A parser whose nested messages become one sentence with the nearest valid name."""
 
 import importlib
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from lightning_repshape.errors import did_you_mean
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_repshape.cli.renaming import new_name
+from lightning_repshape.errors import ConfigError, did_you_mean
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"(?:given class_path '|class_path=')([\w.]+)'")
@@ -24,6 +28,34 @@ _OPTIONAL = re.compile(
 _AS_OPTION = re.compile(r"; give it in a config or as --\S+ \.\.\.")
 _NO_SUBCLASS = re.compile(r"Import path (\S+) does not correspond to a subclass of (\w+)")
 _PLAIN_TYPE = re.compile(r"<class '([\w.]+)'>")
+_IN_HELP = re.compile(r"^ +(?:-\w(?: \w+)?, )?--([\w.]+)", re.MULTILINE)
+
+
+class OneLineParser(LightningArgumentParser):
+    """A parser whose errors are one sentence each, with the nearest valid name."""
+
+    commands: Any = None
+
+    def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
+        """Keeps what holds the commands' parsers, so that errors can name their options."""
+        self.commands = super().add_subcommands(*args, **kwargs)
+        return self.commands
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        """Raises a ConfigError with what the parser found wrong."""
+        if isinstance(ex, ConfigError):
+            raise ex
+        raise ConfigError(explain(message, self.option_names())) from ex
+
+    def option_names(self) -> Iterator[str]:
+        """The names of the options, those of commands too.
+
+        Yields:
+            Names such as ``trainer.max_epochs``, as the help shows them: a parser has no public list.
+        """
+        yield from _IN_HELP.findall(self.format_help())
+        for command in self.commands.choices.values() if self.commands is not None else ():
+            yield from command.option_names()
 
 
 def explain(message: str, options: Iterable[str] = ()) -> str:
@@ -116,9 +148,7 @@ def _unknown_option(word: str, before: str, after: str, place: str, options: Ite
     leaf = word.split(".")[0]
     if nearest and place:
         accepted = _parameters(nearest[0])
-        owner = nearest[0].rpartition(".")[2]
-        where = f" (at {place})"
-        return f"{owner} has no option {leaf!r}{where}{did_you_mean(leaf, accepted)}"
+        return f"{nearest[0].rpartition('.')[2]} has no option {leaf!r} (at {place}){_nearest(leaf, leaf, accepted)}"
     known = list(options)
     if "." in word:
         group, _, _ = word.partition(".")
@@ -126,8 +156,15 @@ def _unknown_option(word: str, before: str, after: str, place: str, options: Ite
         if inside:
             return f"there is no option {word!r}{did_you_mean(word, inside)}"
         groups = dict.fromkeys(option.split(".")[0] for option in known)
-        return f"there is no option {word!r}{did_you_mean(group, groups)}"
-    return f"there is no option {word!r}{did_you_mean(word, known)}"
+        return f"there is no option {word!r}{_nearest(word, group, groups)}"
+    return f"there is no option {word!r}{_nearest(word, word, known)}"
+
+
+def _nearest(option: str, root: str, accepted: Iterable[str]) -> str:
+    """The end of the message: the new name of an option that had another, else the nearest to the name's first part."""
+    known = list(accepted)
+    new = new_name(option, known)
+    return did_you_mean(root, known) if new is None else f"; it is called {new!r} now"
 
 
 def _parameters(class_path: str) -> list[str]:

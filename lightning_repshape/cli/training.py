@@ -1,11 +1,7 @@
 """``fit``, ``validate``, ``test`` and ``predict``: a LightningCLI that knows run folders."""
 
-import contextlib
-import logging
-import os
 import shutil
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,6 @@ from lightning.pytorch.callbacks import ModelSummary, ProgressBar, RichModelSumm
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 import lightning_repshape.callbacks
@@ -29,7 +24,9 @@ from lightning_repshape._version import __version__
 from lightning_repshape.callbacks.reconstruction import ReconstructionErrors
 from lightning_repshape.callbacks.reseeding import Reseeding
 from lightning_repshape.callbacks.threads import Threads
-from lightning_repshape.cli.parsing import explain
+from lightning_repshape.cli.parsing import OneLineParser
+from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, quieten, rank
+from lightning_repshape.cli.renaming import current_config, current_options
 from lightning_repshape.errors import CheckpointError, ConfigError
 from lightning_repshape.modules import AutoencoderModule
 from lightning_repshape.runs.checkpoints import (
@@ -43,6 +40,7 @@ from lightning_repshape.runs.checkpoints import (
 from lightning_repshape.runs.curves import MetricsCSVLogger
 from lightning_repshape.runs.folders import (
     CONFIG,
+    TENSORBOARD,
     checkpoint_folder,
     claim_folder,
     find_checkpoint,
@@ -56,8 +54,6 @@ from lightning_repshape.runs.record import RunRecord, SaveRunConfig
 from lightning_repshape.runs.summary import ResultTable
 from lightning_repshape.studies.calls import take_row
 
-_RUN_DIR_OF_RANK_ZERO = "LIGHTNING_REPSHAPE_RUN_DIR"
-
 
 def run(command: str, words: list[str]) -> int:
     """Runs one of Lightning's commands.
@@ -69,21 +65,35 @@ def run(command: str, words: list[str]) -> int:
     Returns:
         0. Errors are raised.
     """
-    _quieten()
     row: dict[str, Any] = {}
     if command == "fit":
         words, row = take_row(words)
-    words, configs = _resolve_configs(command, words)
-    made: list[Path] = []
-    try:
-        _cli_of(command)(configs, [command, *words], made, row)
-    except BaseException:
-        for folder in made:
-            # The run ended before it began; a logger may have been there already.
-            if not is_run_folder(folder) and not checkpoint_folder(folder).exists():
-                shutil.rmtree(folder, ignore_errors=True)
-        raise
+    RepshapeCLI(command, words, row)
     return 0
+
+
+def parser_of(command: str) -> OneLineParser:
+    """The parser of a command alone, for whoever parses many calls: building it takes longer than a call.
+
+    Args:
+        command: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
+
+    Returns:
+        A parser of words that begin with the command.
+    """
+
+    class Built(Exception):
+        pass
+
+    class Builder(RepshapeCLI):
+        def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+            raise Built(parser)
+
+    try:
+        Builder(command, [])
+    except Built as built:
+        parser: OneLineParser = built.args[0]
+    return parser
 
 
 def check_fit(calls: Mapping[str, Sequence[str]]) -> None:
@@ -95,137 +105,77 @@ def check_fit(calls: Mapping[str, Sequence[str]]) -> None:
     Raises:
         ConfigError: If an option does not exist, or a value does not fit; the message begins with the name.
     """
-    _quieten()
-
-    class Parsed(Exception):
-        pass
-
-    class CheckCLI(_cli_of("fit")):  # type: ignore[misc]
-        def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-            for name, words in calls.items():  # building the parser takes longer than a call
-                try:
-                    LightningCLI.parse_arguments(self, parser, ["fit", *_resolve_configs("fit", list(words))[0]])
-                except ConfigError as error:
-                    raise ConfigError(f"{name}: {error}") from error
-            raise Parsed
-
-    with warnings.catch_warnings(), contextlib.suppress(Parsed):
-        warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-        CheckCLI([], ["fit"])
-
-
-def _cli_of(command: str) -> "type[RepshapeCLI]":
-    """The command line of one command: building the parsers of all four takes four times as long."""
-    commands = LightningCLI.subcommands()
-
-    class CommandCLI(RepshapeCLI):
-        @staticmethod
-        def subcommands() -> dict[str, set[str]]:
-            return {command: commands[command]}
-
-    return CommandCLI
+    quieten()
+    parser = parser_of("fit")
+    for name, words in calls.items():
+        try:
+            parser.parse_args(["fit", *resolve_configs("fit", list(words))[0]])
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from error
 
 
 class ModelTable(RichModelSummary):
     """The table of the model's parts at the start of training."""
 
 
-class OneLineParser(LightningArgumentParser):
-    """A parser whose errors are one sentence each, with the nearest valid name."""
-
-    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
-        """Raises what the parser found wrong.
-
-        Args:
-            message: The parser's message.
-            ex: The exception behind it.
-
-        Raises:
-            ConfigError: Always.
-        """
-        if isinstance(ex, ConfigError):
-            raise ex
-        options = self._option_names(self)
-        raise ConfigError(explain(message, options)) from ex
-
-    @staticmethod
-    def _option_names(parser: Any) -> list[str]:
-        """The options of a parser; of a parser of commands, those of its commands."""
-        names = []
-        for action in parser._actions:
-            names += [text.lstrip("-") for text in action.option_strings if text.startswith("--")]
-            if isinstance(action.choices, dict):
-                for command in action.choices.values():
-                    names += OneLineParser._option_names(command)
-        return names
-
-
 class RepshapeCLI(LightningCLI):
-    """LightningCLI with run folders, default checkpoints and this package's callbacks.
+    """LightningCLI with run folders, default checkpoints and this package's callbacks, for one command.
+
+    Building the parsers of all commands takes as many times as long.
 
     Args:
-        configs: The config files of the call, in order; they name the run.
-        args: The command and its words.
-        made: Receives the run folder that is created. Default: a list of its own.
+        command: The command.
+        words: The words after it.
         row: What the manifest says of the study's row that is trained. Default: nothing.
     """
 
-    def __init__(
-        self,
-        configs: list[Path],
-        args: ArgsType,
-        made: list[Path] | None = None,
-        row: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.configs = configs
+    trainer_type: type[Trainer] = Trainer
+
+    def __init__(self, command: str, words: list[str], row: Mapping[str, Any] | None = None) -> None:
+        self.command = command
+        self.words, self.configs = resolve_configs(command, words)
         self.row = dict(row or {})
-        self.made = [] if made is None else made
         self.run_dir = Path("runs")
-        self.resumed = False
-        self._weights_of: str | None = None
+        self.checkpoint: str | None = None  # that the command reads; None for untrained weights
+        self.claimed: Path | None = None
         self._content: dict[str, Any] = {}
-        super().__init__(
-            model_class=LightningModule,
-            datamodule_class=LightningDataModule,
-            save_config_callback=SaveRunConfig,
-            seed_everything_default=0,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            parser_class=OneLineParser,
-            args=args,
-        )
+        try:
+            super().__init__(
+                model_class=LightningModule,
+                datamodule_class=LightningDataModule,
+                save_config_callback=SaveRunConfig,
+                trainer_class=self.trainer_type,
+                seed_everything_default=0,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                parser_class=OneLineParser,
+            )
+        except BaseException:
+            folder = self.claimed
+            # The run ended before it began; a logger may have been there already.
+            if folder is not None and not is_run_folder(folder) and not checkpoint_folder(folder).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     @property
     def options(self) -> Any:
         """The parsed options of the command."""
-        return self.config[self.subcommand_name]
-
-    @property
-    def subcommand_name(self) -> str:
-        """The command that runs."""
-        return str(self.config["subcommand"])
+        return self.config[self.command]
 
     # -- parsing -----------------------------------------------------------------------------------------------------
 
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command, and the arguments of the trainer's method that are no options."""
+        return {self.command: LightningCLI.subcommands()[self.command]}
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """The parser, with this package's version in what it prints and saves.
-
-        Args:
-            **kwargs: For the parser.
-
-        Returns:
-            The parser.
-        """
+        """The parser, with this package's version in what it prints and saves."""
         kwargs["dump_header"] = [f"lightning-repshape {__version__}"]
         return super().init_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the options on run folders, and the two links from data to model.
-
-        Args:
-            parser: The command's parser.
-        """
+        """Adds the options on run folders, and what the model takes from the data."""
         parser.add_argument(
             "--run_dir",
             type=str | None,
@@ -249,90 +199,101 @@ class RepshapeCLI(LightningCLI):
             default=None,
             help="CPU threads (default: one for networks without convolutions).",
         )
+        self.link_data_to_model(parser)
+
+    def link_data_to_model(self, parser: LightningArgumentParser) -> None:
+        """Lets the model take the number of classes and the images' shape from the data.
+
+        Args:
+            parser: The command's parser.
+        """
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.input_shape", "model.init_args.input_shape", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses, then settles the run folder and the checkpoint.
-
-        Args:
-            parser: The main parser.
-            args: The words.
-        """
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-            super().parse_arguments(parser, args)
-        self._settle_run()
-        self._configured_model = self.options.get("model").clone() if self.options.get("model") else None
-
-    def _settle_run(self) -> None:
-        options, command = self.options, self.subcommand_name
-        which = options.get("ckpt_path")
-        given = Path(options.run_dir) if options.run_dir else self._run_of_config()
-        if which in ("best", "last"):
-            if given is None:
-                raise ConfigError(f"--ckpt_path {which} is looked for in a run's folder: name it with --run_dir")
-            which = str(find_checkpoint(which, given))
-        elif which is None and command != "fit":
-            if given is None or not is_run_folder(given):
-                place = f"{given} holds no run" if given is not None else "no run was named"
-                raise ConfigError(
-                    f"{command} needs trained weights, but {place}: give --run_dir RUN (its best checkpoint is taken), "
-                    "--ckpt_path FILE, or --ckpt_path none for untrained weights"
-                )
-            which = str(find_checkpoint("best", given))
-        elif which is not None and which.lower() == "none":
-            which = None
-        options["ckpt_path"] = which
+        """Parses, then settles the checkpoint and the run folder."""
+        self.config = parser.parse_args([self.command, *self.words])
+        options = self.options
         if "verbose" in options:
             options["verbose"] = False  # our table replaces Lightning's
-        if which is not None:
-            self._content = read_checkpoint(which)
-            if not self._check_checkpoint(Path(which), options):
-                # LightningCLI stumbles over hyper-parameters that name no class: it is not to see this checkpoint.
-                self._take_hyper_parameters(options.get("model"))
-                self._weights_of, options["ckpt_path"] = which, None
-        of_checkpoint = run_of_checkpoint(which) if which is not None else None
+        given = Path(options.run_dir) if options.run_dir else self._run_of_config()
+        self.checkpoint = self._find_checkpoint(options.get("ckpt_path"), given)
+        # LightningCLI would read the file again, and knows neither old names nor checkpoints that no command wrote.
+        options["ckpt_path"] = None
+        of_checkpoint = None
+        if self.checkpoint is not None:
+            self._content = read_checkpoint(self.checkpoint)
+            self._take_hyper_parameters()
+            of_checkpoint = run_of_checkpoint(self.checkpoint)
         given = given or of_checkpoint
         same = given is not None and of_checkpoint is not None and given.resolve() == of_checkpoint.resolve()
-        self.resumed = command == "fit" and same
-        if given is not None and is_run_folder(given) and (command != "fit" or self.resumed):
+        if given is not None and is_run_folder(given) and (self.command != "fit" or same):
             self.run_dir = given
         else:
             self.run_dir = self._new_run_dir(given)
 
-    def _take_hyper_parameters(self, model: Any) -> None:
-        """Takes over the hyper-parameters of a checkpoint that no command line wrote, as far as the model has them."""
-        known = self._content.get("hyper_parameters") or {}
-        accepted = (model.get("init_args") or {}) if model else {}
-        for name, value in known.items():
-            if name in accepted:
-                accepted[name] = value
+    def _find_checkpoint(self, which: str | None, run_dir: Path | None) -> str | None:
+        """The file that ``--ckpt_path`` means; without it, the run's best where weights are needed."""
+        if which is None and self.command != "fit":
+            if run_dir is None or not is_run_folder(run_dir):
+                place = f"{run_dir} holds no run" if run_dir is not None else "no run was named"
+                raise ConfigError(
+                    f"{self.command} needs trained weights, but {place}: give --run_dir RUN (its best checkpoint is "
+                    "taken), --ckpt_path FILE, or --ckpt_path none for untrained weights"
+                )
+            which = "best"
+        if which in ("best", "last"):
+            if run_dir is None:
+                raise ConfigError(f"--ckpt_path {which} is looked for in a run's folder: name it with --run_dir")
+            return str(find_checkpoint(which, run_dir))
+        return None if which is None or str(which).lower() == "none" else str(which)
 
-    @property
-    def checkpoint(self) -> str | None:
-        """The checkpoint that the command reads; None for untrained weights."""
-        return self._weights_of or self.options.get("ckpt_path")
+    def _take_hyper_parameters(self) -> None:
+        """Takes over the checkpoint's hyper-parameters, and says which options they replace."""
+        model = self.options.model
+        known = dict(self._content.get("hyper_parameters") or {})
+        known.pop("_instantiator", None)
+        theirs = known.pop("_class_path", None)
+        if not theirs:  # no command line wrote it: what the model has of them
+            for name, value in current_options(model.class_path, known).items():
+                if name in model.init_args:
+                    model.init_args[name] = value
+            return
+        name, ours = theirs.rpartition(".")[2], model.class_path.rpartition(".")[2]
+        if name != ours:
+            raise CheckpointError(
+                f"{self.checkpoint} is a checkpoint of {name}, but the config builds {ours}. Use the config of the run "
+                "that wrote it, or --init_from for weights alone"
+            )
+        before = vars(model.clone().as_flat())
+        content = {"model": {"class_path": theirs, "dict_kwargs": current_options(theirs, known)}}
+        self.config = self.parser.parse_object({self.command: content}, self.config)
+        linked = ("init_args.num_classes", "init_args.input_shape")  # these come from the data in any case
+        after = vars(self.options.model.as_flat())
+        changed = [key for key, value in after.items() if before.get(key, value) != value and key not in linked]
+        if changed and rank() == 0:
+            Console(stderr=True).print(
+                f"note: {', '.join(key.removeprefix('init_args.') for key in changed)}: the checkpoint's value "
+                "replaces the one given; use --init_from to load weights alone",
+                soft_wrap=True,
+                highlight=False,
+            )
 
     def _run_of_config(self) -> Path | None:
         """The run whose own config.yaml was given, for commands that read a run."""
-        folders = [path.parent for path in self.configs if path.name == CONFIG and is_run_folder(path.parent)]
-        reads = self.subcommand_name != "fit" or self.options.get("ckpt_path") in ("best", "last")
+        folders = [path.parent for path in self.configs if _of_a_run(path)]
+        reads = self.command != "fit" or self.options.get("ckpt_path") in ("best", "last")
         return folders[-1] if folders and reads else None
 
     def _new_run_dir(self, given: Path | None) -> Path:
         wanted = given if given is not None else Path("runs") / self._default_name()
-        if _rank() != 0:  # RunRecord hands rank 0's folder to ranks that were started beside it
-            return Path(os.environ.get(_RUN_DIR_OF_RANK_ZERO, wanted))
-        if self._get_trainer_option("fast_dev_run"):
+        if rank() != 0:  # RunRecord hands rank 0's folder to ranks that were started beside it
+            return announced_run_dir() or wanted
+        if self.options.trainer.get("fast_dev_run"):
             return wanted
-        path = claim_folder(wanted)
-        self.made.append(path)
-        os.environ[_RUN_DIR_OF_RANK_ZERO] = str(path.resolve())
-        return path
-
-    def _get_trainer_option(self, name: str) -> Any:
-        return (self.options.get("trainer") or {}).get(name)
+        self.claimed = claim_folder(wanted)
+        announce_run_dir(self.claimed)
+        return self.claimed
 
     def _default_name(self) -> str:
         parts = [path.parent.name if path.name == CONFIG else path.stem for path in self.configs]
@@ -342,39 +303,11 @@ class RepshapeCLI(LightningCLI):
                 for key in ("model", "data")
                 if self.options.get(key)
             ]
-        if self.subcommand_name != "fit":
-            parts.append(self.subcommand_name)
+        if self.command != "fit":
+            parts.append(self.command)
         return folder_name("+".join(parts))
 
-    def _check_checkpoint(self, path: Path, options: Any) -> bool:
-        """Refuses checkpoints of other classes; tells whether a command line wrote this one."""
-        theirs = self._content.get("hyper_parameters", {}).get("_class_path")
-        ours = options["model"]["class_path"] if options.get("model") else None
-        if theirs and ours and theirs.rpartition(".")[2] != ours.rpartition(".")[2]:
-            raise CheckpointError(
-                f"{path} is a checkpoint of {theirs.rpartition('.')[2]}, but the config builds "
-                f"{ours.rpartition('.')[2]}. Use the config of the run that wrote it, or --init_from for weights alone"
-            )
-        return bool(theirs)
-
     # -- instantiation -----------------------------------------------------------------------------------------------
-
-    def before_instantiate_classes(self) -> None:
-        """Says which model options the checkpoint has replaced."""
-        if self._configured_model is None or self.options.get("ckpt_path") is None:
-            return
-        before, after = self._configured_model.as_flat(), self.options["model"].as_flat()
-        linked = ("init_args.num_classes", "init_args.input_shape")  # these come from the data in any case
-        changed = [
-            key for key, value in vars(after).items() if vars(before).get(key, value) != value and key not in linked
-        ]
-        if changed and _rank() == 0:
-            Console(stderr=True).print(
-                f"note: {', '.join(key.removeprefix('init_args.') for key in changed)}: the checkpoint's value "
-                "replaces the one given; use --init_from to load weights alone",
-                soft_wrap=True,
-                highlight=False,
-            )
 
     def after_instantiate_classes(self) -> None:
         """Loads ``--init_from`` and looks whether the checkpoint's weights fit."""
@@ -385,26 +318,20 @@ class RepshapeCLI(LightningCLI):
         if self.checkpoint:
             check_weights(self.model, self._content, self.checkpoint)
             self._content = {}  # its tensors are not needed any more
-            self.config_init[self.subcommand_name]["ckpt_path"] = self.checkpoint
+            self.config_init[self.command]["ckpt_path"] = self.checkpoint
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the run folder's loggers, checkpoints and records.
 
         What the config says of loggers, progress bar or model summary is respected.
-
-        Args:
-            **kwargs: Trainer arguments that take precedence.
-
-        Returns:
-            The trainer.
         """
-        config = self._get(self.config_init, "trainer", default={})
-        fitting, fast = self.subcommand_name == "fit", bool(config.get("fast_dev_run"))
-        given = _as_list(config.get("callbacks"))
+        config = self.config_init[self.command].trainer
+        fitting, fast = self.command == "fit", bool(config.get("fast_dev_run"))
+        given = as_list(config.get("callbacks"))
         folder = self.run_dir
         if config.get("default_root_dir") is not None:
             raise ConfigError("trainer.default_root_dir is the run folder here: give --run_dir instead")
-        if not fast and _rank() == 0:
+        if not fast and rank() == 0:
             make_folder(folder)
         threads = self.options.get("threads")
         if threads is not None and threads < 1:
@@ -433,10 +360,10 @@ class RepshapeCLI(LightningCLI):
                 if fast or not fitting
                 else [
                     MetricsCSVLogger(folder),
-                    TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False),
+                    TensorBoardLogger(folder, name=TENSORBOARD, version="", default_hp_metric=False),
                 ]
             )
-        plugins = _as_list(config.get("plugins"))
+        plugins = as_list(config.get("plugins"))
         if not _has(plugins, CheckpointIO) and isinstance(config.get("strategy"), str | None):
             plugins.append(AtomicCheckpointIO())
         kwargs["plugins"] = plugins
@@ -462,21 +389,35 @@ class RepshapeCLI(LightningCLI):
         )
 
 
-def _resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Path]]:
-    """Replaces names of shipped configs by files, and adds the config of the run that ``--run_dir`` names."""
+def resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Path]]:
+    """Replaces names of shipped configs by files, and adds the config of the run that ``--run_dir`` names.
+
+    Args:
+        command: The command.
+        words: The words after it.
+
+    Returns:
+        Words for the parser, and the config files in order.
+
+    Raises:
+        ConfigError: If there is no such config.
+    """
     resolved: list[str] = []
     configs: list[Path] = []
     values: dict[str, str] = {}
     takes_config = False
+
+    def take(name: str) -> str:
+        configs.append(configs_library.find(name))
+        return current_config(configs[-1]) if _of_a_run(configs[-1]) else str(configs[-1])
+
     for position, word in enumerate(words):
         name, equals, value = word.partition("=")
         if takes_config:
-            configs.append(configs_library.find(word))
-            resolved.append(str(configs[-1]))
+            resolved.append(take(word))
             takes_config = False
         elif name in ("--config", "-c") and equals:
-            configs.append(configs_library.find(value))
-            resolved.append(f"{name}={configs[-1]}")
+            resolved.append(f"{name}={take(value)}")
         else:
             takes_config = name in ("--config", "-c")
             if name in ("--run_dir", "--ckpt_path"):
@@ -489,38 +430,18 @@ def _resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Pa
         run_dir = str(found) if found is not None else None
     reads_run = command != "fit" or bool(checkpoint)
     if run_dir and reads_run and not configs and (Path(run_dir) / CONFIG).is_file():
-        configs.append(Path(run_dir) / CONFIG)
-        resolved = ["--config", str(configs[-1]), *resolved]
+        resolved = ["--config", take(str(Path(run_dir) / CONFIG)), *resolved]
     return resolved, configs
 
 
-def _as_list(value: Any) -> list[Any]:
+def _of_a_run(config: Path) -> bool:
+    return config.name == CONFIG and is_run_folder(config.parent)
+
+
+def as_list(value: Any) -> list[Any]:
+    """A trainer's option that may be one, several or none, as a list."""
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
 def _has(items: list[Any], kind: type) -> bool:
     return any(isinstance(item, kind) for item in items)
-
-
-def _rank() -> int:
-    """This process's rank, as far as the environment tells before the trainer exists."""
-    return int(getattr(rank_zero_only, "rank", 0) or 0)
-
-
-def _quieten() -> None:
-    """Silences messages that say nothing about the run at hand."""
-    for name in (
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.fabric.utilities.seed",
-        "lightning.pytorch.accelerators.cuda",
-    ):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-    warnings.filterwarnings(
-        "ignore", message=".*The number of training batches .* is smaller than the logging interval.*"
-    )
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
-    # LightningCLI calls names that jsonargparse renamed; nothing a user could do about it.
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")

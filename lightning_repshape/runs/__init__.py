@@ -1,5 +1,6 @@
 """Run folders: their names and files; who reads one needs no Lightning."""
 
+from lightning_repshape.runs.files import plain_number, read_json, write_json, written_atomically
 from lightning_repshape.runs.folders import (
     CLAIM,
     CONFIG,
@@ -11,11 +12,7 @@ from lightning_repshape.runs.folders import (
     folder_name,
     is_run_folder,
     make_folder,
-    plain_number,
-    read_json,
     run_of_checkpoint,
-    write_json,
-    written_atomically,
 )
 
 __all__ = [

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightning_repshape.errors import CheckpointError, ConfigError, did_you_mean
-from lightning_repshape.runs.folders import written_atomically
+from lightning_repshape.runs.files import written_atomically
 
 _WRITER_MARKS = ("inline_container", "PytorchStreamWriter", "unexpected pos")
 
@@ -47,13 +47,9 @@ class BestCheckpoint(ModelCheckpoint):
         return "BestCheckpoint"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what was best so far, also where the run's folder was moved or renamed since.
-
-        Args:
-            state_dict: The state in the checkpoint.
-        """
+        """Restores what was best so far, also where the run's folder was moved or renamed since."""
         state = dict(state_dict)
-        here = Path(self.dirpath) / "best.ckpt" if self.dirpath is not None else None
+        here = Path(self.dirpath) / f"{self.filename}{self.FILE_EXTENSION}" if self.dirpath is not None else None
         if here is not None and here.is_file():
             state["dirpath"] = str(self.dirpath)
             state["best_model_path"] = state["kth_best_model_path"] = str(here)
@@ -61,27 +57,14 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict(state)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Chooses what to monitor, now that it is known whether there is a validation set.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Chooses what to monitor, now that it is known whether there is a validation set."""
         has_validation = sum(size for size in trainer.num_val_batches) > 0
         monitor = self._asked_monitor or getattr(pl_module, "monitor", "val/error")
         self.monitor = monitor if has_validation else None
         super().on_train_start(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the epoch's checkpoint if it is the best so far.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-
-        Raises:
-            ConfigError: If what is to be monitored is not logged.
-        """
+        """Keeps the epoch's checkpoint if it is the best so far."""
         if self.monitor is not None and self.monitor not in trainer.callback_metrics:
             if not any(key.startswith("val") for key in trainer.callback_metrics):
                 return  # no validation has run yet (check_val_every_n_epoch)
@@ -124,16 +107,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        """Writes a checkpoint.
-
-        Args:
-            checkpoint: What to write.
-            path: Where to.
-            storage_options: Must be None.
-
-        Raises:
-            CheckpointError: If it cannot be written; what was there before is still there.
-        """
+        """Writes a checkpoint."""
         if storage_options is not None:
             raise CheckpointError("this run's checkpoints are local files; storage_options is not supported")
         save_checkpoint(checkpoint, path)

@@ -9,7 +9,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_repshape.runs.folders import plain_number, written_atomically
+from lightning_repshape.runs.files import plain_number, written_atomically
+from lightning_repshape.runs.folders import CURVES
 
 
 class MetricsCSVLogger(Logger):
@@ -27,7 +28,7 @@ class MetricsCSVLogger(Logger):
     def __init__(self, folder: str | Path, seconds_between_writes: float = 5.0) -> None:
         super().__init__()
         self.folder = Path(folder)
-        self.path = self.folder / "metrics.csv"
+        self.path = self.folder / CURVES
         self.seconds_between_writes = seconds_between_writes
         self._rows: list[dict[str, Any]] | None = None
         self._written = 0.0
@@ -67,22 +68,11 @@ class MetricsCSVLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Does nothing: the run folder's ``config.yaml`` holds the hyper-parameters.
-
-        Args:
-            params: Ignored.
-            *args: Ignored.
-            **kwargs: Ignored.
-        """
+        """Does nothing: the run folder's ``config.yaml`` holds the hyper-parameters."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Adds values to the row of a step.
-
-        Args:
-            metrics: Values by key.
-            step: The step. Default: the last row's.
-        """
+        """Adds values to the row of a step."""
         rows = self.rows
         number = step if step is not None else (rows[-1]["step"] if rows else 0)
         if not rows or rows[-1]["step"] != number:
@@ -108,11 +98,7 @@ class MetricsCSVLogger(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Writes the file.
-
-        Args:
-            status: How the run ended.
-        """
+        """Writes the file."""
         self._write()
 
     def _write(self) -> None:

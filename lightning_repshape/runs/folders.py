@@ -1,20 +1,19 @@
-"""Run folders: where they are, what lies in them, and how files get there whole or not at all."""
+"""Run folders: what lies in them under which name, and how a run gets one of its own."""
 
-import json
-import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, SupportsFloat
 
 from lightning_repshape.errors import CheckpointError, ConfigError
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
+CURVES = "metrics.csv"
+PREDICTIONS = "predictions.csv"
+TENSORBOARD = "tensorboard"
 CLAIM = ".claimed"
+_CHECKPOINTS = "checkpoints"
 
 
 def checkpoint_folder(run_dir: str | Path) -> Path:
@@ -26,7 +25,32 @@ def checkpoint_folder(run_dir: str | Path) -> Path:
     Returns:
         ``<run>/checkpoints``.
     """
-    return Path(run_dir) / "checkpoints"
+    return Path(run_dir) / _CHECKPOINTS
+
+
+def checkpoint_file(which: str, run_dir: str | Path) -> Path:
+    """Where a run's checkpoint lies, or would lie.
+
+    Args:
+        which: ``"best"`` or ``"last"``.
+        run_dir: The run folder.
+
+    Returns:
+        ``<run>/checkpoints/WHICH.ckpt``.
+    """
+    return checkpoint_folder(run_dir) / f"{which}.ckpt"
+
+
+def analysis_folder(run_dir: str | Path) -> Path:
+    """The folder of a run's figures and analyses.
+
+    Args:
+        run_dir: The run folder.
+
+    Returns:
+        ``<run>/analysis``.
+    """
+    return Path(run_dir) / "analysis"
 
 
 def is_run_folder(path: str | Path) -> bool:
@@ -51,7 +75,7 @@ def run_of_checkpoint(path: str | Path) -> Path | None:
         The run folder, or None where the checkpoint lies in none.
     """
     folder = Path(path).resolve().parent
-    return folder.parent if folder.name == "checkpoints" and is_run_folder(folder.parent) else None
+    return folder.parent if folder.name == _CHECKPOINTS and is_run_folder(folder.parent) else None
 
 
 def claim_folder(run_dir: str | Path) -> Path:
@@ -127,7 +151,7 @@ def find_checkpoint(which: str, run_dir: str | Path) -> Path:
     Raises:
         CheckpointError: If the folder has no such checkpoint.
     """
-    path = checkpoint_folder(run_dir) / f"{which}.ckpt"
+    path = checkpoint_file(which, run_dir)
     if not path.is_file():
         state = "holds no such file" if Path(run_dir).is_dir() else "does not exist"
         raise CheckpointError(
@@ -135,75 +159,6 @@ def find_checkpoint(which: str, run_dir: str | Path) -> Path:
             "--run_dir, or a checkpoint file with --ckpt_path"
         )
     return path
-
-
-@contextmanager
-def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Writes a file whole or not at all: to a temporary name beside it, then renamed into place.
-
-    Args:
-        path: The file to be written.
-
-    Yields:
-        The temporary path to write to.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def plain_number(value: SupportsFloat) -> float:
-    """A logged value without the digits that float32 only pretends to have.
-
-    Args:
-        value: A number or a scalar tensor.
-
-    Returns:
-        The number, rounded to seven significant digits.
-    """
-    return float(f"{float(value):.7g}")
-
-
-def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file atomically, with NaN and infinity as JavaScript spells them.
-
-    Args:
-        path: The file.
-        content: What to write.
-    """
-    with written_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-
-
-def read_json(path: str | Path) -> dict[str, Any]:
-    """Reads a JSON file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content, or an empty dictionary where there is no file.
-
-    Raises:
-        ConfigError: If the file is no JSON object.
-    """
-    file = Path(path)
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not readable as JSON ({error}); remove it or restore it") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file} holds {type(content).__name__}, not an object; remove it or restore it")
-    return content
 
 
 def folder_name(text: str) -> str:

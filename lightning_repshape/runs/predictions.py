@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.runs.folders import written_atomically
+from lightning_repshape.runs.files import written_atomically
+from lightning_repshape.runs.folders import PREDICTIONS
 from lightning_repshape.runs.record import run_folder
 
 
@@ -24,7 +25,7 @@ class PredictionWriter(BasePredictionWriter):
 
     header: tuple[str, ...] = ("predicted_class", "probability")  # of the cells between the image and its class
 
-    def __init__(self, filename: str = "predictions.csv") -> None:
+    def __init__(self, filename: str = PREDICTIONS) -> None:
         super().__init__(write_interval="batch")
         self.filename = filename
         self._rows: list[tuple[Any, ...]] = []
@@ -45,7 +46,7 @@ class PredictionWriter(BasePredictionWriter):
         """
         if not isinstance(prediction, Mapping) or not {"probability", "target"} <= set(prediction):
             raise ConfigError(
-                f"{type(pl_module).__name__}.predict_step returns {type(prediction).__name__}, but predictions.csv "
+                f"{type(pl_module).__name__}.predict_step returns {type(prediction).__name__}, but {self.filename} "
                 "needs a dictionary with 'probability' (N x K), 'target' (N, -1: unknown) and, if known, 'index' (N)"
             )
         best = prediction["probability"].max(dim=1)
@@ -65,12 +66,7 @@ class PredictionWriter(BasePredictionWriter):
         return class_name(label), f"{probability:.6f}"
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts an empty table.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Starts an empty table."""
         self._rows = []
 
     def write_on_batch_end(
@@ -83,20 +79,7 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Adds a batch's rows.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            prediction: What ``predict_step`` returned.
-            batch_indices: The samples' numbers as the sampler gave them, used where the prediction names none.
-            batch: The batch.
-            batch_idx: Its number.
-            dataloader_idx: The loader's number.
-
-        Raises:
-            ConfigError: If the prediction lacks what the table is made of.
-        """
+        """Adds a batch's rows."""
         columns = self.columns(prediction, pl_module)
         first = len(self._rows)
         if "index" in prediction:
@@ -106,12 +89,7 @@ class PredictionWriter(BasePredictionWriter):
         self._rows.extend(zip(index, *columns, prediction["target"].tolist(), strict=True))
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Collects the rows of all ranks and writes the file.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Collects the rows of all ranks and writes the file."""
         rows = self._rows
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size

@@ -18,17 +18,15 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning_repshape._version import __version__
 from lightning_repshape.performance import skip_idle_hooks
 from lightning_repshape.runs.curves import MetricsCSVLogger
+from lightning_repshape.runs.files import plain_number, read_json, write_json, written_atomically
 from lightning_repshape.runs.folders import (
     CLAIM,
     CONFIG,
     MANIFEST,
     METRICS,
+    checkpoint_file,
     checkpoint_folder,
     make_folder,
-    plain_number,
-    read_json,
-    write_json,
-    written_atomically,
 )
 from lightning_repshape.seeding import global_seed
 
@@ -62,13 +60,7 @@ class SaveRunConfig(SaveConfigCallback):
     per_call = ("ckpt_path", "run_dir", "init_from", "weights_only", "verbose", "return_predictions")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes the file once, at the start of the first fit.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What is about to run.
-        """
+        """Writes the file once, at the start of the first fit."""
         if stage != "fit" or self.already_saved:
             return
         folder = run_folder(trainer)
@@ -106,13 +98,7 @@ class RunRecord(Callback):
         self._validation_began = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Agrees on the folder across ranks and opens a session in the manifest.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What is about to run.
-        """
+        """Agrees on the folder across ranks and opens a session in the manifest."""
         skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
         self._started = time.perf_counter()
@@ -163,12 +149,7 @@ class RunRecord(Callback):
             part.unlink(missing_ok=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes the first step, and drops logged rows that a resumed run repeats.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Notes the first step, and drops logged rows that a resumed run repeats."""
         if self._session is not None:
             self._session["first_step"] = trainer.global_step
             self._session["first_epoch"] = trainer.current_epoch
@@ -186,12 +167,7 @@ class RunRecord(Callback):
             self._save(read_json(self.folder / MANIFEST))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes speed and writes the training's final scalars.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Notes speed and writes the training's final scalars."""
         if self._session is not None and "first_step" in self._session:
             steps = trainer.global_step - self._session["first_step"]
             seconds = time.perf_counter() - self._started - self._validated
@@ -200,52 +176,25 @@ class RunRecord(Callback):
         self._write_metrics(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops the clock of training.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Stops the clock of training."""
         self._validation_began = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the scalars of ``validate``.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Writes the scalars of ``validate``."""
         self._validated += time.perf_counter() - self._validation_began
         if trainer.state.fn == "validate":
             self._write_metrics(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the test's scalars.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Writes the test's scalars."""
         self._write_metrics(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Closes the session.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: What ran.
-        """
+        """Closes the session."""
         self._close(trainer, "finished")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Closes the session with what went wrong.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            exception: The error.
-        """
+        """Closes the session with what went wrong."""
         # A SIGTERM arrives as a subclass of SystemExit.
         name = "interrupted" if isinstance(exception, KeyboardInterrupt | SystemExit) else "failed"
         if self._session is not None:
@@ -289,7 +238,7 @@ class RunRecord(Callback):
         if trainer.state.fn != "fit" and self._session is not None:
             source = trainer.ckpt_path
             self._session.update(checkpoint=str(source) if source else None, figures=found)
-            best = checkpoint_folder(self.folder) / "best.ckpt"
+            best = checkpoint_file("best", self.folder)
             if best.is_file() and (source is None or Path(source).resolve() != best.resolve()):
                 return  # figures of other weights than the run's best stay with their session
         metrics = {**read_json(self.folder / METRICS), **found}

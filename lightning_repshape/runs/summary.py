@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.predictions import PredictionWriter
 from lightning_repshape.runs.record import run_folder
 
@@ -28,31 +29,16 @@ class ResultTable(Callback):
         self.console = console
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints the figures of ``validate``.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Prints the figures of ``validate``."""
         if trainer.state.fn == "validate":
             self.print_table(trainer, pl_module, "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prints the test's figures.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Prints the test's figures."""
         self.print_table(trainer, pl_module, "test")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Names the file of predictions.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-        """
+        """Names the file of predictions."""
         if not trainer.is_global_zero:
             return
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -93,7 +79,7 @@ class ResultTable(Callback):
         console.print(table)
         if folder.is_dir():
             console.print(f"run folder: {folder}", soft_wrap=True)
-        for figure in sorted((folder / "analysis").glob("*.png")):
+        for figure in sorted(analysis_folder(folder).glob("*.png")):
             console.print(f"    figure: {figure}", soft_wrap=True)
 
     def _console(self) -> Console:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_repshape.errors import ConfigError, RepshapeError
-from lightning_repshape.runs.folders import MANIFEST, METRICS, checkpoint_folder, folder_name, read_json, write_json
+from lightning_repshape.runs.files import read_json, write_json
+from lightning_repshape.runs.folders import CURVES, MANIFEST, METRICS, checkpoint_file, folder_name
 from lightning_repshape.studies.calls import about, digest
 from lightning_repshape.studies.reading import RESERVED
 from lightning_repshape.studies.rows import Row, Selection, Variant
@@ -146,7 +147,7 @@ class Run:
 
     def reached(self) -> float:
         """When its last checkpoint was written, in seconds since 1970; 0 where there is none to go on from."""
-        last = checkpoint_folder(self.folder) / "last.ckpt"
+        last = checkpoint_file("last", self.folder)
         return last.stat().st_mtime if last.is_file() else 0.0
 
 
@@ -230,7 +231,7 @@ def validation_figure(run: Run, selection: Selection) -> float | None:
     """
     best = min if selection.better == "lower" else max
     values: list[float] = []
-    curve = run.folder / "metrics.csv"
+    curve = run.folder / CURVES
     if curve.is_file():
         names, *lines = [line.split(",") for line in curve.read_text(encoding="utf-8").splitlines()] or [[]]
         if selection.metric in names:

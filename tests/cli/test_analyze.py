@@ -28,11 +28,6 @@ NAMES = (*NAMES, "partial_retraining")
 
 
 @pytest.fixture(autouse=True)
-def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(autouse=True)
 def quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small pictures without layout, but for the tests that look at files: drawing is most of the time."""
     if "real_figures" in request.fixturenames:

@@ -9,11 +9,6 @@ from cli_runs import ONE, QUIET, TWO, metrics, run_process
 from lightning_repshape.cli import main
 
 
-@pytest.fixture(autouse=True)
-def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def test_fit_and_test_on_two_ranks_then_on_one() -> None:
     # 300 test samples less one class (30) in batches of 64: neither two ranks nor the batches divide them evenly.
     words = ["--config", "quickstart", "--data.classes", "[0, 1, 2, 3, 4, 5, 6, 8, 9]", "--data.eval_batch_size", "64"]

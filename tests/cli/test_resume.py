@@ -71,11 +71,6 @@ trainer:
 """
 
 
-@pytest.fixture(autouse=True)
-def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.mark.parametrize(
     "method", [SUPERVISED, PLATEAU, FOCA, REGULARIZED], ids=["supervised", "plateau", "foca", "regularized"]
 )

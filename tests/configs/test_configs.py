@@ -1,7 +1,6 @@
 """Every shipped config, found by glob, parses and runs through the real command line."""
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,12 @@ import pytest
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_repshape import data as data_room
 from lightning_repshape import networks
 from lightning_repshape.cli import main
-from lightning_repshape.cli.training import RepshapeCLI
+from lightning_repshape.cli.training import parser_of
 from lightning_repshape.configs_library import find, names
 from lightning_repshape.data import ImageDataModule, SplitData
 
@@ -77,27 +76,9 @@ def _rough_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
 
 
-class _BuiltError(Exception):
-    pass
-
-
-class _Parsers(RepshapeCLI):
-    """The command line's parser for ``fit``, built once: building takes longer than parsing."""
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        return {"fit": LightningCLI.subcommands()["fit"]}
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        raise _BuiltError
-
-
 @pytest.fixture(scope="module")
-def parser() -> Iterator[LightningArgumentParser]:
-    built = _Parsers.__new__(_Parsers)
-    with pytest.raises(_BuiltError):
-        built.__init__([], ["fit"])  # type: ignore[misc]
-    yield built.parser
+def parser() -> LightningArgumentParser:
+    return parser_of("fit")
 
 
 def content(name: str) -> dict[str, Any]:

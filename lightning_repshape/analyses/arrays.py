@@ -1,0 +1,112 @@
+"""Files of saved features: ``.npz`` or ``.safetensors`` with the arrays that an analysis takes in place of a model."""
+
+import importlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_repshape.errors import ConfigError, DataError, did_you_mean
+from lightning_repshape.features.passes import Features
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Reads a file of saved features.
+
+    Args:
+        path: An ``.npz`` or ``.safetensors`` file.
+
+    Returns:
+        Tensors by name; ``class_names`` stays an array of strings.
+
+    Raises:
+        DataError: If the file is missing or cannot be read.
+        ConfigError: If the package for its format is missing, or the format is another one.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {path} with features")
+    if path.suffix == ".safetensors":
+        try:
+            safetensors = importlib.import_module("safetensors")
+            load_file = importlib.import_module("safetensors.torch").load_file
+        except ImportError as error:
+            raise ConfigError(
+                f"{path} needs the package safetensors, which is not installed: pip install safetensors, or save .npz"
+            ) from error
+        try:
+            return dict(load_file(str(path)))
+        except (safetensors.SafetensorError, OSError) as error:
+            raise DataError(f"{path} cannot be read as safetensors ({error})") from error
+    if path.suffix != ".npz":
+        raise ConfigError(
+            f"{path}: features are read from .npz or .safetensors files, not from {path.suffix or 'this'}"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as an .npz file ({str(error).splitlines()[0]})") from error
+    found: dict[str, Any] = {}
+    for name, array in arrays.items():
+        try:
+            found[name] = array if array.dtype.kind in "US" else torch.from_numpy(np.ascontiguousarray(array))
+        except TypeError as error:
+            raise DataError(f"{path}: array {name!r} of {array.dtype} cannot be used") from error
+    return found
+
+
+def splits_of(arrays: dict[str, Any], path: Path) -> dict[str, Features]:
+    """Features by split from the arrays of a file.
+
+    Args:
+        arrays: Tensors by name.
+        path: The file, for messages.
+
+    Returns:
+        ``train`` and, where the file has them, ``val`` and ``test``.
+
+    Raises:
+        DataError: If arrays are missing or of the wrong kind.
+    """
+    splits = {}
+    for split, prefix in (("train", ""), ("val", "val_"), ("test", "test_")):
+        if prefix and not any(name.startswith(prefix) for name in arrays):
+            continue
+        for name in ("features", "labels"):
+            if not isinstance(arrays.get(prefix + name), Tensor):
+                raise DataError(
+                    f"{path} has no array {prefix + name!r} of numbers{did_you_mean(prefix + name, arrays)}"
+                )
+        features: Tensor = arrays[f"{prefix}features"]
+        labels: Tensor = arrays[f"{prefix}labels"]
+        logits: Tensor | None = arrays.get(f"{prefix}logits")
+        if not features.is_floating_point():
+            raise DataError(f"{path}: {prefix}features must be floating-point numbers, not {features.dtype}")
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.dim() != 1:
+            raise DataError(
+                f"{path}: {prefix}labels must be one integer a sample, not {labels.dtype}, shape {tuple(labels.shape)}"
+            )
+        if features.dim() < 2 or len(features) != len(labels):
+            raise DataError(
+                f"{path}: {prefix}features N x D and {prefix}labels N are needed, but the shapes are "
+                f"{tuple(features.shape)} and {tuple(labels.shape)}"
+            )
+        if logits is not None and (logits.dim() != 2 or len(logits) != len(labels)):
+            raise DataError(f"{path}: {prefix}logits must be N x K, but the shape is {tuple(logits.shape)}")
+        splits[split] = Features(features.flatten(1).float(), labels.long(), None if logits is None else logits.float())
+    for name, dims in (("weight", 2), ("bias", 1)):
+        value = arrays.get(name)
+        if value is None:
+            continue
+        known = value.dim() == dims and value.is_floating_point() if isinstance(value, Tensor) else False
+        if not known:
+            raise DataError(
+                f"{path}: {name} must be {'K x D' if dims == 2 else 'K'} floating-point numbers, not {value.dtype} of "
+                f"shape {tuple(value.shape)}"
+            )
+    if "train" in splits and len({part.features.shape[1] for part in splits.values()}) > 1:
+        raise DataError(f"{path}: features of the splits differ in width")
+    return splits

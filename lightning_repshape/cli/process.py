@@ -1,0 +1,47 @@
+"""The process that a command runs in: its rank, what it shares with the other ranks, and what it keeps quiet about."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+_RUN_DIR_OF_RANK_ZERO = "LIGHTNING_REPSHAPE_RUN_DIR"
+
+
+def rank() -> int:
+    """This process's rank, as far as the environment tells before a trainer exists."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return int(getattr(rank_zero_only, "rank", 0) or 0)
+
+
+def announce_run_dir(path: Path) -> None:
+    """Tells the ranks that are started from here which run folder rank 0 has claimed."""
+    os.environ[_RUN_DIR_OF_RANK_ZERO] = str(path.resolve())
+
+
+def announced_run_dir() -> Path | None:
+    """The run folder that rank 0 has claimed, where this rank was started from it."""
+    announced = os.environ.get(_RUN_DIR_OF_RANK_ZERO)
+    return Path(announced) if announced else None
+
+
+def quieten() -> None:
+    """Silences messages that say nothing about the run at hand; to be called before Lightning is imported."""
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.seed",
+        "lightning.pytorch.accelerators.cuda",
+    ):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*isinstance\(treespec, LeafSpec\).*",
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*The number of training batches .* is smaller than the logging interval.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    # LightningCLI calls names that jsonargparse renamed; nothing a user could do about it.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")

@@ -1,0 +1,62 @@
+"""Options that had other names before: translated where a run is read, refused with the new name where users write."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def new_name(option: str, accepted: Iterable[str]) -> str | None:
+    """The name that an option has now.
+
+    Args:
+        option: What the user wrote.
+        accepted: The options that there are; which class they belong to, a parser does not say.
+
+    Returns:
+        The new name where there is one among them.
+    """
+    from lightning_repshape.modules.foca.renamed import RENAMED
+
+    new = RENAMED.get(option)
+    groups = {name.partition(".")[0] for name in accepted}
+    return new if new is not None and new.partition(".")[0] in groups else None
+
+
+def current_options(class_path: str, init_args: Mapping[str, Any]) -> dict[str, Any]:
+    """A class's options under today's names.
+
+    Args:
+        class_path: The class, with or without its module.
+        init_args: Its options, as a run's config or a checkpoint holds them.
+
+    Returns:
+        The same options.
+    """
+    if class_path.rpartition(".")[2] != "FOCAModule":
+        return dict(init_args)
+    from lightning_repshape.modules.foca.renamed import current_options as current
+
+    return current(init_args)
+
+
+def current_config(path: Path) -> str:
+    """A run's config for the parser: the file, or its content where that has old names.
+
+    Args:
+        path: A run's ``config.yaml``.
+
+    Returns:
+        The path, or YAML.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        model = content["model"]
+        options = current_options(model["class_path"], model["init_args"])
+    except (yaml.YAMLError, KeyError, TypeError):  # the parser says what is wrong
+        return str(path)
+    if options == model["init_args"]:
+        return str(path)
+    model["init_args"] = options
+    return yaml.safe_dump(content, default_flow_style=True, width=float("inf"))

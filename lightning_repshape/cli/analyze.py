@@ -216,7 +216,8 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool) -> None:
         default=None,
         metavar="LIST",
         help="Some of them, such as lda,collapse. Default: all but "
-        f"{', '.join(kind.kind for kind in ANALYSES if kind.on_request)}, which run when they are named, or are in the run's config.",
+        f"{', '.join(kind.kind for kind in ANALYSES if kind.on_request)}, which run when they are named, or are in "
+        "the run's config.",
     )
     which.add_argument(
         "--layer",

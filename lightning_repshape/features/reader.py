@@ -147,7 +147,7 @@ def _submodule(model: nn.Module, name: str) -> nn.Module | None:
 
 def _last_activation(module: nn.Module | None) -> nn.Module | None:
     """The activation function that a module is or ends in."""
-    while isinstance(module, nn.Sequential | Chain) and len(module._modules):
-        module = list(module.children())[-1]
+    while isinstance(module, nn.Sequential | Chain) and (parts := list(module.children())):
+        module = parts[-1]
     elementwise = type(module).__module__ == "torch.nn.modules.activation" and "Softm" not in type(module).__name__
     return module if elementwise and not isinstance(module, nn.MultiheadAttention) else None

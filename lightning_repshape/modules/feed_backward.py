@@ -14,6 +14,7 @@ from lightning_repshape.functional.reconstruction import (
     orthonormal_class_vectors,
     weight_separability,
 )
+from lightning_repshape.heads import LinearHead
 from lightning_repshape.losses import ClassificationLoss, FeedBackwardReconstruction, LossCallable
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.metrics.separability import too_few_features
@@ -24,10 +25,9 @@ from lightning_repshape.modules.regularized import RegularizedModule
 from lightning_repshape.regularizers import Regularizer
 
 
-class HeadOptions(Shared, total=False):
-    """The head of a :class:`SupervisedModule`, and what all modules share."""
+class SmoothingOptions(Shared, total=False):
+    """The smoothing of a :class:`SupervisedModule`, and what all modules share."""
 
-    head: HeadCallable
     label_smoothing: float
 
 
@@ -48,6 +48,7 @@ class FeedBackwardModule(RegularizedModule):
         num_classes: Number of classes K. Linked to ``data.num_classes`` on the command line.
         input_shape: Shape of one input, (C, H, W). Linked to ``data.input_shape`` on the command line.
         backbone: Called with ``input_shape``; gives the feature extractor.
+        head: Called with the number of features and ``num_classes``; gives the head, whose last layer is linear.
         classification_loss: ``cross_entropy``, ``squared`` (against one-hot targets), or a loss such as ``CenterLoss``,
             called with the width of what enters the last layer and ``num_classes``.
         reconstruction_weight: lambda. Default: 0.001, the paper's; 0 leaves the term out.
@@ -58,7 +59,7 @@ class FeedBackwardModule(RegularizedModule):
             from U(-1, 1), ``dependent`` to linearly dependent ones of unit length (Fig. 2); a bias is 0 then and fixed.
         last_layer_rank: How many of the ``dependent`` class vectors are linearly independent. Unpublished. Default: 2.
         regularizers: Penalties as in :class:`RegularizedModule`. Default: none.
-        **kwargs: The options of :class:`SupervisedModule`; the last layer of ``head`` is linear.
+        **kwargs: The options of :class:`SupervisedModule`.
 
     Raises:
         ConfigError: If the head has no last linear layer with a weight matrix, the loss cannot work with it, or an
@@ -77,6 +78,7 @@ class FeedBackwardModule(RegularizedModule):
         num_classes: int,
         input_shape: tuple[int, ...],
         backbone: BackboneCallable,
+        head: HeadCallable = LinearHead,
         classification_loss: Literal["cross_entropy", "squared"] | LossCallable = "cross_entropy",
         reconstruction_weight: float = 0.001,
         temperature: float = 1.0,
@@ -84,12 +86,13 @@ class FeedBackwardModule(RegularizedModule):
         last_layer: Literal["trained", "orthonormal", "dependent"] = "trained",
         last_layer_rank: int = 2,
         regularizers: Sequence[Regularizer] = (),
-        **kwargs: Options[HeadOptions],
+        **kwargs: Options[SmoothingOptions],
     ) -> None:
         super().__init__(
             num_classes=num_classes,
             input_shape=input_shape,
             backbone=backbone,
+            head=head,
             regularizers=regularizers,
             classification_loss=classification_loss if isinstance(classification_loss, str) else "cross_entropy",
             **kwargs,

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from lightning_repshape.modules.base import BackboneCallable, ModelOutput
+from lightning_repshape.heads import LinearHead
+from lightning_repshape.modules.base import BackboneCallable, HeadCallable, ModelOutput
 from lightning_repshape.modules.options import Options
 from lightning_repshape.modules.penalties import Penalties, epochs_done, layer_of, listed
-from lightning_repshape.modules.supervised import SupervisedModule, SupervisedOptions
+from lightning_repshape.modules.supervised import LossOptions, SupervisedModule
 from lightning_repshape.regularizers import Regularizer
 
 
@@ -26,6 +27,7 @@ class RegularizedModule(SupervisedModule):
         input_shape: Shape of one input, (C, H, W). Linked to ``data.input_shape`` on the command line.
         backbone: Called with ``input_shape``; gives the feature extractor.
         regularizers: The penalties.
+        head: Called with the number of features and ``num_classes``; gives the head.
         **kwargs: The options of :class:`SupervisedModule`.
 
     Raises:
@@ -45,10 +47,11 @@ class RegularizedModule(SupervisedModule):
         input_shape: tuple[int, ...],
         backbone: BackboneCallable,
         regularizers: Sequence[Regularizer],
-        **kwargs: Options[SupervisedOptions],
+        head: HeadCallable = LinearHead,
+        **kwargs: Options[LossOptions],
     ) -> None:
         regularizers = listed(regularizers)
-        super().__init__(num_classes=num_classes, input_shape=input_shape, backbone=backbone, **kwargs)
+        super().__init__(num_classes=num_classes, input_shape=input_shape, backbone=backbone, head=head, **kwargs)
         if regularizers and kwargs.get("statistics_layer") is None:
             self.statistics_layer = self.check_activation_name(regularizers[0].layer)
         self.regularizers = nn.ModuleList(regularizers)

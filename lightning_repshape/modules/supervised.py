@@ -19,12 +19,6 @@ class LossOptions(Shared, total=False):
     label_smoothing: float
 
 
-class SupervisedOptions(LossOptions, total=False):
-    """What a :class:`SupervisedModule` takes besides classes, inputs and backbone."""
-
-    head: HeadCallable
-
-
 class SupervisedModule(ClassifierModule):
     """Trains a backbone and a head jointly, end to end.
 

@@ -13,11 +13,12 @@ from lightning_repshape.data.faces.module import FaceVerificationDataModule, Pai
 from lightning_repshape.data.faces.pairs import PairSet
 from lightning_repshape.errors import DivergenceError
 from lightning_repshape.functional.verification import VerificationResult, fold_verification
+from lightning_repshape.heads import LinearHead
 from lightning_repshape.layers import evaluating
 from lightning_repshape.losses import LossCallable
 from lightning_repshape.metrics.verification import PairFeatures
-from lightning_repshape.modules.base import BackboneCallable, ClassifierModule
-from lightning_repshape.modules.feed_backward import FeedBackwardModule, HeadOptions
+from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, HeadCallable
+from lightning_repshape.modules.feed_backward import FeedBackwardModule, SmoothingOptions
 from lightning_repshape.modules.options import Options
 from lightning_repshape.regularizers import Regularizer
 
@@ -147,8 +148,8 @@ class VerifiesPairs(ClassifierModule):
         return {}
 
 
-class FeedBackwardOptions(HeadOptions, total=False):
-    """What a :class:`FeedBackwardModule` takes besides classes, inputs, backbone and lambda."""
+class FeedBackwardOptions(SmoothingOptions, total=False):
+    """What a :class:`FeedBackwardModule` takes besides networks and lambda."""
 
     classification_loss: Literal["cross_entropy", "squared"] | LossCallable
     temperature: float
@@ -170,9 +171,11 @@ class VerificationModule(VerifiesPairs, FeedBackwardModule):
         num_classes: Number of identities K. Linked to ``data.num_classes`` on the command line.
         input_shape: Shape of one input, (C, H, W). Linked to ``data.input_shape`` on the command line.
         backbone: Called with ``input_shape``; gives the feature extractor.
+        head: Called with the number of features and ``num_classes``; gives the head, which only training uses and whose
+            last layer is linear.
         flip_average: Whether a pair's feature is the mean of those of the image and of its mirror image.
         reconstruction_weight: lambda of the feed-backward reconstruction. Default: 0, without; the paper has 0.001.
-        **kwargs: The options of :class:`FeedBackwardModule`; only training uses the head.
+        **kwargs: The options of :class:`FeedBackwardModule`.
 
     Raises:
         ConfigError: If an option is out of its range, or the loss cannot work with the head.
@@ -183,6 +186,7 @@ class VerificationModule(VerifiesPairs, FeedBackwardModule):
         num_classes: int,
         input_shape: tuple[int, ...],
         backbone: BackboneCallable,
+        head: HeadCallable = LinearHead,
         flip_average: bool = False,
         reconstruction_weight: float = 0.0,
         **kwargs: Options[FeedBackwardOptions],
@@ -191,6 +195,7 @@ class VerificationModule(VerifiesPairs, FeedBackwardModule):
             num_classes=num_classes,
             input_shape=input_shape,
             backbone=backbone,
+            head=head,
             reconstruction_weight=reconstruction_weight,
             **kwargs,
         )

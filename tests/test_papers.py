@@ -55,9 +55,8 @@ def rows() -> set[str]:
 
 @cache
 def analyses() -> set[str]:
-    names = [
-        getattr(lightning_repshape, name) for name in importlib.import_module("lightning_repshape.callbacks").__all__
-    ]
+    room = importlib.import_module("lightning_repshape.callbacks")
+    names = [getattr(room, name) for name in room.__all__]
     kinds = [kind for kind in names if inspect.isclass(kind) and issubclass(kind, Analysis)]
     return {kind.kind for kind in kinds if not inspect.isabstract(kind)}
 

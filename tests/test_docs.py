@@ -1,5 +1,6 @@
 """Every command and every snippet of README and docs is run or, where it would train, parsed."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -63,3 +64,23 @@ def test_links_and_figures_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_reference_names_modules_that_exist_and_every_room() -> None:
+    pages = sorted((readme_commands.ROOT / "docs" / "api").glob("*.md"))
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    modules = re.findall(r"^\.\. automodule:: (\S+)$", text, re.MULTILINE)
+    assert len(set(modules)) == len(modules)
+    for name in modules:
+        importlib.import_module(name)
+    package = readme_commands.ROOT / "lightning_repshape"
+    rooms = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert rooms - {name.split(".")[1] for name in modules} <= {"__init__", "_version"}
+
+
+def test_the_reading_path_lists_every_page() -> None:
+    docs = readme_commands.ROOT / "docs"
+    listed = re.findall(r"^([\w/-]+)$", (docs / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    written = {str(page.relative_to(docs).with_suffix("")) for page in docs.rglob("*.md")}
+    kept = {name for name in written if not name.startswith(("api/", "results/", "_build/")) and name != "index"}
+    assert kept <= set(listed)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_repshape.errors import ConfigError, RepshapeError
-from lightning_repshape.runs.folders import MANIFEST, METRICS, checkpoint_folder, folder_name, read_json, write_json
+from lightning_repshape.runs import MANIFEST, METRICS, checkpoint_folder, folder_name, read_json, write_json
 from lightning_repshape.studies.calls import about, digest
 from lightning_repshape.studies.reading import RESERVED
 from lightning_repshape.studies.rows import Row, Selection, Variant

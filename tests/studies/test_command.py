@@ -8,7 +8,7 @@ import yaml
 from study_runs import STUDY
 
 from lightning_repshape.cli import main
-from lightning_repshape.runs.folders import read_json
+from lightning_repshape.runs import read_json
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import yaml
 from study_runs import STANDIN, STUDY, cells, epochs, runner, wait_for
 
 from lightning_repshape.cli import study as study_cli
-from lightning_repshape.runs.folders import read_json
+from lightning_repshape.runs import read_json
 from lightning_repshape.studies import executors
 from lightning_repshape.studies.executors import LocalExecutor, RayExecutor, SlurmExecutor, Task, claimed, is_claimed
 from lightning_repshape.studies.jobs import Budget, Cell, open_results

@@ -9,7 +9,7 @@ import pytest
 from study_runs import STUDY, cells, runner
 
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.runs.folders import read_json
+from lightning_repshape.runs import read_json
 from lightning_repshape.studies.jobs import Budget, open_results
 
 

@@ -13,7 +13,7 @@ from lightning_repshape import data as data_room
 from lightning_repshape.cli import main
 from lightning_repshape.data import ImageDataModule, ImageFolderSet, LFWPairs, SplitData, YTFPairs
 from lightning_repshape.data.further import TestImages
-from lightning_repshape.runs.folders import read_json
+from lightning_repshape.runs import read_json
 from lightning_repshape.studies.calls import row_words
 from lightning_repshape.studies.reading import find_row, find_studies, shipped
 from lightning_repshape.studies.rows import Published, Study, Variant

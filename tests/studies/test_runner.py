@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from study_runs import cells, epochs, runner
 
-from lightning_repshape.runs.folders import read_json
+from lightning_repshape.runs import read_json
 from lightning_repshape.studies.executors import LocalExecutor, is_claimed
 from lightning_repshape.studies.jobs import Budget, read_run
 from lightning_repshape.studies.live import LiveTable

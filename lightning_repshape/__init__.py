@@ -10,6 +10,7 @@ The names of every room are reached from here, and loaded when they are first us
 import importlib
 from typing import Any
 
+from lightning_repshape import moved
 from lightning_repshape._version import __version__
 
 # A test holds this list against the rooms' own.
@@ -38,6 +39,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "PartialDatasetRetraining",
         "PredictionWriter",
         "PrincipalComponents",
+        "ROCCurves",
         "ReconstructionErrors",
         "ReconstructionFigure",
         "RepresentationCharacteristics",
@@ -135,13 +137,16 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "AutoencoderOutput",
         "ClassVectorModule",
         "ClassifierModule",
+        "Draw",
         "FOCAModule",
         "FeedBackwardModule",
         "ModelOutput",
+        "PhiUpdates",
         "RegularizedModule",
         "SupervisedModule",
         "VerificationModule",
         "VerifiesPairs",
+        "WeakRecipe",
         "verify_pairs",
     ),
     "networks": (
@@ -177,6 +182,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "Variance",
     ),
 }
+moved.install()
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 

@@ -35,19 +35,20 @@ WITHOUT_LIGHTNING = (
 FLOOR = {
     "_version": 0,
     "errors": 0,
+    "moved": 0,
     "page": 0,
+    "performance": 0,
     "seeding": 0,
-    "configs_library": 1,
     "functional": 1,
-    "performance": 1,
     "runs": 1,
+    "configs_library": 2,
     "data": 2,
     "layers": 2,
-    "losses": 2,
-    "metrics": 2,
     "plots": 2,
-    "regularizers": 2,
     "heads": 3,
+    "losses": 3,
+    "metrics": 3,
+    "regularizers": 3,
     "studies": 3,
     "networks": 4,
     "features": 5,
@@ -58,9 +59,10 @@ FLOOR = {
 }
 # Private names of other libraries that have no public counterpart, each in one place.
 FOREIGN_PRIVATE = {
+    ("features/store.py", "_version"): "a tensor's counter of in-place changes tells whether weights have changed",
+    ("layers.py", "_modules"): "children() leaves out a module that stands in two places of a chain",
     ("metrics/base.py", "_apply"): "nn.Module has no public hook for what a conversion does to its tensors",
-    ("metrics/base.py", "_defaults"): "torchmetrics' defaults are converted with the states; nothing public names them",
-    ("metrics/base.py", "_buffers"): "nn.Module's register_buffer cannot replace a buffer of this name in place",
+    ("metrics/base.py", "_defaults"): "nothing public names what reset() restores",
 }
 
 
@@ -101,7 +103,7 @@ def imported(file: Path) -> Iterator[tuple[Path, str]]:
 
 
 def test_every_room_has_a_floor() -> None:
-    rooms = {room_of(file) for file in FILES} - {"__init__", "moved"}
+    rooms = {room_of(file) for file in FILES} - {"__init__"}
     assert rooms == set(FLOOR)
     assert len(list(PACKAGE.glob("*.py"))) <= 12
 
@@ -174,7 +176,9 @@ def test_long_files_say_why() -> None:
         text = file.read_text(encoding="utf-8")
         if text.count("\n") > 500:
             docstring = (ast.get_docstring(tree(file)) or "").split("\n\n")[0]
-            assert "one file" in docstring, f"{short(file)} has {text.count(chr(10))} lines and does not say why"
+            assert "one file" in docstring or "one class" in docstring, (
+                f"{short(file)} has {text.count(chr(10))} lines and does not say why"
+            )
 
 
 def test_parts_work_without_lightning() -> None:

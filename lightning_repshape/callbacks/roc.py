@@ -14,8 +14,8 @@ from lightning_repshape.runs.folders import analysis_folder
 class ROCCurves(Callback):
     """Writes ``<run>/analysis/roc-<set>.png``, ``.pdf`` and ``.json`` of each set of pairs, at the end of a test.
 
-    Also at the end of a validation that is no part of a training. Modules that verify pairs
-    (:class:`lightning_repshape.modules.VerifiesPairs`) add this callback by themselves.
+    Also at the end of a validation that is no part of a training. The command line adds it to every trainer; it does
+    something for modules that verify pairs (:class:`lightning_repshape.modules.VerifiesPairs`).
     """
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

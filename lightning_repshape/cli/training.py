@@ -23,6 +23,7 @@ from lightning_repshape import configs_library
 from lightning_repshape._version import __version__
 from lightning_repshape.callbacks.reconstruction import ReconstructionErrors
 from lightning_repshape.callbacks.reseeding import Reseeding
+from lightning_repshape.callbacks.roc import ROCCurves
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli.parsing import OneLineParser
 from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, quieten, rank
@@ -340,7 +341,7 @@ class RepshapeCLI(LightningCLI):
         if not fast:
             autoencodes = isinstance(self.model, AutoencoderModule)
             writer = ReconstructionErrors() if autoencodes else PredictionWriter()
-            ours += [RunRecord(folder, " ".join(["lightning-repshape", *sys.argv[1:]]), self.row), writer]
+            ours += [RunRecord(folder, " ".join(["lightning-repshape", *sys.argv[1:]]), self.row), writer, ROCCurves()]
         if config.get("enable_progress_bar") is not False and not _has(given, ProgressBar):
             ours.append(RichProgressBar(refresh_rate=50))
         if config.get("enable_model_summary") is not False and fitting and not _has(given, ModelSummary):

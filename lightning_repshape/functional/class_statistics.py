@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from lightning_repshape.functional.checks import check_label_range, check_labels
+from lightning_repshape.moved import elsewhere
+
+__getattr__ = elsewhere(__name__, "functional.checks")  # names of earlier versions
 
 
 class ClassMoments(NamedTuple):

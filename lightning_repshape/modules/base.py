@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.parsing import collect_init_args
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -39,6 +39,14 @@ class ModelOutput(NamedTuple):
     logits: Tensor
     features: Tensor
     activations: dict[str, Tensor]
+
+
+def trainer_of(module: LightningModule) -> Trainer | None:
+    """The trainer of a module, or None outside of one, where Lightning's own property raises."""
+    try:
+        return module.trainer
+    except RuntimeError:
+        return None
 
 
 class ClassifierModule(LightningModule):
@@ -285,7 +293,7 @@ class ClassifierModule(LightningModule):
         # The last update may have broken the weights behind a loss that was still finite.
         weights = [parameter.detach() for parameter in self.trainable_parameters()]
         if weights:
-            self._stop_unless_finite(torch.stack(torch._foreach_norm(weights)).sum(), "size of the weights")
+            self._stop_unless_finite(nn.utils.get_total_norm(weights), "size of the weights")
         self._step_plateau_schedulers()
 
     def _stop_unless_finite(self, value: Tensor, what: str) -> None:
@@ -416,7 +424,8 @@ class ClassifierModule(LightningModule):
             The optimizer.
         """
         plain = self.optimizer_callable(parameters)
-        half = self._trainer is not None and str(self.trainer.precision) == "16-mixed"
+        trainer = trainer_of(self)
+        half = trainer is not None and str(trainer.precision) == "16-mixed"
         return plain if half else fused(plain)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

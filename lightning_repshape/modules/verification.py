@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
@@ -17,10 +16,13 @@ from lightning_repshape.heads import LinearHead
 from lightning_repshape.layers import evaluating
 from lightning_repshape.losses import LossCallable
 from lightning_repshape.metrics.verification import PairFeatures
-from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, HeadCallable
+from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, HeadCallable, trainer_of
 from lightning_repshape.modules.feed_backward import FeedBackwardModule, SmoothingOptions
 from lightning_repshape.modules.options import Options
+from lightning_repshape.moved import elsewhere
 from lightning_repshape.regularizers import Regularizer
+
+__getattr__ = elsewhere(__name__, "callbacks.roc")  # names of earlier versions
 
 
 class VerifiesPairs(ClassifierModule):
@@ -30,8 +32,8 @@ class VerifiesPairs(ClassifierModule):
     pair is scored by the cosine of its two features (of a video: the mean of its frames' unit-length features). Figures
     of a stage are those of its first set of pairs, and with several sets those of each with the set's name in front:
     ``verification_error``, ``verification_accuracy``, ``verification_std`` (over folds), ``auc``, ``tar_at_far_0.01``,
-    ``tar_at_far_0.001`` (left out, with a word, where different pairs are too few). A test also writes
-    ``<run>/analysis/roc-<set>.png``, ``.pdf`` and ``.json``. Batches without pairs are classified as usual.
+    ``tar_at_far_0.001`` (left out, with a word, where different pairs are too few). The callback ``ROCCurves``, which
+    the command line adds, draws them after a test. Batches without pairs are classified as usual.
 
     Attributes:
         flip_average: Whether a feature is the mean of those of the image and of its mirror image. Default: False.
@@ -46,20 +48,13 @@ class VerifiesPairs(ClassifierModule):
     verification: dict[str, VerificationResult]
     _collected: list[PairFeatures]
 
-    def configure_callbacks(self) -> Sequence[Callback]:
-        """Adds what draws the ROC curves of a test."""
-        from lightning_repshape.callbacks.roc import ROCCurves  # above this room, and nothing here needs it but this
-
-        others = super().configure_callbacks()
-        return [*([others] if isinstance(others, Callback) else others), ROCCurves()]
-
     @property
     def monitor(self) -> str:
         """What chooses the best checkpoint: the error on validation pairs, else that of classification."""
         return "val/verification_error" if self._pair_sets("val") else "val/error"
 
     def _pair_sets(self, stage: Literal["val", "test"]) -> list[PairSet]:
-        data = getattr(self._trainer, "datamodule", None)
+        data = getattr(trainer_of(self), "datamodule", None)
         return data.pair_sets(stage) if isinstance(data, FaceVerificationDataModule) else []
 
     def embed(self, x: Tensor) -> Tensor:

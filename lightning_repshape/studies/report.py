@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lightning_repshape._version import __version__
 from lightning_repshape.errors import RepshapeError
+from lightning_repshape.moved import elsewhere
 from lightning_repshape.page import Strong
 from lightning_repshape.plots import Line, Panel, save_figure, study_figure
 from lightning_repshape.runs import folder_name, make_folder, read_json, write_json, written_atomically
@@ -17,6 +18,8 @@ from lightning_repshape.studies.cells import CellResult, FigureResult, Folder, S
 from lightning_repshape.studies.formats import Heading, Paragraph, Part, Picture, Points, Table, as_html, as_markdown
 from lightning_repshape.studies.records import FORMAT, MANIFEST, TABLE, checksum, numbers_of, table_of, trainings_of
 from lightning_repshape.studies.rows import Figure
+
+__getattr__ = elsewhere(__name__, "studies.check")  # names of earlier versions
 
 PAGE = "report.html"
 TEXT = "report.md"

@@ -10,11 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from lightning_repshape.errors import DataError, RepshapeError
+from lightning_repshape.moved import elsewhere
 from lightning_repshape.studies.cells import CellResult, Choice, FigureResult, Folder, StudyResult, with_best
 from lightning_repshape.studies.jobs import STUDY, Budget, Cell, Job, Run, outdated, runs_under, validation_figure
 from lightning_repshape.studies.reading import shipped
 from lightning_repshape.studies.rows import Figure, Published, Row, Study, Variant
 from lightning_repshape.studies.values import Number, cost, figure_of, statistics
+
+__getattr__ = elsewhere(__name__, "studies.values", "studies.cells")  # names of earlier versions
 
 
 def read_results(folder: Path, studies: Sequence[Study], rows: Collection[str] | None = None) -> list[StudyResult]:

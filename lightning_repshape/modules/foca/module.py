@@ -37,6 +37,8 @@ from lightning_repshape.modules.optimizers import step_on_plateau
 from lightning_repshape.modules.options import Options, SharedButOptimizer
 from lightning_repshape.seeding import generator, global_seed, key_to_seed
 
+_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 class FOCAModule(ClassifierModule):
     """Feature-extractor Optimization through Classifier Anonymization (FOCA).
@@ -126,9 +128,7 @@ class FOCAModule(ClassifierModule):
         self._accumulated = 0
         self._validation: tuple[StackedHeads, Tensor] | None = None
         self._latest: BatchSource | None = None
-        self._norm_layers = [
-            module for module in self.backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        ]
+        self._norm_layers = [module for module in self.backbone.modules() if isinstance(module, _BATCH_NORM)]
         self._projected = [parameter for parameter in self.backbone.parameters() if parameter.dim() > 1]
 
     def _check_options(self) -> None:

@@ -23,6 +23,9 @@ else:
             return Any
 
 
+__all__ = ["NOT_PLAIN", "Optimization", "Options", "Schedule", "Shared", "SharedButOptimizer", "View", "as_plain"]
+
+
 class Schedule(TypedDict, total=False):
     """When the learning rate changes."""
 

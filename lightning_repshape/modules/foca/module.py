@@ -1,4 +1,4 @@
-"""FOCA: a feature extractor trained against many random weak classifiers (Sato et al., ICML 2019)."""
+"""FOCA (Sato et al., ICML 2019): step, evaluation and head in one file, since all read the step's parts."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -58,11 +58,11 @@ class DataModuleSource:
         self._labels: Tensor | None = None
 
     def balanced(self, per_class: int, generator: torch.Generator, replacement: bool) -> tuple[Tensor, Tensor]:
-        """See :class:`BalancedSource`."""
+        """Samples of every class, see the protocol."""
         return self.data.draw_class_balanced(per_class, generator, replacement, self.device)
 
     def uniform(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See :class:`BalancedSource`."""
+        """Samples of any class, see the protocol."""
         if self._labels is None:
             self._labels = self.data.labels("train")
         index = torch.randint(len(self._labels), (count,), generator=generator)
@@ -92,7 +92,7 @@ class DatasetSource:
         self.members = [(labels == label).nonzero().flatten() for label in range(num_classes)]
 
     def balanced(self, per_class: int, generator: torch.Generator, replacement: bool) -> tuple[Tensor, Tensor]:
-        """See :class:`BalancedSource`."""
+        """Samples of every class, see the protocol."""
         index = torch.cat(
             [
                 draw_members(members, per_class, generator, replacement, f"class {label} of the training set")
@@ -102,7 +102,7 @@ class DatasetSource:
         return self._fetch(index)
 
     def uniform(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See :class:`BalancedSource`."""
+        """Samples of any class, see the protocol."""
         return self._fetch(torch.randint(len(self.labels), (count,), generator=generator))
 
     def _fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,7 +127,7 @@ class BatchSource:
         self.num_classes = num_classes
 
     def balanced(self, per_class: int, generator: torch.Generator, replacement: bool) -> tuple[Tensor, Tensor]:
-        """See :class:`BalancedSource`."""
+        """Samples of every class, see the protocol."""
         labels = self.y.cpu()
         parts = []
         for label in range(self.num_classes):
@@ -141,7 +141,7 @@ class BatchSource:
         return self.x.index_select(0, index), self.y.index_select(0, index)
 
     def uniform(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """See :class:`BalancedSource`."""
+        """Samples of any class, see the protocol."""
         index = torch.randint(len(self.y), (count,), generator=generator).to(self.x.device)
         return self.x.index_select(0, index), self.y.index_select(0, index)
 

@@ -56,9 +56,6 @@ class Analysis(Callback, ABC):
         loaders: Loaders by split (``"train"``, ``"val"``, ``"test"``) instead of the trainer's.
         name: The name of files and keys. Default: the analysis's own, with ``-init`` behind it where ``when`` is
             ``"fit_start"``; two analyses of one kind need two names.
-
-    Raises:
-        ConfigError: If an option cannot work.
     """
 
     kind: ClassVar[str] = "analysis"
@@ -94,28 +91,14 @@ class Analysis(Callback, ABC):
 
     @abstractmethod
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """The analysis itself; it changes nothing and draws from no global generator.
-
-        Args:
-            inputs: Features by split, and what is known besides.
-
-        Returns:
-            Scalars, content of the JSON file, tables and figures.
+        """Scalars, JSON content, tables and figures; changes nothing and draws from no global generator.
 
         Raises:
-            RepshapeError: If the data do not allow it.
-            ValueError: Likewise.
+            RepshapeError, ValueError: If the data do not allow it.
         """
 
     def run(self, inputs: AnalysisInputs) -> Outcome:
-        """Computes, and turns what the data do not allow into a message.
-
-        Args:
-            inputs: See :meth:`compute`.
-
-        Returns:
-            The result or the message.
-        """
+        """Computes, and turns what the data do not allow into an outcome with a message."""
         name = self.name or self.kind
         try:
             # A test runs in inference mode, whose tensors nothing may change in place.
@@ -201,16 +184,9 @@ class SplitAnalysis(Analysis):
     split: Split = "test"
 
     def shown(self, inputs: AnalysisInputs) -> tuple[Split, Features, list[str]]:
-        """The samples that are looked at.
+        """Which split is looked at, its features, and a note where it is another one than :attr:`split`.
 
-        Args:
-            inputs: What there is.
-
-        Returns:
-            Which split, its features, and a note where it is another one than :attr:`split`.
-
-        Raises:
-            DataError: If there is neither that split nor a training set, or labels do not fit the classes.
+        Raises DataError if there is neither that split nor a training set, or labels do not fit the classes.
         """
         split, notes = self.split, []
         if split != "train" and inputs.optional(split) is None:
@@ -225,16 +201,13 @@ def run_analyses(
     folder: str | Path | None = None,
     report: Callable[[str], None] | None = None,
 ) -> list[Outcome]:
-    """Runs analyses one after the other; one that fails does not keep the others from running.
+    """An outcome of each analysis, one after the other; one that fails does not keep the others from running.
 
     Args:
         analyses: What to run.
         inputs: What to run it on; the layer and unpack of the analyses themselves do not count here.
         folder: Where JSON and figures go, each after its analysis. Default: nowhere.
         report: Told the title of each analysis before it starts.
-
-    Returns:
-        An outcome for each.
     """
     outcomes = []
     for analysis in analyses:
@@ -246,11 +219,7 @@ def run_analyses(
 
 
 def say(text: str) -> None:
-    """Prints a line on standard error.
-
-    Args:
-        text: The line.
-    """
+    """Prints a line on standard error."""
     Console(stderr=True).print(f"analysis {text}", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -14,13 +14,7 @@ from lightning_repshape.features.passes import Features
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
-    """Reads a file of saved features.
-
-    Args:
-        path: An ``.npz`` or ``.safetensors`` file.
-
-    Returns:
-        Tensors by name; ``class_names`` stays an array of strings.
+    """Tensors by name from an ``.npz`` or ``.safetensors`` file; ``class_names`` stays an array of strings.
 
     Raises:
         DataError: If the file is missing or cannot be read.
@@ -59,17 +53,9 @@ def read_arrays(path: Path) -> dict[str, Any]:
 
 
 def splits_of(arrays: dict[str, Any], path: Path) -> dict[str, Features]:
-    """Features by split from the arrays of a file.
+    """Features of ``train`` and, where a file's arrays have them, ``val`` and ``test``.
 
-    Args:
-        arrays: Tensors by name.
-        path: The file, for messages.
-
-    Returns:
-        ``train`` and, where the file has them, ``val`` and ``test``.
-
-    Raises:
-        DataError: If arrays are missing or of the wrong kind.
+    Raises DataError, naming the file, if arrays are missing or of the wrong kind.
     """
     splits = {}
     for split, prefix in (("train", ""), ("val", "val_"), ("test", "test_")):

@@ -39,9 +39,6 @@ class RepresentationCharacteristics(SplitAnalysis):
             paper.
         positive_only: Statistics over positive activations alone, as in the paper.
         units: The two units that are drawn. Default: the two of the largest variance.
-
-    Raises:
-        ConfigError: If an option cannot work.
     """
 
     kind = "characteristics"
@@ -58,11 +55,7 @@ class RepresentationCharacteristics(SplitAnalysis):
             raise ConfigError(f"max_samples is {self.max_samples}; at least 2 are needed")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """The characteristics.
-
-        Raises:
-            DataError: If there are no features of the split, or a unit does not exist.
-        """
+        """The characteristics; DataError if the split has no features, or a unit does not exist."""
         split, part, notes = self.shown(inputs)
         chosen = some_rows(len(part.labels), self.max_samples, "characteristics", inputs.seed)
         features, labels = part.features[chosen], part.labels[chosen]

@@ -53,9 +53,6 @@ class ClassVectorSimilarity(SplitAnalysis):
     Args:
         layer: What enters the last linear layer. Default: the features, as for a linear head.
         head: The name of the submodule whose weight holds the class vectors. Default: the last one with K x D entries.
-
-    Raises:
-        ConfigError: If an option cannot work.
     """
 
     kind = "class_vectors"
@@ -64,11 +61,7 @@ class ClassVectorSimilarity(SplitAnalysis):
     head: str | None = None
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """Cosines, confusions and their correlation.
-
-        Raises:
-            DataError: If there are no class vectors or no samples.
-        """
+        """Cosines, confusions and their correlation; DataError without class vectors or samples."""
         vectors = self._vectors(inputs)
         cosines = class_vector_cosines(vectors.weight)
         classes, names = len(cosines), inputs.class_names()

@@ -54,9 +54,6 @@ class NeuralCollapse(Analysis):
         normalize: Scale every feature vector to unit length before NC1 to NC3 (the LDA eigenvalue takes unit length in
             any case, as the LDA analysis does).
         bins: Bins of the confidence for the calibration error.
-
-    Raises:
-        ConfigError: If an option cannot work.
     """
 
     kind = "collapse"
@@ -72,12 +69,7 @@ class NeuralCollapse(Analysis):
             raise ConfigError(f"bins is {self.bins}; at least 1 is needed")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """All measures on every split there is.
-
-        Raises:
-            DataError: Fewer than two classes with training samples.
-            ValueError: Class means that all coincide.
-        """
+        """All measures on every split; DataError below two classes, ValueError if all class means coincide."""
         classes, names = inputs.num_classes(), inputs.class_names()
         parts = {"train": inputs.labelled("train")}
         notes = []
@@ -186,14 +178,9 @@ class NeuralCollapse(Analysis):
 
 
 def reliability_bins(part: Features, bins: int) -> dict[str, list[float]]:
-    """Confidence against accuracy, in equal bins of the confidence.
+    """Means of ``confidence`` and ``accuracy``, and ``share`` of the samples, by equal bins of the confidence.
 
-    Args:
-        part: Labels and logits.
-        bins: How many bins.
-
-    Returns:
-        ``confidence`` and ``accuracy`` (means over a bin) and ``share`` (of the samples) of the bins with samples.
+    Bins without samples are left out.
     """
     if part.logits is None:
         return {"confidence": [], "accuracy": [], "share": []}

@@ -50,12 +50,7 @@ class PrincipalComponents(SplitAnalysis):
             raise ConfigError(f"max_points is {self.max_points}; at least 1 is needed")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """Components and coordinates.
-
-        Raises:
-            DataError: If there are no features of the split.
-            ValueError: If the features never change.
-        """
+        """Components and coordinates; ValueError if the features never change."""
         split, part, notes = self.shown(inputs)
         basis = part if self.fit_on is None else inputs.features(self.fit_on)
         count = min(3, basis.features.shape[1], len(basis.labels) - 1)
@@ -119,9 +114,6 @@ class TSNE(SplitAnalysis):
         max_samples: How many at most: a random choice, the same for the same seed. 2000 take some ten seconds.
         perplexity: About how many neighbours count for each sample; less where there are few samples.
         normalize: Scale every feature vector to unit length first: right for class vectors under the cosine.
-
-    Raises:
-        ConfigError: If an option cannot work.
     """
 
     kind = "tsne"
@@ -141,11 +133,7 @@ class TSNE(SplitAnalysis):
             raise ConfigError(f"perplexity is {self.perplexity}; it must be above 0, such as 30")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """Coordinates.
-
-        Raises:
-            DataError: If there are too few samples or features, or the features never change.
-        """
+        """Coordinates; DataError with too few samples or features, or if they never change."""
         split, part, notes = self.shown(inputs)
         chosen = some_rows(len(part.labels), self.max_samples, "tsne", inputs.seed)
         rows = part.features[chosen].float()

@@ -34,9 +34,6 @@ class LDAEigenvalues(Analysis):
         label: The class of the figure and of ``eigenvalue``. Default: 1, the paper's "class 1".
         normalize: Scale every feature vector to unit length first, as the paper does.
         max_points: How many samples of each split are drawn at most.
-
-    Raises:
-        ConfigError: If an option cannot work.
     """
 
     kind = "lda"
@@ -53,11 +50,7 @@ class LDAEigenvalues(Analysis):
             raise ConfigError(f"label ({self.label}) must be at least 0 and max_points ({self.max_points}) at least 1")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """Eigenvalues on training features, threshold errors on test features.
-
-        Raises:
-            DataError: Fewer than two classes, or a chosen class that does not exist.
-        """
+        """Eigenvalues on training, threshold errors on test features; DataError if there is no such class."""
         train, test = inputs.labelled("train"), inputs.optional("test")
         if test is not None:
             test = inputs.labelled("test", classes=1)

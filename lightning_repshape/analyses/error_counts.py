@@ -107,18 +107,9 @@ def all_versions(
     seed: int,
     constants: ConstantsName | None,
 ) -> list[Version]:
-    """Every version of the own test set, then of the further sets.
+    """Every version of the own test set, then of the further sets: clean, then each corruption by severity.
 
-    Args:
-        data: Where the own test images come from.
-        opened: Further sets by name, see :func:`open_sets`.
-        corruptions: Corruptions of every set.
-        severities: Their severities.
-        seed: Seed of the noise.
-        constants: The published set whose constants apply. Default (None): by the images' size.
-
-    Returns:
-        Clean images first, then each corruption by severity.
+    Without ``constants`` the images' size says which published set's apply.
     """
 
     def own(index: Tensor) -> Tensor:
@@ -157,15 +148,7 @@ def count_errors(
 
 
 def counts_of(versions: Sequence[Version], errors: Sequence[int]) -> list[ErrorCount]:
-    """Errors beside what they were counted on.
-
-    Args:
-        versions: The versions.
-        errors: An error count for each.
-
-    Returns:
-        A count for each.
-    """
+    """Errors beside the versions that they were counted on."""
     return [
         ErrorCount(version.set, version.corruption, version.severity, wrong, len(version.labels))
         for version, wrong in zip(versions, errors, strict=True)
@@ -175,17 +158,9 @@ def counts_of(versions: Sequence[Version], errors: Sequence[int]) -> list[ErrorC
 def checked_choice(
     corruptions: Sequence[str] | None, severities: Sequence[int]
 ) -> tuple[tuple[Corruption, ...], tuple[int, ...]]:
-    """Corruptions and severities, each once.
+    """Corruptions (None: all) in the order given, severities in ascending order, each once.
 
-    Args:
-        corruptions: Names. Default (None): all.
-        severities: Some of 1 to 5.
-
-    Returns:
-        Corruptions in the order given, severities in ascending order.
-
-    Raises:
-        ConfigError: There is no such corruption or severity, or no severity at all.
+    Raises ConfigError where there is no such corruption or severity, or no severity at all.
     """
     kinds = tuple(dict.fromkeys(CORRUPTIONS if corruptions is None else corruptions))
     strengths = tuple(sorted(set(severities)))
@@ -198,17 +173,9 @@ def checked_choice(
 
 
 def open_sets(sets: Sequence[GeneralizationSet], data: ImageDataModule) -> dict[str, TestImages]:
-    """Opens further sets, which have to fit the data module's classes and shape.
+    """Images of further sets by name, which have to fit the data module's classes and shape.
 
-    Args:
-        sets: The sets.
-        data: What they are held against.
-
-    Returns:
-        Their images by name.
-
-    Raises:
-        DataError: A set is missing, damaged, empty, or has other classes or another shape.
+    Raises DataError if a set is missing, damaged, empty, or has other classes or another shape.
     """
     opened = {}
     for each in sets:
@@ -220,14 +187,7 @@ def open_sets(sets: Sequence[GeneralizationSet], data: ImageDataModule) -> dict[
 
 
 def check_names(sets: Sequence[GeneralizationSet]) -> None:
-    """Refuses two further sets of one name.
-
-    Args:
-        sets: The sets.
-
-    Raises:
-        ConfigError: If two share a name.
-    """
+    """Refuses two further sets of one name with a ConfigError."""
     names = [each.name for each in sets]
     for name in names:
         if names.count(name) > 1:
@@ -250,9 +210,9 @@ def corruption_errors(
         model: Any module that takes normalised images and returns logits N x K, or something that has ``logits``.
         data: Where the test images come from, and how they are normalised.
         corruptions: Some of impulse_noise, jpeg_compression, defocus_blur; empty: none. Default: all three.
-        severities: Some of 1 to 5. Default: all five.
+        severities: Some of 1 to 5.
         sets: Further test sets, which are corrupted as well.
-        seed: Seed of the noise. Default: 0.
+        seed: Seed of the noise.
         constants: The published set whose constants apply. Default: by the images' size.
         batch_size: Images a batch. Default: the data module's ``eval_batch_size``.
 
@@ -281,17 +241,7 @@ def corruption_errors(
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits in what a model returns.
-
-    Args:
-        output: N x K, or something that has such ``logits``.
-
-    Returns:
-        N x K.
-
-    Raises:
-        DataError: If there are none.
-    """
+    """The logits N x K in what a model returns: itself, or its ``logits``; DataError if there are none."""
     logits = getattr(output, "logits", output)
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise DataError(f"the model returns {type(output).__name__}, in which there are no logits N x K")
@@ -299,12 +249,7 @@ def logits_of(output: Any) -> Tensor:
 
 
 def write_counts(counts: Sequence[ErrorCount], path: Path) -> None:
-    """Writes counts as a CSV file: set, corruption, severity, errors, images, error.
-
-    Args:
-        counts: The counts.
-        path: The file.
-    """
+    """Writes counts as a CSV file: set, corruption, severity, errors, images, error."""
     with written_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*ErrorCount._fields, "error"])

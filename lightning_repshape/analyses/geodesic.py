@@ -35,9 +35,6 @@ class FisherGeodesic(HeadAnalysis):
         part: The share of the training set that the Fisher matrix is a mean over.
         fisher: ``"empirical"``: over the samples' own labels (the paper's); ``"model"``: over the labels that the head
             itself holds possible.
-
-    Raises:
-        ConfigError: If an option cannot work.
     """
 
     kind = "geodesic"
@@ -57,13 +54,7 @@ class FisherGeodesic(HeadAnalysis):
             raise ConfigError(f"segments is {self.segments}; at least 1 is needed")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """Trains both heads and measures the line between them.
-
-        Raises:
-            DataError: Fewer than two classes.
-            DivergenceError: If a head did not end in finite numbers.
-            ValueError: Fewer samples asked for than there are classes, or more than they hold.
-        """
+        """Trains both heads and measures the line between them; DivergenceError if a head is not finite."""
         given = inputs.labelled("train")
         given_test = inputs.labelled("test", classes=1) if inputs.optional("test") is not None else None
         train, test, kept, note = present_classes(given, given_test)

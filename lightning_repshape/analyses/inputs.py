@@ -69,41 +69,19 @@ class AnalysisInputs(ABC):
     def load(self, split: str) -> Features:
         """Takes the features of a split; :meth:`features` asks once and looks at them.
 
-        Args:
-            split: ``"train"``, ``"val"`` or ``"test"``.
-
-        Returns:
-            Features, labels and logits.
-
         Raises:
             MissingSplitError: If there is no such split.
         """
 
     def at(self, layer: str) -> "AnalysisInputs":
-        """The same samples at another layer.
-
-        Args:
-            layer: Its name.
-
-        Returns:
-            Inputs of that layer.
-
-        Raises:
-            DataError: If only features are known, and no model.
-        """
+        """The same samples at another layer; DataError if only features are known, and no model."""
         raise DataError(f"layer {layer!r} needs the model, and there are only saved features of {self.layer!r}")
 
     def features(self, split: str) -> Features:
-        """The features of a split, checked.
+        """The features N x D of a split, labels N and, where known, logits N x K, checked.
 
         Outputs that cannot be logits of K classes are left out, and :attr:`notes` say so. A single output z of two
         classes counts as the logits -z/2 and z/2, whose softmax is the sigmoid of z.
-
-        Args:
-            split: ``"train"``, ``"val"`` or ``"test"``.
-
-        Returns:
-            Features N x D, labels N and, where known, logits N x K.
 
         Raises:
             MissingSplitError: If there is no such split.
@@ -124,28 +102,14 @@ class AnalysisInputs(ABC):
         return self._checked[split]
 
     def optional(self, split: str) -> Features | None:
-        """The features of a split, or None where there is no such split.
-
-        Args:
-            split: ``"train"``, ``"val"`` or ``"test"``.
-
-        Returns:
-            The features or None.
-
-        Raises:
-            DataError: If there is such a split, but it cannot be analysed.
-        """
+        """The features of a split, None where there is no such split; DataError if they cannot be analysed."""
         try:
             return self.features(split)
         except MissingSplitError:
             return None
 
     def num_classes(self) -> int:
-        """K.
-
-        Returns:
-            The number given; else the width of the logits; else one more than the largest label of the splits.
-        """
+        """K: the number given, else the width of the logits, else one more than the largest label of the splits."""
         if self._num_classes is None:
             found = [part for part in (self.optional("train"), self.optional("test")) if part is not None]
             widths = [part.logits.shape[1] for part in found if part.logits is not None]
@@ -162,15 +126,8 @@ class AnalysisInputs(ABC):
     def labelled(self, split: str, classes: int = 2) -> Features:
         """The features of a split for an analysis that compares classes.
 
-        Args:
-            split: ``"train"``, ``"val"`` or ``"test"``.
-            classes: How many classes must have samples. Default: 2.
-
-        Returns:
-            The features.
-
         Raises:
-            DataError: If there are fewer classes, or labels beyond the number of classes.
+            DataError: If fewer than ``classes`` have samples, or there are labels beyond the number of classes.
         """
         part = self.features(split)
         present = torch.unique(part.labels)
@@ -202,8 +159,8 @@ class FeatureInputs(AnalysisInputs):
     Args:
         features: Features by split.
         num_classes: K. Default: from logits or labels.
-        class_names: Names of the classes. Default: their numbers.
-        seed: Of an analysis's draws. Default: 0.
+        class_names: Default: their numbers.
+        seed: Of an analysis's draws.
         weight: The last layer's weight, K x D, floating-point. Default: unknown.
         bias: Its bias, K. Default: none.
         layer: For headings.
@@ -277,8 +234,8 @@ class ModelInputs(AnalysisInputs):
         layer: The submodule whose output is analysed.
         unpack: Positions or keys of inputs and labels in a batch.
         num_classes: K. Default: from logits or labels.
-        class_names: Names of the classes. Default: their numbers.
-        seed: Of an analysis's draws. Default: 0.
+        class_names: Default: their numbers.
+        seed: Of an analysis's draws.
         progress: Told of every batch.
     """
 
@@ -326,13 +283,7 @@ class ModelInputs(AnalysisInputs):
 class TrainerInputs(AnalysisInputs):
     """A trainer's model and data; every rank passes its share of the samples, and all receive all of them.
 
-    Args:
-        trainer: The trainer.
-        pl_module: Its module.
-        layer: See :class:`lightning_repshape.features.reader.LayerReader`.
-        unpack: Positions or keys of inputs and labels in a batch.
-        loaders: Loaders by split that take the place of the trainer's own.
-        progress: Told of every batch.
+    Loaders by split take the place of the trainer's own; ``progress`` is told of every batch.
     """
 
     def __init__(

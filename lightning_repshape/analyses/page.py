@@ -17,18 +17,7 @@ if TYPE_CHECKING:
 def write_page(
     path: str | Path, title: str, about: Sequence[str], outcomes: "Sequence[Outcome]", manifest: Mapping[str, Any]
 ) -> Path:
-    """Writes the page.
-
-    Args:
-        path: The HTML file.
-        title: Its heading.
-        about: Lines below the heading: what was analysed.
-        outcomes: The analyses.
-        manifest: How the analysed run came about; shown at the end.
-
-    Returns:
-        The file's path.
-    """
+    """Writes the HTML page: title, lines on what was analysed, outcomes, and at the end the run's manifest."""
     parts = [
         *(f'<p class="about">{html.escape(line)}</p>' for line in about),
         "<nav>",
@@ -68,14 +57,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def cell_text(value: Any) -> str:
-    """A value as tables show it.
-
-    Args:
-        value: A number, a text or None.
-
-    Returns:
-        Four digits of a number, a dash for what is not known.
-    """
+    """A value as tables show it: four digits of a number, a dash for None."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool):

@@ -44,7 +44,7 @@ class Outcome:
     Attributes:
         name: The analysis's name.
         title: Its heading.
-        result: What it found; None if it failed.
+        result: None if it failed.
         failure: The message; empty if it did not fail.
         figures: The PNG files that were written.
     """
@@ -59,13 +59,7 @@ class Outcome:
 def save_outcome(outcome: Outcome, folder: Path, layer: str) -> Outcome:
     """Writes an outcome's JSON file and figures, and takes away those of an earlier outcome, which would mislead.
 
-    Args:
-        outcome: The outcome.
-        folder: Where to.
-        layer: The analysed layer, named in the file.
-
-    Returns:
-        The outcome with the paths of its figures.
+    Returns the outcome with the paths of its figures; the file names the analysed layer.
     """
     result = outcome.result
     files = [f"{outcome.name}.npz"] if result is not None and result.arrays else []
@@ -103,14 +97,7 @@ def _remove_earlier(folder: Path, name: str, kept: Sequence[str]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Numbers, strings, lists and dictionaries in place of tensors and tuples.
-
-    Args:
-        value: What a result holds.
-
-    Returns:
-        What JSON can hold, numbers with seven digits.
-    """
+    """What JSON can hold in place of tensors and tuples; numbers have seven digits."""
     if isinstance(value, Tensor):
         return plain(value.tolist())
     if isinstance(value, Mapping):

@@ -68,9 +68,6 @@ class PartialDatasetRetraining(HeadAnalysis):
             lie between K and half the number of training samples, and the whole training set.
         repeats: Heads for each of ``sizes``. Default: the paper's, 150 for 10, 50 for 100, 15 for 1,000, 5 for 10,000,
             1 for more (in between: that of the next smaller one), and 1 for the whole set.
-
-    Raises:
-        ConfigError: If an option cannot work.
     """
 
     kind = "partial_retraining"
@@ -90,12 +87,7 @@ class PartialDatasetRetraining(HeadAnalysis):
                     raise ConfigError(f"{option}: {number!r} is no whole number above 0")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """Trains and tests all heads.
-
-        Raises:
-            DataError: Fewer than two classes, or no test set.
-            ValueError: A size below K or above what the classes hold.
-        """
+        """Trains and tests all heads; ValueError for a size below K or above what the classes hold."""
         given, given_test = inputs.labelled("train"), inputs.labelled("test", classes=1)
         joint = _joint_error(given_test)
         train, test, kept, note = present_classes(given, given_test)

@@ -58,11 +58,11 @@ class Corruptions(Analysis):
     Args:
         corruptions: Some of impulse_noise, jpeg_compression, defocus_blur; an empty list: none, only ``sets`` as they
             are. Default: all three.
-        severities: Some of 1 to 5. Default: all five.
+        severities: Some of 1 to 5.
         sets: Further test sets with the model's classes, such as :class:`lightning_repshape.data.CIFAR101` or
             :class:`lightning_repshape.data.ImageFolderSet`; sets that bring their own corrupted copies, such as
             :class:`lightning_repshape.data.CIFARC`, are tested on these.
-        seed: Seed of the noise; not the run's, so that runs can be compared. Default: 0.
+        seed: Seed of the noise; not the run's, so that runs can be compared.
         constants: The published set whose constants apply: cifar-c, tiny-imagenet-c or imagenet-c. Default: by the
             images' size, see :func:`lightning_repshape.data.corruption_constants`.
 
@@ -164,11 +164,7 @@ class Corruptions(Analysis):
     # -- the analysis ------------------------------------------------------------------------------------------------
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """Tests every version of every set, in a trainer, which has the images.
-
-        Raises:
-            DataError: There are no images, or the model gives no logits.
-        """
+        """Tests every version of every set, in a trainer; DataError if that has no images, or no logits."""
         if not isinstance(inputs, TrainerInputs):
             raise DataError(
                 "corrupted test sets need a model and images: run this in a trainer, or call corruption_errors"

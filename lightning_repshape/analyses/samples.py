@@ -15,17 +15,7 @@ from lightning_repshape.seeding import generator
 
 
 def some_rows(count: int, most: int, purpose: str, seed: int) -> Tensor:
-    """Numbers of rows to draw: all, or a random choice that is the same in every call.
-
-    Args:
-        count: How many there are.
-        most: How many are wanted at most.
-        purpose: Keys the choice.
-        seed: Keys it too.
-
-    Returns:
-        Ascending row numbers.
-    """
+    """Ascending numbers of rows: all, or ``most`` of them, the same choice for the same purpose and seed."""
     if count <= most:
         return torch.arange(count)
     return torch.randperm(count, generator=generator("rows", purpose, seed))[:most].sort().values
@@ -34,17 +24,10 @@ def some_rows(count: int, most: int, purpose: str, seed: int) -> Tensor:
 def class_vs_rest(
     train: Features, classes: int, normalize: bool, device: torch.device
 ) -> tuple[ScatterState | None, ClassVsRestLDA]:
-    """Discriminant analysis of every class against the rest.
+    """Discriminant analysis of every class against the rest, and the scatter that it was solved on.
 
-    Args:
-        train: Features and labels.
-        classes: K.
-        normalize: Scale every feature vector to unit length first.
-        device: Where it is computed.
-
-    Returns:
-        The scatter that it was solved on (None where there are no more samples than features, and the samples
-        themselves were taken), and the solution.
+    The scatter is None where there are no more samples than features, and the samples themselves were taken. With
+    ``normalize`` every feature vector is scaled to unit length first.
     """
     if len(train.labels) <= train.features.shape[1]:  # no D x D matrix where the samples are fewer
         return None, class_vs_rest_lda(train.features.to(device), train.labels.to(device), classes, normalize)
@@ -56,15 +39,8 @@ def class_vs_rest(
 def present_classes(train: Features, test: Features | None) -> tuple[Features, Features | None, list[int], str]:
     """Renumbers classes to those that have training samples, for analyses that train heads.
 
-    Args:
-        train: The training set's features.
-        test: The test set's.
-
-    Returns:
-        Both with labels 0 .. P - 1, the P classes' numbers, and a note on what was left out (empty if nothing was).
-
-    Raises:
-        DataError: If no test sample is of a class with training samples.
+    Returns both sets with labels 0 .. P - 1, the P classes' numbers, and a note on what was left out (empty if nothing
+    was). Raises DataError if no test sample is of a class with training samples.
     """
     kept = torch.unique(train.labels)
     if len(kept) == int(kept[-1]) + 1 and (test is None or int(test.labels.max()) < len(kept)):
@@ -85,29 +61,14 @@ def present_classes(train: Features, test: Features | None) -> tuple[Features, F
 
 
 def percent(value: float) -> float | None:
-    """A fraction as percent for tables; None where it is not known.
-
-    Args:
-        value: The fraction.
-
-    Returns:
-        100 times it, or None for NaN.
-    """
+    """A fraction as percent for tables; None for NaN."""
     return None if math.isnan(value) else 100 * value
 
 
 def weight_of(inputs: AnalysisInputs, head: str | None) -> tuple[Tensor, str]:
-    """The class vectors that are looked at.
+    """The class vectors K x D, float64, of a head (None: the last linear layer), and the name of their layer.
 
-    Args:
-        inputs: The model, or a weight.
-        head: The submodule's name. Default (None): the last linear layer.
-
-    Returns:
-        K x D, float64, and the name of their layer.
-
-    Raises:
-        DataError: If there is no model, or no layer with a matrix of class vectors.
+    Raises DataError if there is no model, or no layer with a matrix of class vectors.
     """
     if head is not None and inputs.module is not None:
         modules = {name: module for name, module in inputs.module.named_modules() if name}
@@ -126,18 +87,7 @@ def weight_of(inputs: AnalysisInputs, head: str | None) -> tuple[Tensor, str]:
 
 
 def class_vectors(inputs: AnalysisInputs, features: Tensor) -> Tensor:
-    """The class vectors of the analysed features.
-
-    Args:
-        inputs: The model or its last weight.
-        features: N x D, the analysed features.
-
-    Returns:
-        K x D, float64.
-
-    Raises:
-        DataError: If there are none, or they have another width.
-    """
+    """The class vectors K x D, float64, of features N x D; DataError if there are none, or of another width."""
     vectors = inputs.class_vectors()
     if vectors is None:
         reason = "there is no model and no weight" if inputs.module is None else "the model has no last linear layer"

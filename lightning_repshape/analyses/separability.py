@@ -35,11 +35,7 @@ class WeightSeparability(Analysis):
     head: str | None = None
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """The two figures and the cosines.
-
-        Raises:
-            DataError: If there is no model, or no layer with a matrix of class vectors.
-        """
+        """The two figures and the cosines; DataError without a layer with a matrix of class vectors."""
         weight, layer = weight_of(inputs, self.head)
         if not bool(weight.isfinite().all()):
             raise DataError(f"the weight of {layer} holds NaN or infinite values")
@@ -93,9 +89,6 @@ class ActivationPatterns(SplitAnalysis):
         layer: What enters the last linear layer. Default: the features, as for a linear head; ``head.fc2`` and the like
             for others.
         classes: Names or numbers of the classes that are drawn. Default: the first three with samples.
-
-    Raises:
-        ConfigError: If an option cannot work.
     """
 
     kind = "activation_patterns"
@@ -111,11 +104,7 @@ class ActivationPatterns(SplitAnalysis):
             raise ConfigError("classes is empty: name at least one class to draw, or leave the option out")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """Distances and cosines.
-
-        Raises:
-            DataError: If there are no class vectors, they are of other features, or a class to draw is unknown.
-        """
+        """Distances and cosines; DataError without fitting class vectors, or for an unknown class."""
         split, part, notes = self.shown(inputs)
         vectors = class_vectors(inputs, part.features)
         names = inputs.class_names()
@@ -183,10 +172,7 @@ class WeightSpace(SplitAnalysis):
     Args:
         layer: What enters the last linear layer. Default: the features, as for a linear head; ``head.fc2`` and the like
             for others.
-        max_points: How many are drawn at most. Default: 3000.
-
-    Raises:
-        ConfigError: If an option cannot work.
+        max_points: How many are drawn at most.
     """
 
     kind = "weight_space"
@@ -202,12 +188,7 @@ class WeightSpace(SplitAnalysis):
             raise ConfigError(f"max_points is {self.max_points}; at least 1 is needed")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
-        """Components, coordinates and the printed figures.
-
-        Raises:
-            DataError: If there are no class vectors, they are of other features, or there are fewer than 3 features.
-            ValueError: If the features never change.
-        """
+        """Components, coordinates and printed figures, of 3 features or more; ValueError if they never change."""
         split, part, notes = self.shown(inputs)
         vectors = class_vectors(inputs, part.features)
         if part.features.shape[1] < 3 or len(part.labels) < 4:

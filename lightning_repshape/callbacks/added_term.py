@@ -82,38 +82,20 @@ class AddedTerm(HoldsHook, ABC):
         return True
 
     def find_layer(self, trainer: Trainer, pl_module: LightningModule) -> str:
-        """The layer to hook where none was named.
-
-        Returns:
-            A name out of ``named_modules``.
-
-        Raises:
-            ConfigError: If there is none that fits.
-        """
+        """The name of the layer to hook where none was given; ConfigError if there is none that fits."""
         raise ConfigError(f"{type(self).__name__} needs the name of a layer")
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule, name: str, layer: nn.Module) -> None:
-        """Looks at the layer once, at the start of a fit.
-
-        Raises:
-            ConfigError: If the term cannot be computed there.
-        """
+        """Looks at the layer once, at the start of a fit; ConfigError if the term cannot be computed there."""
 
     @abstractmethod
     def term(
         self, pl_module: LightningModule, layer: nn.Module, args: tuple[Any, ...], output: Tensor, labels: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The term of a training batch.
+        """The term of a training batch, a scalar with its weight, and scalars to log by name.
 
-        Args:
-            pl_module: The module.
-            layer: The hooked layer.
-            args: What it was called with.
-            output: What it returned.
-            labels: N class indices, or N x K memberships; None where :attr:`needs_labels` is false.
-
-        Returns:
-            The term, a scalar with its weight, and scalars to log by name.
+        The layer was called with ``args`` and returned ``output``; labels are N class indices or N x K memberships,
+        None where :attr:`needs_labels` is false.
         """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -228,11 +210,7 @@ class _Pass:
 
 
 class _Start:
-    """Starts terms once, in the first backward pass that Lightning runs.
-
-    Args:
-        backward: What is known of backward passes.
-    """
+    """Starts terms once, in the first backward pass that Lightning runs."""
 
     def __init__(self, backward: _Pass) -> None:
         self.backward = backward

@@ -80,18 +80,10 @@ class FeaturePlots(Callback):
 def draw_features(
     features: Features, folder: Path, class_names: tuple[str, ...], split: str, layer: str, max_points: int = 5000
 ) -> list[Path]:
-    """Draws features on their first two principal components and, where there are logits, the confusion matrix.
+    """Draws features on two principal components and, where there are logits, the confusion matrix.
 
-    Args:
-        features: What a pass collected.
-        folder: Where the figures go.
-        class_names: Names of the classes; indices are used where they are missing.
-        split: Named in the headings.
-        layer: Named in the headings.
-        max_points: How many samples are drawn at most.
-
-    Returns:
-        The figures' paths.
+    Returns the figures' paths. Split and layer are named in the headings; at most ``max_points`` samples are drawn, and
+    indices stand for classes without names.
     """
     classes = int(features.labels.max()) + 1
     if features.logits is not None:

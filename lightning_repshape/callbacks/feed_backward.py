@@ -98,11 +98,11 @@ class SeparabilityCurve(HoldsHook):
     and ``train/weight_separability_unit`` at every point.
 
     Args:
-        every_n_steps: Optimizer steps from one point to the next. Default: 50.
+        every_n_steps: Optimizer steps from one point to the next.
         head: Name of the submodule whose weight holds the class vectors. Default: the last linear layer with as many
             outputs as there are classes.
         unpack: Positions or keys of inputs and labels in a batch, for other modules than this package's.
-        name: The name of the files. Default: ``separability_curve``.
+        name: The name of the files.
 
     Raises:
         ConfigError: If an option cannot work, or at the start of training, if there is no such layer.

@@ -30,13 +30,10 @@ class ReconstructionFigure(Callback):
     It works with any module that returns something with a ``reconstruction`` of the inputs' shape, or such a tensor.
 
     Args:
-        num_images: How many images are drawn.
+        num_images: How many images are drawn, 1 to 100.
         when: At the end of the test, of the fit, or of both.
         split: Which images are drawn.
         unpack: Positions or keys of inputs and labels in a batch.
-
-    Raises:
-        ConfigError: If ``num_images`` is below 1 or above 100.
     """
 
     def __init__(
@@ -109,14 +106,7 @@ class ReconstructionFigure(Callback):
 
 
 def by_class_in_turn(labels: Tensor, count: int) -> Tensor:
-    """Positions of the first sample of each class, then of the second of each, and so on.
-
-    Args:
-        labels: N class indices.
-        count: How many positions at most.
-
-    Returns:
-        The positions.
+    """Positions of the first sample of each class, then of the second of each, and so on, ``count`` at most.
 
     Example:
         >>> by_class_in_turn(torch.tensor([1, 1, 0, 1, 0]), 3)
@@ -138,21 +128,10 @@ def draw_reconstructions(
     std: Sequence[float] | None = None,
     title: str = "",
 ) -> Any:
-    """The figure of images and their reconstructions.
+    """The figure of images N x C x H x W, grey or colour, and their reconstructions.
 
-    Args:
-        images: N x C x H x W, C being 1 or 3.
-        reconstructions: Of the same shape.
-        class_names: N names.
-        mean: What was taken off each channel. Default: nothing.
-        std: What each channel was then divided by. Default: 1.
-        title: The heading.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ConfigError: If these are no grey or colour images.
+    ``mean`` and ``std`` are what was taken off each channel, and what it was then divided by. Raises ConfigError if C
+    is neither 1 nor 3.
     """
     if images.dim() != 4 or images.shape[1] not in (1, 3):
         shape = " x ".join(map(str, images.shape[1:]))

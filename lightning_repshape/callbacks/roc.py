@@ -36,16 +36,7 @@ class ROCCurves(Callback):
 
 
 def write_roc(result: VerificationResult, folder: Path, name: str) -> Path:
-    """Writes the ROC figure as PNG and PDF, and all figures as JSON.
-
-    Args:
-        result: The figures.
-        folder: Where to.
-        name: The set's name.
-
-    Returns:
-        The PNG's path.
-    """
+    """Writes a set's ROC figure as PNG and PDF, and all figures as JSON; returns the PNG's path."""
     known = {far: rate for far, rate in result.tar.items() if not math.isnan(rate)}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(

@@ -34,16 +34,9 @@ class ClassVectors(NamedTuple):
 
 
 def last_linear(model: nn.Module, num_classes: int | None = None) -> tuple[str, nn.Linear] | None:
-    """A model's last linear layer with one output a class.
+    """Name and layer of a model's last linear layer with K outputs (None: with any), None where there is none.
 
-    A module of this package has its class vectors in the head, whatever else it holds.
-
-    Args:
-        model: Any module.
-        num_classes: K. Default: any number of outputs will do.
-
-    Returns:
-        The layer's name and the layer, or None where there is none.
+    Of a module of this package the head is looked at first, whatever else it holds.
     """
     found = [
         (name, module)
@@ -58,16 +51,8 @@ def last_linear(model: nn.Module, num_classes: int | None = None) -> tuple[str, 
 def find_last_linear(trainer: "Trainer", pl_module: "LightningModule", num_classes: int | None) -> str:
     """The name of the last linear layer with one output a class, of a module that is trained.
 
-    Args:
-        trainer: The trainer.
-        pl_module: Any module.
-        num_classes: K. None: of the module or its data; where neither knows, any number of outputs will do.
-
-    Returns:
-        The layer's name.
-
-    Raises:
-        ConfigError: If there is none.
+    Without ``num_classes`` K is the module's or its data's; where neither knows, any number of outputs will do. Raises
+    ConfigError if there is no such layer.
     """
     num_classes = known_num_classes(trainer, pl_module, num_classes)
     found = last_linear(pl_module, num_classes)
@@ -80,19 +65,11 @@ def find_last_linear(trainer: "Trainer", pl_module: "LightningModule", num_class
 
 
 def find_class_vectors(model: nn.Module, num_classes: int, sample: Features | None = None) -> ClassVectors | None:
-    """The class vectors of a model: the weight of its last linear layer with K outputs.
+    """The class vectors of a model: the weight of its last linear layer with K outputs, None where there is none.
 
     Models that name their activations and have no ``logits`` among them, such as autoencoders, have no class vectors,
-    even where a layer has K units by chance.
-
-    Args:
-        model: Any module.
-        num_classes: K.
-        sample: Features of a pass; where they come with logits, the layer is held against them to find out whether
-            these features are what it receives. Default: only widths are compared.
-
-    Returns:
-        The layer, or None where there is none.
+    even where a layer has K units by chance. Where a ``sample`` of a pass has logits, the layer is held against them to
+    find out whether its features are what the layer receives; else only widths are compared.
     """
     named = getattr(model, "activation_names", ())
     if named and "logits" not in named and not isinstance(model, Head):
@@ -114,29 +91,16 @@ def find_class_vectors(model: nn.Module, num_classes: int, sample: Features | No
 
 
 def weight_matrix(layer: nn.Module | None) -> Tensor | None:
-    """A layer's weight, where it is a matrix, whose rows can be class vectors.
-
-    Args:
-        layer: Any module, or None.
-
-    Returns:
-        K x D, or None.
-    """
+    """A layer's weight K x D, where it is a matrix, whose rows can be class vectors; else None."""
     weight = getattr(layer, "weight", None)
     return weight if isinstance(weight, Tensor) and weight.dim() == 2 else None
 
 
 def entrance(head: nn.Module) -> tuple[str, nn.Linear]:
-    """A head's last linear layer, and what enters it.
+    """The name of the activation that enters a head's last linear layer, and that layer.
 
-    Args:
-        head: A linear layer, or a head with such a layer as its attribute ``output``.
-
-    Returns:
-        The name of the activation that enters the layer, as a module of this package has it, and the layer.
-
-    Raises:
-        ConfigError: If there is no such layer, or the head cannot hand out what enters it.
+    The head is such a layer itself, or has it as its attribute ``output``. Raises ConfigError if there is none, or the
+    head cannot hand out what enters it.
     """
     layer = getattr(head, "output", head)
     if not isinstance(layer, nn.Linear) or weight_matrix(layer) is None:
@@ -159,29 +123,13 @@ def entrance(head: nn.Module) -> tuple[str, nn.Linear]:
 
 
 def known_num_classes(trainer: "Trainer", pl_module: "LightningModule", *first: int | None) -> int | None:
-    """The number of classes as far as it is known.
-
-    Args:
-        trainer: The trainer, whose data module may know it.
-        pl_module: The module, which may know it.
-        first: What is asked before these two.
-
-    Returns:
-        The first that is not None of what was given, the module's and the data module's :func:`class_count`.
-    """
+    """The first that is not None of ``first``, the module's and the data module's :func:`class_count`."""
     found = (*first, class_count(pl_module), class_count(getattr(trainer, "datamodule", None)))
     return next((number for number in found if number is not None), None)
 
 
 def class_count(owner: object) -> int | None:
-    """The number of classes that a module or a data module says it has.
-
-    Args:
-        owner: Anything.
-
-    Returns:
-        Its ``num_classes`` where that is a whole number above 0, else None.
-    """
+    """The ``num_classes`` of a module or a data module where it is a whole number above 0, else None."""
     number = getattr(owner, "num_classes", None)
     return int(number) if isinstance(number, Integral) and int(number) > 0 else None
 

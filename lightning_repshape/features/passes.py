@@ -66,16 +66,7 @@ class _Rows:
 
 
 def room_for(shape: Sequence[int], dtype: torch.dtype = torch.float32, spill_gb: float = 4.0) -> Tensor:
-    """An array to be filled: in memory or, where it is large, in a temporary file that is mapped to memory.
-
-    Args:
-        shape: Its shape.
-        dtype: Its type of numbers. Default: float32.
-        spill_gb: Arrays of more than so many gigabytes go to a file.
-
-    Returns:
-        The array, with any content.
-    """
+    """An array of any content: in memory or, above ``spill_gb`` gigabytes, in a mapped temporary file."""
     if math.prod(shape) * dtype.itemsize <= spill_gb * 2**30:
         return torch.empty(tuple(shape), dtype=dtype)
     numbers = torch.empty(0, dtype=dtype).numpy().dtype
@@ -94,7 +85,7 @@ def extract_features(
     spill_gb: float = 4.0,
     progress: Callable[[int], None] | None = None,
 ) -> Features:
-    """Runs batches through a model and collects one layer's activations.
+    """Runs batches through a model and collects one layer's activations, labels and logits on the CPU.
 
     Args:
         model: Any module.
@@ -104,9 +95,6 @@ def extract_features(
         device: Where the model runs. Default: where its parameters are.
         spill_gb: Features of more than so many gigabytes go to a temporary file that is mapped to memory.
         progress: Called with the number of samples after each batch.
-
-    Returns:
-        Features, labels and logits on the CPU.
 
     Raises:
         ConfigError: If layer or unpack do not fit.
@@ -137,12 +125,9 @@ def extract_features(
 
 
 def save_features(path: str | Path, features: Features, test: Features | None = None) -> None:
-    """Writes features and labels to an ``.npz`` file, as ``lightning-repshape analyze --features`` reads them.
+    """Writes an ``.npz`` file, as ``lightning-repshape analyze --features`` reads it.
 
-    Args:
-        path: The file.
-        features: What to write.
-        test: The same of a test set, under names that begin with ``test_``. Default: none.
+    Features of a test set have names that begin with ``test_``.
     """
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for prefix, part in (("", features), ("test_", test)):

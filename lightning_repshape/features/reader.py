@@ -14,14 +14,7 @@ PRE = ".pre"  # behind a layer's name: the values before its activation function
 
 
 def unpack_batch(batch: Any, unpack: Unpack = (0, 1)) -> tuple[Any, Tensor]:
-    """Takes inputs and labels out of a batch.
-
-    Args:
-        batch: A sequence or a mapping.
-        unpack: Positions or keys of the inputs and of the labels.
-
-    Returns:
-        Inputs and labels.
+    """Takes inputs and labels out of a batch, a sequence or a mapping, by their positions or keys.
 
     Raises:
         ConfigError: If the batch has no such entries.
@@ -92,16 +85,9 @@ class LayerReader:
         self.module = module
 
     def __call__(self, x: Any) -> tuple[Tensor, Tensor | None]:
-        """Runs a batch.
+        """The layer's output, N x D (further dimensions flattened), and the model's logits where it returns some.
 
-        Args:
-            x: The inputs.
-
-        Returns:
-            The layer's output, N x D (further dimensions flattened), and the model's logits where it returns some.
-
-        Raises:
-            ConfigError: If the layer did not run or returned something else than a tensor.
+        Raises ConfigError if the layer did not run or returned something else than a tensor.
         """
         if self.by_name:
             output = self.model(x, (self.layer,))

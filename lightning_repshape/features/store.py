@@ -62,9 +62,6 @@ class FeatureStore(Callback):
                 of which each process passes its share.
             progress: Called with the number of samples after each batch.
 
-        Returns:
-            Features, labels and logits.
-
         Raises:
             DataError: If there is no such split.
             RepshapeError: If any process could not take features from its share; all of them say so.
@@ -92,11 +89,7 @@ class FeatureStore(Callback):
 
 
 def feature_store(trainer: Trainer) -> FeatureStore:
-    """The trainer's feature store, added to its callbacks where it has none.
-
-    Returns:
-        The store.
-    """
+    """The trainer's feature store, added to its callbacks where it has none."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
         if isinstance(callback, FeatureStore):
@@ -107,18 +100,9 @@ def feature_store(trainer: Trainer) -> FeatureStore:
 
 
 def analysis_loader(trainer: Trainer, split: str) -> Any:
-    """A loader of a split that neither shuffles nor augments.
+    """The data module's ``analysis_dataloader(split)``, else the trainer's loader of that split without shuffling.
 
-    Args:
-        trainer: The trainer.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-
-    Returns:
-        The data module's ``analysis_dataloader(split)`` where it has one, else a loader over the data set of the
-        trainer's own loader of that split, with the same batch size and collation.
-
-    Raises:
-        DataError: If there is no such split.
+    Of the latter, data set, batch size and collation are kept. Raises DataError if there is no such split.
     """
     data = getattr(trainer, "datamodule", None)
     own = getattr(data, "analysis_dataloader", None)
@@ -180,13 +164,7 @@ def _as_in_a_test(trainer: Trainer) -> Iterator[None]:
 def agree(trainer: Trainer, failure: Exception | None) -> None:
     """Raises on every rank what any of them ran into, so that none waits for another.
 
-    Args:
-        trainer: The trainer.
-        failure: This rank's error, or None.
-
-    Raises:
-        RepshapeError: This rank's error, or the message of another's.
-        ValueError: Likewise.
+    That is this rank's own failure (a RepshapeError or a ValueError), or the message of another's.
     """
     if trainer.world_size > 1:
         messages: list[Any] = [None] * trainer.world_size
@@ -198,18 +176,10 @@ def agree(trainer: Trainer, failure: Exception | None) -> None:
 
 
 def gather_features(part: Features, trainer: Trainer) -> Features:
-    """Puts the ranks' shares together, some rows at a time.
+    """All samples in order, on every rank, from the ranks' shares; rank r of W holds samples r, r + W, r + 2W, ...
 
-    Args:
-        part: This rank's share: rank r of W holds samples r, r + W, r + 2W, and so on.
-        trainer: The trainer.
-
-    Returns:
-        All samples in order, on every rank; features of more than four gigabytes in a temporary file that is mapped to
-        memory.
-
-    Raises:
-        DataError: If the ranks' features differ in width.
+    Features of more than four gigabytes are in a temporary file that is mapped to memory. Raises DataError if the
+    ranks' features differ in width.
     """
     if trainer.world_size == 1:
         return part

@@ -53,11 +53,8 @@ class Decoder(NamedActivations):
         widths: Units of the hidden layers; none is allowed.
         outputs: Values of one flattened input.
         first: The number in the first layer's name.
-        activation: The non-linearity of the hidden layers. Default: ``relu``.
-        init: See :func:`lightning_repshape.layers.initialize`. Default: ``glorot``.
-
-    Raises:
-        ConfigError: If an argument is out of its range.
+        activation: The non-linearity of the hidden layers.
+        init: See :func:`lightning_repshape.layers.initialize`.
     """
 
     def __init__(
@@ -97,9 +94,9 @@ class AutoencoderModule(ClassifierModule):
         num_classes: Number of classes K, for class-wise penalties. Linked to ``data.num_classes`` on the command line.
         input_shape: Shape of one input, flattened by the network. Linked to ``data.input_shape`` on the command line.
         regularizers: The penalties. Default: none, the paper's baseline.
-        widths: Units of the encoder's layers; the last one is the code. Default: (400, 200, 100).
+        widths: Units of the encoder's layers; the last one is the code.
         decoder_widths: Units of the decoder's hidden layers. Default: the encoder's mirrored, (200, 400).
-        activation: The non-linearity of all layers but the last. Default: ``relu``.
+        activation: The non-linearity of all layers but the last.
         init: ``glorot`` (the paper), ``he`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
         **kwargs: ``optimizer``, ``lr_scheduler`` and ``lr_scheduler_interval``, see :class:`ClassifierModule`.
 
@@ -178,15 +175,7 @@ class AutoencoderModule(ClassifierModule):
     # -- forward -----------------------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, activations: Sequence[str] = ()) -> AutoencoderOutput:  # type: ignore[override]
-        """Code, reconstruction and the activations asked for.
-
-        Args:
-            x: Inputs, N x ``input_shape``.
-            activations: Names out of :attr:`activation_names`.
-
-        Returns:
-            The reconstruction N x ``input_shape``, the code N x D, a dictionary of the activations, and the inputs.
-        """
+        """Code N x D, reconstruction N x ``input_shape``, and the activations asked for, by name."""
         in_decoder = [name for name in activations if name in self.decoder.activation_names]
         in_encoder = [name for name in activations if name not in (*in_decoder, "features")]
         features, found = self.encoder.forward_activations(x, in_encoder)
@@ -201,14 +190,7 @@ class AutoencoderModule(ClassifierModule):
         return self._penalties.layers
 
     def reconstruction_loss(self, output: AutoencoderOutput) -> Tensor:
-        """The squared error, averaged over samples and pixels.
-
-        Args:
-            output: What :meth:`forward` returned.
-
-        Returns:
-            A scalar, float32 also for half-precision values.
-        """
+        """The squared error, averaged over samples and pixels; float32 also for half-precision values."""
         reconstruction, inputs = output.reconstruction, output.inputs
         if reconstruction.dtype != torch.float64:
             reconstruction, inputs = reconstruction.float(), inputs.float()
@@ -276,16 +258,7 @@ class AutoencoderModule(ClassifierModule):
             self.log("val_mse", error.float(), prog_bar=True, logger=False, sync_dist=self.trainer.world_size > 1)
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Reconstructions of a batch and how good they are.
-
-        Args:
-            batch: Inputs, class indices (-1 where unknown), and the samples' numbers within the set where known.
-            batch_idx: Number of the batch.
-            dataloader_idx: Number of the loader.
-
-        Returns:
-            ``mse`` N, ``reconstruction`` N x ``input_shape``, ``target`` N, and ``index`` N where the batch has it.
-        """
+        """``mse`` N, ``reconstruction`` N x ``input_shape``, ``target`` N (-1: unknown), ``index`` N where known."""
         x = batch[0]
         reconstruction = self(x).reconstruction
         error = (reconstruction.double() - x.double()).flatten(1).square().mean(dim=1)

@@ -137,17 +137,7 @@ class ClassifierModule(LightningModule):
         return (*backbone_names, "features", *head_names, "logits")
 
     def check_activation_name(self, name: str) -> str:
-        """Returns the name of an activation, or says which exist.
-
-        Args:
-            name: What the user wrote.
-
-        Returns:
-            The same name.
-
-        Raises:
-            ConfigError: If there is no such activation.
-        """
+        """Returns the name of an activation; if there is none of that name, a ConfigError says which exist."""
         if name not in self.activation_names:
             owner = f"{type(self).__name__} with {type(self.backbone).__name__} and {type(self.head).__name__}"
             raise ConfigError(f"{owner} has no activation {name!r}{did_you_mean(name, self.activation_names)}")
@@ -156,15 +146,7 @@ class ClassifierModule(LightningModule):
     # -- forward -----------------------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, activations: Sequence[str] = ()) -> ModelOutput:
-        """Features, logits and the activations asked for.
-
-        Args:
-            x: Inputs, N x C x H x W.
-            activations: Names out of :attr:`activation_names`.
-
-        Returns:
-            The logits N x K, the features N x D and a dictionary of the activations.
-        """
+        """Logits N x K, features N x D and the activations asked for, by name, of inputs N x C x H x W."""
         if not activations:
             features = self.backbone(x)
             return ModelOutput(self.head(features), features, {})
@@ -201,15 +183,7 @@ class ClassifierModule(LightningModule):
         return self.classification_loss(output.logits, target), {}
 
     def classification_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The mean loss over samples that validation and test report. Default: softmax cross entropy.
-
-        Args:
-            logits: N x K.
-            target: N class indices.
-
-        Returns:
-            A scalar.
-        """
+        """The mean loss over samples that validation and test report. Default: softmax cross entropy."""
         return F.cross_entropy(logits, target)
 
     # -- stages ------------------------------------------------------------------------------------------------------
@@ -237,10 +211,6 @@ class ClassifierModule(LightningModule):
         """Logs a step's loss and its terms every ``log_every_n_steps`` steps: logging costs more than a small step.
 
         Of epochs shorter than that, the terms of the last step are logged at their end.
-
-        Args:
-            loss: The step's loss, a scalar.
-            terms: What it consists of, scalars by name.
         """
         if (self.global_step + 1) % self.log_interval == 0:
             self.log("train/loss_step", loss.detach())
@@ -266,12 +236,8 @@ class ClassifierModule(LightningModule):
         On an accelerator the look costs a synchronisation, so it is taken every ``log_every_n_steps`` steps there and
         once more at the end of the epoch.
 
-        Args:
-            loss: The step's loss, a scalar.
-            what: How the message names it.
-
         Raises:
-            DivergenceError: If the loss is NaN or infinite.
+            DivergenceError: If the loss, named ``what``, is NaN or infinite.
         """
         if loss.device.type != "cpu" and self.global_step % self.log_interval:
             return
@@ -328,24 +294,14 @@ class ClassifierModule(LightningModule):
         self.evaluation_step(batch, self.test_sums)
 
     def evaluation_step(self, batch: Sequence[Tensor], sums: ClassificationSums) -> None:
-        """Forward pass of one evaluation batch, added to the stage's sums and to the layer's statistics.
-
-        Args:
-            batch: Inputs and class indices.
-            sums: Where loss and errors go.
-        """
+        """Forward pass of one evaluation batch, added to the stage's sums and to the layer's statistics."""
         x, target = batch[0], batch[1]
         output = self(x, (self.statistics_layer,))
         sums.update(self.classification_loss(output.logits, target), output.logits, target)
         self.update_statistics(output.activations[self.statistics_layer], target)
 
     def update_statistics(self, activation: Tensor, target: Tensor) -> None:
-        """Adds the statistics layer's activation of one evaluation batch.
-
-        Args:
-            activation: N x I or N x C x H x W.
-            target: N class indices.
-        """
+        """Adds the statistics layer's activation of one evaluation batch, N x I or N x C x H x W."""
         values = activation.flatten(1)
         if not self._statistics or self._statistics[0].num_units != values.shape[1]:
             self._statistics = [RepresentationStatistics(self.num_classes, values.shape[1]).to(self.device)]
@@ -360,13 +316,7 @@ class ClassifierModule(LightningModule):
         self.end_evaluation("test", self.test_sums)
 
     def end_evaluation(self, stage: str, sums: ClassificationSums, further: Mapping[str, Tensor] | None = None) -> None:
-        """Logs a stage's figures and empties its sums.
-
-        Args:
-            stage: ``"val"`` or ``"test"``.
-            sums: The stage's sums.
-            further: Further scalars by name, equal on all ranks.
-        """
+        """Logs figures of ``val`` or ``test``, and further ones equal on all ranks, and empties the stage's sums."""
         figures = {**sums.compute(), **(further or {})}
         if stage == "val" and self.trainer.state.fn == "fit" and int(sums.update_count) > 0:
             self._stop_unless_finite(figures["loss"], "validation loss")
@@ -377,12 +327,7 @@ class ClassifierModule(LightningModule):
         self.log_figures(stage, figures)
 
     def log_figures(self, stage: str, figures: Mapping[str, Tensor]) -> None:
-        """Logs figures that are already equal on all ranks.
-
-        Args:
-            stage: The prefix of the keys.
-            figures: Scalars by name.
-        """
+        """Logs figures that are already equal on all ranks, with the stage in front of their names."""
         values = {f"{stage}/{name}": value.float() for name, value in figures.items()}
         self.log_dict(values, sync_dist=self.trainer.world_size > 1)
         progress = {"train": "loss", "val": "error"}.get(stage)
@@ -391,16 +336,7 @@ class ClassifierModule(LightningModule):
             self.log(f"{stage}_{progress}", shown, prog_bar=True, logger=False, sync_dist=self.trainer.world_size > 1)
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Class probabilities of a batch.
-
-        Args:
-            batch: Inputs, class indices (-1 where unknown), and the samples' numbers within the set where known.
-            batch_idx: Number of the batch.
-            dataloader_idx: Number of the loader.
-
-        Returns:
-            ``probability`` N x K, ``index`` N (the samples' numbers; absent where the batch has none) and ``target`` N.
-        """
+        """``probability`` N x K, ``target`` N (-1: unknown), and the samples' numbers ``index`` N where known."""
         prediction = {"probability": self(batch[0]).logits.float().softmax(dim=1), "target": batch[1]}
         if len(batch) > 2:
             prediction["index"] = batch[2]
@@ -416,12 +352,6 @@ class ClassifierModule(LightningModule):
         """Calls the optimizer callable, with the fused implementation where it exists and fits.
 
         It is left out under 16-bit mixed precision, where it would unscale gradients behind gradient clipping's back.
-
-        Args:
-            parameters: What to optimize.
-
-        Returns:
-            The optimizer.
         """
         plain = self.optimizer_callable(parameters)
         trainer = trainer_of(self)

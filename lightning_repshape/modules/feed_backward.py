@@ -168,12 +168,9 @@ class FeedBackwardModule(RegularizedModule):
         super().end_evaluation(stage, sums, {**self.separability_figures(), **(further or {})})
 
     def separability_figures(self) -> dict[str, Tensor]:
-        """e(W) of the last layer, as defined and with class vectors of unit length.
+        """``weight_separability``, e(W) of the last layer, and ``weight_separability_unit``, of unit class vectors.
 
         Where there are no more features than classes, a warning says so at the first call.
-
-        Returns:
-            ``weight_separability`` and ``weight_separability_unit``.
         """
         weight = self.class_vectors.detach()
         warning = "" if self._warned else too_few_features(weight)

@@ -61,11 +61,7 @@ NOT_PLAIN = object()
 def as_plain(value: object) -> object:
     """A value made of numbers, strings, lists and dictionaries alone, as ``torch.load(weights_only=True)`` takes it.
 
-    Args:
-        value: Anything; a dataclass becomes a dictionary.
-
-    Returns:
-        The value, or :data:`NOT_PLAIN` for classes, functions, modules and what holds some.
+    A dataclass becomes a dictionary; :data:`NOT_PLAIN` stands for classes, functions, modules and what holds some.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)

@@ -51,18 +51,10 @@ class Penalties:
     def add_to(
         self, loss: Tensor, activations: Mapping[str, Tensor], target: Tensor, num_classes: int, epoch: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """A loss plus the penalties.
+        """A loss plus the penalties, and terms by name: ``<regularizer>/<layer>``, and unweighted with ``_raw`` behind.
 
-        Args:
-            loss: Scalar.
-            activations: The activations of :attr:`layers`, by name.
-            target: N class indices.
-            num_classes: Number of classes K, of penalties without one of their own.
-            epoch: Epochs done so far, for warm-ups.
-
-        Returns:
-            The sum, and the terms by name: ``<regularizer>/<layer>`` weighted and, with ``_raw`` behind, without
-            weight; ``_2`` stands behind the layer of the second penalty of one class on it.
+        ``_2`` stands behind the layer of the second penalty of one class on it. K is for penalties without a number of
+        classes of their own; ``epoch``, the epochs done so far, is for warm-ups.
         """
         terms: dict[str, Tensor] = {}
         for number, regularizer in enumerate(self.regularizers):
@@ -79,35 +71,17 @@ class Penalties:
 
 
 def listed(regularizers: Sequence[Regularizer]) -> tuple[Regularizer, ...]:
-    """A list of penalties, looked at.
-
-    Args:
-        regularizers: What should be one.
-
-    Returns:
-        The penalties.
-
-    Raises:
-        ConfigError: If it is no list, or something else stands in it.
-    """
+    """A list of penalties; ConfigError if it is no list, or something else stands in it."""
     if not isinstance(regularizers, Sequence) or not all(isinstance(term, Regularizer) for term in regularizers):
         raise ConfigError(f"regularizers must be a list of penalties, such as ClasswiseVariance; got {regularizers!r}")
     return tuple(regularizers)
 
 
 def layer_of(owner: nn.Module, path: str) -> nn.Module:
-    """The part of a network whose weights compute an activation, for penalties on them.
+    """The part of a network whose weights compute the activation of a path, for penalties on them.
 
-    Args:
-        owner: The network.
-        path: The activation's path within it.
-
-    Returns:
-        The part of that path; where it holds no weights, as a pool or an activation function, the last one before it
-        that does.
-
-    Raises:
-        ConfigError: If there is none; the message has the nearest paths.
+    Where that part holds no weights, as a pool or an activation function, it is the last one before it that does.
+    Raises ConfigError if there is none; the message has the nearest paths.
     """
     parts: dict[str, nn.Module] = dict(owner.named_modules())
     holders = [name for name, part in parts.items() if any(p.ndim >= 2 for p in part.parameters(recurse=False))]
@@ -123,14 +97,6 @@ def layer_of(owner: nn.Module, path: str) -> nn.Module:
 
 
 def epochs_done(module: LightningModule, batch_idx: int) -> float:
-    """How far the training is, in epochs.
-
-    Args:
-        module: The module that is trained.
-        batch_idx: Number of the batch within the epoch.
-
-    Returns:
-        Whole epochs and the share of the present one.
-    """
+    """How far the training is, in epochs: whole ones and the share of the present one."""
     # the number of batches is infinite where the data have no length
     return module.current_epoch + batch_idx / max(1, module.trainer.num_training_batches)

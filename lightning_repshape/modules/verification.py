@@ -58,14 +58,7 @@ class VerifiesPairs(ClassifierModule):
         return data.pair_sets(stage) if isinstance(data, FaceVerificationDataModule) else []
 
     def embed(self, x: Tensor) -> Tensor:
-        """The features by which faces are compared.
-
-        Args:
-            x: N x C x H x W, normalised.
-
-        Returns:
-            N x D.
-        """
+        """The features N x D by which faces are compared, of normalised images N x C x H x W."""
         return embed(self.backbone, x, self.flip_average)
 
     def _begin(self, stage: Literal["val", "test"]) -> None:
@@ -215,10 +208,10 @@ def verify_pairs(
         model: A classifier module of this package (its backbone is used), or any module from images to N x D features;
             it is put into evaluation mode and back.
         data: The pairs.
-        stage: "val" or "test". Default: "test".
-        flip_average: Whether a feature is the mean of those of the image and of its mirror image. Default: False.
-        device: Where to compute; the model has to be there. Default: "cpu".
-        fars: False accept rates at which true accept rates are wanted. Default: 1e-2 and 1e-3.
+        stage: ``"val"`` or ``"test"``.
+        flip_average: Whether a feature is the mean of those of the image and of its mirror image.
+        device: Where to compute; the model has to be there.
+        fars: False accept rates at which true accept rates are wanted.
 
     Returns:
         The figures by the set's name.
@@ -247,16 +240,7 @@ def verify_pairs(
 
 
 def embed(backbone: nn.Module, x: Tensor, flip_average: bool = False) -> Tensor:
-    """Features of images, or the means of those of the images and of their mirror images.
-
-    Args:
-        backbone: From images to features.
-        x: N x C x H x W.
-        flip_average: Whether to mirror.
-
-    Returns:
-        N x D.
-    """
+    """Features N x D of images N x C x H x W; ``flip_average``: means of those of images and mirror images."""
     features: Tensor = backbone(x)
     return (features + backbone(x.flip(3))) / 2 if flip_average else features
 
@@ -264,19 +248,9 @@ def embed(backbone: nn.Module, x: Tensor, flip_average: bool = False) -> Tensor:
 def score_pairs(
     pairs: PairSet, collected: PairFeatures, fars: Sequence[float] = (1e-2, 1e-3), epoch: int = 0
 ) -> VerificationResult | None:
-    """Verification from the features that were collected. To be called by all processes.
+    """Verification of the pairs whose images have all been seen. To be called by all processes.
 
-    Args:
-        pairs: The pairs.
-        collected: The features of their items.
-        fars: False accept rates at which true accept rates are wanted.
-        epoch: Named where features are not finite.
-
-    Returns:
-        The figures of the pairs whose images have all been seen; None, with a warning, where these are too few.
-
-    Raises:
-        DivergenceError: Features are not finite.
+    None, with a warning, where these are too few; DivergenceError, naming the epoch, if features are not finite.
     """
     table = pairs.table
     scores, complete = collected.scores(table.first, table.second)

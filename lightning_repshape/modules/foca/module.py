@@ -157,16 +157,7 @@ class FOCAModule(ClassifierModule):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """As in Lightning; options of a checkpoint from before they stood in groups are translated.
-
-        Args:
-            checkpoint_path: A path, or a file that is open for reading.
-            *args: Further arguments of ``LightningModule.load_from_checkpoint``.
-            **kwargs: The same, and options that replace the checkpoint's.
-
-        Returns:
-            The module.
-        """
+        """As in Lightning; options of a checkpoint from before they stood in groups are translated."""
         local = hasattr(checkpoint_path, "read") or Path(checkpoint_path).is_file()
         content = _read(checkpoint_path, kwargs.get("weights_only") is not False) if local else {}
         known = content.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {}
@@ -339,16 +330,9 @@ class FOCAModule(ClassifierModule):
                 layer.track_running_stats = value
 
     def phi_loss(self, heads: StackedHeads, scale: Tensor | None, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Phi's loss through frozen weak classifiers (Algorithm 1, line 7).
+        """Phi's loss through frozen weak classifiers (Algorithm 1, line 7), and their logits E x m x outputs.
 
-        Args:
-            heads: E weak classifiers.
-            scale: The factor of their features; None for raw ones.
-            x: m inputs.
-            target: m class indices.
-
-        Returns:
-            The loss, averaged over samples and classifiers, and the logits E x m x outputs.
+        The loss is averaged over samples and classifiers; ``scale`` is the factor of their features, None for raw ones.
         """
         features = self._features(x)
         if scale is not None:
@@ -361,15 +345,7 @@ class FOCAModule(ClassifierModule):
         return self.stacked_loss(logits, target), logits
 
     def stacked_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The mean loss over E classifiers and their samples.
-
-        Args:
-            logits: E x N x outputs.
-            target: N class indices.
-
-        Returns:
-            A scalar.
-        """
+        """The mean loss over E classifiers and their samples, from logits E x N x outputs and N class indices."""
         if self.loss_name == "cross_entropy":
             return F.cross_entropy(logits.flatten(0, 1), target.repeat(logits.shape[0]))
         if self.weak.num_outputs == 1:
@@ -385,23 +361,13 @@ class FOCAModule(ClassifierModule):
         return F.cross_entropy(logits, target)
 
     def class_logits(self, logits: Tensor) -> Tensor:
-        """Logits with one entry a class: a single output z becomes (-z, z).
-
-        Args:
-            logits: ... x outputs.
-
-        Returns:
-            ... x K.
-        """
+        """Logits ... x K from logits ... x outputs: a single output z becomes (-z, z)."""
         return torch.cat([-logits, logits], dim=-1) if self.weak.num_outputs == 1 else logits
 
     def update_phi(self, optimizer: LightningOptimizer, loss: Tensor, flush: bool = False) -> None:
         """Adds a chunk's gradient and, after ``phi.accumulate`` of them, updates and projects phi.
 
-        Args:
-            optimizer: phi's optimizer.
-            loss: The chunk's loss.
-            flush: Whether to update now, since the epoch ends.
+        ``flush`` updates now, since the epoch ends.
         """
         self._accumulated += 1
         ready = self._accumulated >= self.phi.accumulate or flush
@@ -516,15 +482,7 @@ class FOCAModule(ClassifierModule):
         self.ncm_sums.update(torch.zeros((), device=self.device), nearest, target)
 
     def add_statistics(self, x: Tensor, target: Tensor) -> Tensor:
-        """Features of a batch; the statistics layer's activation is added to the stage's statistics.
-
-        Args:
-            x: Inputs.
-            target: Class indices.
-
-        Returns:
-            Features N x D in float32.
-        """
+        """Features N x D, float32; the statistics layer's activation is added to the stage's statistics."""
         output = self(x, (self.statistics_layer,))
         self.update_statistics(output.activations[self.statistics_layer], target)
         features: Tensor = output.features.flatten(1)
@@ -549,11 +507,7 @@ class FOCAModule(ClassifierModule):
         self.ensure_head()
 
     def ensure_head(self) -> None:
-        """Solves the secondary head unless it is trained already.
-
-        Raises:
-            DataError: If it is not, and there is no training set to solve it on.
-        """
+        """Solves the secondary head unless it is trained; DataError if there is no training set to solve it on."""
         if bool(self.head_trained):
             return
         try:
@@ -565,13 +519,10 @@ class FOCAModule(ClassifierModule):
             ) from error
 
     def solve_secondary(self, trainer: Trainer) -> None:
-        """Takes the training set's features and trains the head on them (Eq. 5).
-
-        Args:
-            trainer: Provides the training set.
+        """Takes the features of the trainer's training set and trains the head on them (Eq. 5).
 
         Raises:
-            DataError: If there is none.
+            DataError: If there is no training set.
             DivergenceError: If the solve did not end in finite numbers.
         """
         features = training_features(trainer, self)

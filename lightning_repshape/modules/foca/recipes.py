@@ -68,9 +68,6 @@ class Draw:
         num_classifiers: E, weak classifiers a step, whose losses are averaged.
         shared_batch: Whether all E see the same images of b (each its own class-balanced resample of them where k > 1),
             which costs one backbone pass over b; else E batches are drawn.
-
-    Raises:
-        ConfigError: If a value is out of its range.
     """
 
     samples_per_class: int | None = None
@@ -98,9 +95,6 @@ class PhiUpdates:
         hold_scale: Whether phi's gradient leaves the overall scale of the features alone, which the factor of
             ``weak.feature_scale`` undoes in any case. Without it, weak classifiers that are too sure of themselves make
             phi shrink its features step by step, until they vanish. The loss is the same.
-
-    Raises:
-        ConfigError: If a value is out of its range.
     """
 
     updates: int = 1
@@ -117,18 +111,9 @@ class PhiUpdates:
 
 
 def recipe_of(kind: type[Recipe], name: str, given: Recipe | Mapping[str, Any]) -> Recipe:
-    """A recipe from what was given, or from what a checkpoint holds of it.
+    """A recipe from what was given, the recipe or its values by name, as a checkpoint holds them.
 
-    Args:
-        kind: The recipe's class.
-        name: The option's name, for messages.
-        given: The recipe, or its values by name.
-
-    Returns:
-        The recipe.
-
-    Raises:
-        ConfigError: If there is no such value, or a value is out of its range.
+    Raises ConfigError, with the option's ``name``, if there is no such value, or one is out of its range.
     """
     if isinstance(given, kind):
         return given
@@ -142,16 +127,7 @@ def recipe_of(kind: type[Recipe], name: str, given: Recipe | Mapping[str, Any]) 
 
 
 def resolved(weak: WeakRecipe, draw: Draw, num_classes: int) -> tuple[WeakRecipe, Draw]:
-    """The recipes with numbers in the place of what depends on the solver and on the classes.
-
-    Args:
-        weak: How weak classifiers are solved.
-        draw: How their batches are drawn.
-        num_classes: K.
-
-    Returns:
-        Both, without None in ``updates``, ``num_outputs`` and ``samples_per_class``.
-    """
+    """Both recipes without None in ``updates``, ``num_outputs`` and ``samples_per_class``, for K classes."""
     early = weak.solver == "early-stop"
     updates = weak.updates if weak.updates is not None else 20 if early else 32
     outputs = num_classes if weak.num_outputs is None else weak.num_outputs

@@ -36,13 +36,9 @@ RENAMED: Mapping[str, str] = {
 
 
 def current_options(init_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a FOCAModule under the names that they have now.
+    """Options of a FOCAModule, of a ``config.yaml`` or a checkpoint, under the names that they have now.
 
-    Args:
-        init_args: Options under old or new names, of a run's ``config.yaml`` or of a checkpoint's hyper-parameters.
-
-    Returns:
-        A copy with the old ones in their groups; a value that stands in its group already is left alone.
+    A copy with the old ones in their groups; a value that stands in its group already is left alone.
     """
     options: dict[str, Any] = {name: value for name, value in init_args.items() if name not in RENAMED}
     for name, value in init_args.items():

@@ -74,18 +74,7 @@ class SecondaryOptimization(Callback):
 
 
 def training_features(trainer: Trainer, module: LightningModule) -> Features:
-    """The features of the whole training set, without augmentation.
-
-    Args:
-        trainer: Provides the training set.
-        module: Gives the activation ``features``.
-
-    Returns:
-        Features and labels, of all ranks.
-
-    Raises:
-        DataError: If there is no training set.
-    """
+    """Features and labels of the whole training set, of all ranks, without augmentation; DataError without one."""
     moved = (trainer.strategy.batch_to_device(batch, device=module.device) for batch in _training_batches(trainer))
     with trainer.precision_plugin.forward_context():
         part = extract_features(module, moved, "features", device=module.device)

@@ -16,41 +16,19 @@ class BalancedSource(Protocol):
     """Draws samples of every class."""
 
     def balanced(self, per_class: int, generator: torch.Generator, replacement: bool) -> tuple[Tensor, Tensor]:
-        """Draws ``per_class`` samples of each of the K classes.
+        """Inputs K k x ... and class indices K k, on the model's device: k = ``per_class`` samples of each class.
 
-        Args:
-            per_class: k.
-            generator: Source of the draw.
-            replacement: Whether a sample may be drawn twice.
-
-        Returns:
-            Inputs K k x ... and class indices K k, on the model's device.
-
-        Raises:
-            DataError: If a class has too few samples.
+        Raises DataError if a class has too few samples.
         """
         ...
 
     def uniform(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws samples of any class with replacement.
-
-        Args:
-            count: How many.
-            generator: Source of the draw.
-
-        Returns:
-            Inputs and class indices.
-        """
+        """Inputs and class indices of samples of any class, drawn with replacement."""
         ...
 
 
 class DataModuleSource:
-    """Draws from one of this package's data modules, by one gather a batch.
-
-    Args:
-        data: The data module.
-        device: Where the samples go.
-    """
+    """Draws from one of this package's data modules, by one gather a batch, onto a device."""
 
     def __init__(self, data: ImageDataModule, device: torch.device) -> None:
         self.data = data
@@ -71,15 +49,7 @@ class DataModuleSource:
 
 
 class DatasetSource:
-    """Draws from a data set of (x, y) pairs whose labels can be told without reading every sample.
-
-    Args:
-        dataset: The data set.
-        labels: Its N labels.
-        num_classes: K.
-        device: Where the samples go.
-        collate: Puts samples together. Default: PyTorch's.
-    """
+    """Draws from a data set of (x, y) pairs whose N labels can be told without reading every sample."""
 
     def __init__(
         self, dataset: Any, labels: Tensor, num_classes: int, device: torch.device, collate: Any = default_collate
@@ -113,13 +83,7 @@ class DatasetSource:
 
 
 class BatchSource:
-    """Draws from the batch at hand, for loaders whose data set cannot be looked into.
-
-    Args:
-        x: The batch's inputs.
-        y: Its labels.
-        num_classes: K.
-    """
+    """Draws from the batch at hand, for loaders whose data set cannot be looked into."""
 
     def __init__(self, x: Tensor, y: Tensor, num_classes: int) -> None:
         self.x = x
@@ -147,21 +111,7 @@ class BatchSource:
 
 
 def draw_members(members: Tensor, count: int, generator: torch.Generator, replacement: bool, where: str) -> Tensor:
-    """Draws some of the samples of one class.
-
-    Args:
-        members: Their positions.
-        count: How many to draw.
-        generator: Source of the draw.
-        replacement: Whether one may be drawn twice.
-        where: Names the class in the message.
-
-    Returns:
-        ``count`` positions.
-
-    Raises:
-        DataError: If there are too few.
-    """
+    """``count`` of the positions of one class; ``where`` names it in the DataError if there are too few."""
     if len(members) < (1 if replacement else count):
         raise DataError(
             f"{where} has {len(members)} samples, but {count} of every class are to be drawn"
@@ -173,13 +123,9 @@ def draw_members(members: Tensor, count: int, generator: torch.Generator, replac
 
 
 def labels_of(dataset: Any) -> Tensor | None:
-    """The labels of a data set that has them at hand.
+    """The N labels of a data set that has them at hand, None where every sample would have to be read.
 
-    Args:
-        dataset: A torchvision-like data set (``targets`` or ``labels``), a ``TensorDataset``, or a ``Subset`` of one.
-
-    Returns:
-        N integers, or None where they cannot be told without reading every sample.
+    It is a torchvision-like data set (``targets`` or ``labels``), a ``TensorDataset``, or a ``Subset`` of one.
     """
     if isinstance(dataset, Subset):
         inner = labels_of(dataset.dataset)
@@ -194,16 +140,7 @@ def labels_of(dataset: Any) -> Tensor | None:
 
 
 def source_for(trainer: Trainer, num_classes: int, device: torch.device) -> BalancedSource | None:
-    """The best source that a trainer offers.
-
-    Args:
-        trainer: The trainer.
-        num_classes: K.
-        device: Where the samples go.
-
-    Returns:
-        A source, or None where only the batches themselves are left.
-    """
+    """The best source that a trainer offers, None where only the batches themselves are left."""
     data = getattr(trainer, "datamodule", None)
     if isinstance(data, ImageDataModule):
         return DataModuleSource(data, device)

@@ -49,14 +49,7 @@ of the command test: lightning-repshape test --help."""
 
 
 def run(words: list[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: The words after ``analyze``.
-
-    Returns:
-        0. Errors are raised; an analysis that the data do not allow is none, unless it is the only one.
-    """
+    """Runs the command; 0. An analysis that the data do not allow is no error, unless it is the only one."""
     if {"-h", "--help"} & set(words):
         print(_parser(of_models=True).format_help(), end="")
     elif any(word == "--features" or word.startswith("--features=") for word in words):
@@ -67,10 +60,7 @@ def run(words: list[str]) -> int:
 
 
 class AnalyzingTrainer(Trainer):
-    """A trainer that analyses by way of its test.
-
-    The analyses are its callbacks, so that they give what they would have given at the end of the run's own test.
-    """
+    """A trainer that analyses by way of its test, with the analyses as callbacks, as at the end of a run's own test."""
 
     def analyze(
         self,
@@ -124,10 +114,7 @@ class AnalyzeCLI(RepshapeCLI):
             super().link_data_to_model(parser)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer with the analyses among its callbacks.
-
-        An analysis that the run's config has, keeps the options that it has there, unless the command line gives some.
-        """
+        """The trainer with the analyses; those of the run's config keep its options, unless the words give some."""
         made = self.config_init[self.command]
         given = as_list(made.trainer.get("callbacks"))
         # what a config looks at before training has no place after it

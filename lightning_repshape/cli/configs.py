@@ -10,14 +10,7 @@ from lightning_repshape.errors import ConfigError, RepshapeError, did_you_mean
 
 
 def run(words: list[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: The words after ``configs``.
-
-    Returns:
-        0. Errors are raised.
-    """
+    """Runs the command with the words after ``configs``; returns 0."""
     parser = argparse.ArgumentParser(
         prog="lightning-repshape configs",
         description="The shipped configs. A name works wherever a command takes --config; several --config compose.",

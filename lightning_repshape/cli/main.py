@@ -1,8 +1,7 @@
-"""The command ``lightning-repshape``.
+"""The command ``lightning-repshape``; it imports nothing heavy, so that help, version and configs appear at once.
 
-This module imports nothing heavy, so that help, version and the list of configs appear at once. The first word decides
-who parses the rest: :mod:`lightning_repshape.cli.training` (``fit``, ``validate``, ``test``, ``predict``), or the
-module of the command's own name.
+The first word decides who parses the rest: :mod:`lightning_repshape.cli.training` (``fit``, ``validate``, ``test``,
+``predict``), or the module of the command's own name.
 """
 
 import os
@@ -48,14 +47,7 @@ TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: The words after the program's name. Default: those of the process.
-
-    Returns:
-        The exit status: 0, 2 for wrong usage, 130 when interrupted, else 1.
-    """
+    """Runs words (default: the process's); returns the status: 0, 2 (wrong usage), 130 (interrupted), else 1."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -102,17 +94,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def dispatch(words: list[str]) -> int:
-    """Calls the command that the first word names.
-
-    Args:
-        words: The words after the program's name.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        ConfigError: If there is no such command.
-    """
+    """Calls the command that the first word names; returns its status. ConfigError if there is no such command."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(_OVERVIEW, end="")
         return 0

@@ -48,26 +48,14 @@ class OneLineParser(LightningArgumentParser):
         raise ConfigError(explain(message, self.option_names())) from ex
 
     def option_names(self) -> Iterator[str]:
-        """The names of the options, those of commands too.
-
-        Yields:
-            Names such as ``trainer.max_epochs``, as the help shows them: a parser has no public list.
-        """
+        """Names such as ``trainer.max_epochs``, those of commands too, out of the help: a parser has no public list."""
         yield from _IN_HELP.findall(self.format_help())
         for command in self.commands.choices.values() if self.commands is not None else ():
             yield from command.option_names()
 
 
 def explain(message: str, options: Iterable[str] = ()) -> str:
-    """One sentence for a message of the argument parser.
-
-    Args:
-        message: What the parser said, over several lines.
-        options: The option names that the parser knows, such as ``trainer.max_epochs``.
-
-    Returns:
-        What was wrong, where, and the nearest valid names.
-    """
+    """One sentence for a parser's message of several lines: what was wrong, where, and the nearest of ``options``."""
     if found := _OPTIONAL.search(message):
         inner = " ".join(found.group(1).split())
         # this package's sentence of a parser within, whose options are none of the command line's
@@ -106,14 +94,7 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
 
 
 def class_names(place: str) -> list[str]:
-    """The class names that make sense at a place of the config.
-
-    Args:
-        place: A key such as ``model.backbone`` or ``data``.
-
-    Returns:
-        Short class names.
-    """
+    """The short names of the classes that make sense at a config's key, such as ``model.backbone`` or ``data``."""
     rooms = {
         "backbone": ["lightning_repshape.networks"],
         "head": ["lightning_repshape.heads"],

@@ -8,15 +8,7 @@ import yaml
 
 
 def new_name(option: str, accepted: Iterable[str]) -> str | None:
-    """The name that an option has now.
-
-    Args:
-        option: What the user wrote.
-        accepted: The options that there are; which class they belong to, a parser does not say.
-
-    Returns:
-        The new name where there is one among them.
-    """
+    """The name that an option has now, where it is ``accepted``: which class those belong to, a parser does not say."""
     from lightning_repshape.modules.foca.renamed import RENAMED
 
     new = RENAMED.get(option)
@@ -25,15 +17,7 @@ def new_name(option: str, accepted: Iterable[str]) -> str | None:
 
 
 def current_options(class_path: str, init_args: Mapping[str, Any]) -> dict[str, Any]:
-    """A class's options under today's names.
-
-    Args:
-        class_path: The class, with or without its module.
-        init_args: Its options, as a run's config or a checkpoint holds them.
-
-    Returns:
-        The same options.
-    """
+    """A class's options, as a run's config or a checkpoint holds them, under today's names."""
     if class_path.rpartition(".")[2] != "FOCAModule":
         return dict(init_args)
     from lightning_repshape.modules.foca.renamed import current_options as current
@@ -42,14 +26,7 @@ def current_options(class_path: str, init_args: Mapping[str, Any]) -> dict[str, 
 
 
 def current_config(path: Path) -> str:
-    """A run's config for the parser: the file, or its content where that has old names.
-
-    Args:
-        path: A run's ``config.yaml``.
-
-    Returns:
-        The path, or YAML.
-    """
+    """A run's ``config.yaml`` for the parser: its path, or its content as YAML where that has old names."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         model = content["model"]

@@ -42,17 +42,7 @@ of your own is named in place of an id.
 
 
 def run(words: list[str]) -> int:
-    """Runs the command.
-
-    Args:
-        words: The words after ``study``.
-
-    Returns:
-        The exit status: 0, or 1 where a training failed or a report's numbers do not check.
-
-    Raises:
-        RepshapeError: If something is wrong that the user can mend.
-    """
+    """Runs the command; 1 where a training failed or numbers do not check, else 0. Users' errors are RepshapeErrors."""
     cut = words.index("--") if "--" in words else len(words)
     options = _parser().parse_args(words[:cut])
     given = words[cut + 1 :]

@@ -57,15 +57,7 @@ from lightning_repshape.studies.calls import take_row
 
 
 def run(command: str, words: list[str]) -> int:
-    """Runs one of Lightning's commands.
-
-    Args:
-        command: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
-        words: The words after it.
-
-    Returns:
-        0. Errors are raised.
-    """
+    """Runs ``fit``, ``validate``, ``test`` or ``predict`` with the words after it; returns 0."""
     row: dict[str, Any] = {}
     if command == "fit":
         words, row = take_row(words)
@@ -74,14 +66,7 @@ def run(command: str, words: list[str]) -> int:
 
 
 def parser_of(command: str) -> OneLineParser:
-    """The parser of a command alone, for whoever parses many calls: building it takes longer than a call.
-
-    Args:
-        command: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
-
-    Returns:
-        A parser of words that begin with the command.
-    """
+    """A command's parser, of words that begin with it, to parse many calls: building it takes longer than a call."""
 
     class Built(Exception):
         pass
@@ -98,14 +83,7 @@ def parser_of(command: str) -> OneLineParser:
 
 
 def check_fit(calls: Mapping[str, Sequence[str]]) -> None:
-    """Parses calls of ``fit`` and runs none of them.
-
-    Args:
-        calls: The words after ``fit`` of each, by a name for messages.
-
-    Raises:
-        ConfigError: If an option does not exist, or a value does not fit; the message begins with the name.
-    """
+    """Parses calls of ``fit``, words by a name, and runs none; a ConfigError's message begins with the name."""
     quieten()
     parser = parser_of("fit")
     for name, words in calls.items():
@@ -122,12 +100,7 @@ class ModelTable(RichModelSummary):
 class RepshapeCLI(LightningCLI):
     """LightningCLI with run folders, default checkpoints and this package's callbacks, for one command.
 
-    Building the parsers of all commands takes as many times as long.
-
-    Args:
-        command: The command.
-        words: The words after it.
-        row: What the manifest says of the study's row that is trained. Default: nothing.
+    Building the parsers of all commands takes as many times as long. ``row`` is the manifest's entry on a study's row.
     """
 
     trainer_type: type[Trainer] = Trainer
@@ -203,11 +176,7 @@ class RepshapeCLI(LightningCLI):
         self.link_data_to_model(parser)
 
     def link_data_to_model(self, parser: LightningArgumentParser) -> None:
-        """Lets the model take the number of classes and the images' shape from the data.
-
-        Args:
-            parser: The command's parser.
-        """
+        """Lets the model take the number of classes and the images' shape from the data."""
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.input_shape", "model.init_args.input_shape", apply_on="instantiate")
 
@@ -322,10 +291,7 @@ class RepshapeCLI(LightningCLI):
             self.config_init[self.command]["ckpt_path"] = self.checkpoint
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer with the run folder's loggers, checkpoints and records.
-
-        What the config says of loggers, progress bar or model summary is respected.
-        """
+        """The trainer with the run folder's callbacks and loggers, where the config has none of its own."""
         config = self.config_init[self.command].trainer
         fitting, fast = self.command == "fit", bool(config.get("fast_dev_run"))
         given = as_list(config.get("callbacks"))
@@ -393,15 +359,7 @@ class RepshapeCLI(LightningCLI):
 def resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Path]]:
     """Replaces names of shipped configs by files, and adds the config of the run that ``--run_dir`` names.
 
-    Args:
-        command: The command.
-        words: The words after it.
-
-    Returns:
-        Words for the parser, and the config files in order.
-
-    Raises:
-        ConfigError: If there is no such config.
+    Returns words for the parser, and the config files in order; a ConfigError if there is no such config.
     """
     resolved: list[str] = []
     configs: list[Path] = []

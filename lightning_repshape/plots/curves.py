@@ -28,14 +28,7 @@ if TYPE_CHECKING:
 def curves_figure(
     curves: Mapping[str, tuple[Array, Array]], ylabel: str, title: str = "", log_y: bool = False
 ) -> "Figure":
-    """Values by epoch, a line each.
-
-    Args:
-        curves: Epochs and values by name.
-        ylabel: Label of the vertical axis.
-        title: The heading.
-        log_y: Whether the vertical axis is logarithmic.
-    """
+    """Values by epoch, a line for each name's pair of epochs and values."""
     figure = new_figure(6.0, 3.8)
     axes = figure.subplots()
     for number, (name, (epochs, values)) in enumerate(curves.items()):
@@ -50,8 +43,7 @@ def curves_figure(
 def curve_figure(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
     """Accuracy, loss and e(W) by training step (feed-backward paper, Fig. 3), a line a run.
 
-    Args:
-        runs: By name: ``step``, ``accuracy``, ``loss``, ``raw`` and ``unit``, equally long; NaN where not known.
+    A run has ``step``, ``accuracy``, ``loss``, ``raw`` and ``unit`` (e(W)), equally long; NaN where not known.
     """
     figure = new_figure(13.2, 3.4)
     panels = figure.subplots(1, 4)
@@ -81,14 +73,7 @@ def spread_figure(
 ) -> "Figure":
     """Within-class spread over the distance of the class means against the training step (FOCA, Proposition 3.2).
 
-    Args:
-        curves: Steps and spreads by name.
-        goal: A value to mark. Default: none.
-        title: The heading.
-        xlabel: Label of the horizontal axis.
-
-    Returns:
-        The figure, with logarithmic axes.
+    ``curves`` has steps and spreads by name; ``goal`` is a value to mark. Both axes are logarithmic.
     """
     figure = new_figure(6.0, 3.8)
     axes = figure.subplots()
@@ -144,16 +129,13 @@ def eigenvalues_figure(values: Array, errors: Array, class_names: Sequence[str],
 def partial_retraining_figure(
     curves: Mapping[str, tuple[Array, Array, Array]], joint: Mapping[str, float] | None = None, title: str = ""
 ) -> "Figure":
-    """Test error of heads retrained on partial data sets (FOCA, Fig. 2).
+    """Test error of heads retrained on partial data sets (FOCA, Fig. 2), in percent, on logarithmic axes.
 
     Args:
         curves: By method: the sizes n', and the mean and the standard deviation of the test error (fractions).
         joint: By method, the test error of the end-to-end training (a fraction), drawn beside the error of the head
             that was retrained on all samples; methods without joint training are left out.
         title: The heading.
-
-    Returns:
-        The figure, with logarithmic axes and errors in percent.
     """
     from matplotlib.ticker import FuncFormatter
 
@@ -197,11 +179,8 @@ def partial_retraining_figure(
 def retraining_figure(errors: Mapping[int, Array], joint: float | None, total: int, title: str) -> "Figure":
     """Test error against the number of training samples, mean and standard deviation, each head a dot.
 
-    Args:
-        errors: Test errors (fractions) of the heads by number of samples.
-        joint: The model's own test error, or None.
-        total: Number of training samples; that size is labelled "all".
-        title: The heading.
+    ``errors`` are the heads' by number of samples, ``joint`` is the model's own (all fractions); the size ``total``,
+    that of the whole training set, is labelled "all".
     """
     figure = new_figure(6.8, 4.0)
     axes = figure.subplots()
@@ -329,10 +308,8 @@ def severities_figure(
 ) -> "Figure":
     """Error against the severity of corruptions, a panel a set (or a corruption), a line a corruption (or a run).
 
-    Args:
-        panels: By panel and line: severities and errors (fractions). A name has one colour in all panels.
-        clean: By panel and line: the error on clean images, drawn as a level line: in the colour of the line of that
-            name, black where there is none.
+    ``panels`` has severities and errors (fractions) by panel and line; a name has one colour in all panels. ``clean``
+    has the error on clean images, a level line in the colour of the line of that name, black where there is none.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     count = max(1, len(panels))

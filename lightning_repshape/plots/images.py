@@ -51,12 +51,7 @@ def reconstruction_figure(
 
 
 def corruptions_sheet(images: Mapping[str, Sequence[Array]], columns: Sequence[str]) -> "Figure":
-    """Pictures in a grid: rows by name, columns by heading.
-
-    Args:
-        images: By row: as many uint8 pictures H x W x C as there are columns.
-        columns: The headings.
-    """
+    """A grid of uint8 pictures H x W x C: a row a name, with one picture under each heading of ``columns``."""
     figure = new_figure(1.4 + 1.1 * len(columns), 0.4 + 1.15 * len(images))
     grid = figure.subplots(len(images), len(columns), squeeze=False)
     for row, (name, pictures) in enumerate(images.items()):
@@ -78,13 +73,7 @@ def patterns_figure(
 ) -> "Figure":
     """Mean activation of a class against its class vector, unit by unit (feed-backward paper, Fig. 6).
 
-    Args:
-        means: C x D mean activations, of unit length.
-        vectors: C x D class vectors, of unit length.
-        names: C class names.
-        distances: C Euclidean distances.
-        cosines: C cosines.
-        title: The heading.
+    Means and vectors are C x D, of unit length; there are C names, Euclidean distances and cosines.
     """
     rows, width = means.shape
     figure = new_figure(float(np.clip(3 + 0.11 * width, 7, 16)), 0.6 + 1.9 * rows)

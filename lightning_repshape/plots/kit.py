@@ -1,6 +1,6 @@
-"""What all figures have in common: colours, markers, names of classes, legends, headings, files.
+"""What all figures have in common: colours that colour-blind readers can tell apart, markers, legends, headings, files.
 
-Figures are made without pyplot's global state, in a palette that colour-blind readers can tell apart.
+Figures are made without pyplot's global state.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,12 +69,9 @@ def heading(figure: "Figure", title: str) -> None:
 
 
 def name_classes(axes: "Axes", class_names: Sequence[str], down: bool = False) -> None:
-    """Class names at the ticks of the horizontal axis, slanted where they are long; none where they do not fit.
+    """Names the classes at 0, 1, ... of the horizontal axis, slanted where they are long; none where they do not fit.
 
-    Args:
-        axes: Whose classes lie at 0, 1, ...
-        class_names: All of them.
-        down: Whether to name those of the vertical axis, too.
+    With ``down``, those of the vertical axis, too.
     """
     if len(class_names) > _NAMED:
         return
@@ -86,16 +83,10 @@ def name_classes(axes: "Axes", class_names: Sequence[str], down: bool = False) -
 
 
 def scatter(axes: Any, points: Array, total: int, **look: Any) -> Any:
-    """Dots, the smaller the more there are in all.
+    """Dots at points N x 2, or N x 3 in space, the smaller the larger ``total``, the number that the axes get in all.
 
-    Args:
-        axes: Where to draw, in the plane or in space.
-        points: N x 2, or N x 3 in space.
-        total: How many dots the axes get.
-        **look: Of matplotlib's ``scatter``; takes the place of what is set here.
-
-    Returns:
-        What the legend shows.
+    What is given as ``look`` to matplotlib's ``scatter`` takes the place of what is set here. Returns what the legend
+    shows.
     """
     own = {"s": dot_size(total), "linewidths": 0, "alpha": 0.75, "rasterized": total > 2000}
     return axes.scatter(*points.T, **{**own, **look})
@@ -109,14 +100,10 @@ def dot_size(total: int, ink: float = 4000, least: float = 3, most: float = 30) 
 def scatter_by_class(
     axes: Any, points: Array, labels: Array, class_names: Sequence[str] = (), wrong: Array | None = None
 ) -> None:
-    """Scatter of points, a colour and a marker a class.
+    """Scatter of points N x 2, or N x 3 in space, a colour and a marker for each of N class indices.
 
-    Args:
-        axes: Where to draw.
-        points: N x 2, or N x 3 in space.
-        labels: N class indices.
-        class_names: Names for the legend. Default: the indices.
-        wrong: N booleans, the samples to ring as misclassified. Default: none.
+    The legend has ``class_names``, or the indices; samples where ``wrong`` (N booleans) holds are ringed as
+    misclassified.
     """
     total = len(points)
     for number, label in enumerate(np.unique(labels)):
@@ -142,12 +129,8 @@ def outside_legend(
 ) -> None:
     """A legend beside the axes, where it covers no data; none where there is too much to list.
 
-    Args:
-        figure: The figure.
-        shown: Axes whose entries to show, or lines and dots by name.
-        title: The legend's heading.
-        loc: Where, as matplotlib says it.
-        columns: How many. Default: as many as the entries need.
+    It shows the entries of axes, or lines and dots by name, at matplotlib's ``loc``, by default in as many columns as
+    they need.
     """
     handles, names = (
         (list(shown.values()), list(shown)) if isinstance(shown, Mapping) else shown.get_legend_handles_labels()
@@ -164,16 +147,7 @@ def outside_legend(
 
 
 def save_figure(figure: "Figure", path: str | Path, vector: bool = True) -> Path:
-    """Writes a figure as PNG and, beside it, as PDF.
-
-    Args:
-        figure: The figure.
-        path: The PNG's path.
-        vector: Whether to write the PDF too.
-
-    Returns:
-        The PNG's path.
-    """
+    """Writes a figure to a PNG's path, which is returned, and with ``vector`` as PDF beside it."""
     target = Path(path)
     for suffix in (".png", *((".pdf",) if vector else ())):
         with written_atomically(target.with_suffix(suffix)) as temporary:

@@ -50,13 +50,10 @@ def collapse_figure(
     reliability: Mapping[str, Mapping[str, Sequence[float]]],
     errors: Mapping[str, float],
 ) -> "Figure":
-    """Cosines of the class means and, where there are predictions, confidence against accuracy.
+    """Cosines of the class means (K x K) and, where there are predictions, confidence against accuracy.
 
-    Args:
-        cosines: K x K.
-        class_names: K names.
-        reliability: ``confidence``, ``accuracy`` and ``share`` of the samples of the bins by split.
-        errors: Expected calibration error by split.
+    ``reliability`` has the bins' ``confidence``, ``accuracy`` and ``share`` of the samples by split, ``errors`` the
+    expected calibration error by split.
     """
     figure = new_figure(11.2 if reliability else 5.8, 4.8)
     panels = figure.subplots(1, 2 if reliability else 1, squeeze=False)[0]

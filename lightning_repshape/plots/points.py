@@ -37,13 +37,8 @@ def features_figure(
 ) -> "Figure":
     """Features on their first two principal components.
 
-    Args:
-        points: N x 2.
-        labels: N class indices.
-        class_names: Names for the legend.
-        explained: Share of the variance along each of the two components.
-        wrong: N booleans, the misclassified samples.
-        title: The heading.
+    Points are N x 2, with N class indices; ``explained`` is the share of the variance along each component, ``wrong`` N
+    booleans, the misclassified samples.
     """
     figure = new_figure(6.8, 4.8)
     axes = figure.subplots()
@@ -64,12 +59,7 @@ def plane_figure(
 def map_figure(points: Array, labels: Array, class_names: Sequence[str], wrong: Array | None, title: str) -> "Figure":
     """Samples on a map whose axes mean nothing, such as t-SNE's, a colour and a marker a class.
 
-    Args:
-        points: N x 2.
-        labels: N class indices.
-        class_names: K names.
-        wrong: N booleans, the misclassified samples, or None.
-        title: The heading.
+    Points are N x 2, with N class indices, K names, and N booleans for the misclassified samples.
     """
     figure = new_figure(6.8, 5.0)
     axes = figure.subplots()
@@ -116,11 +106,7 @@ def space_figure(
 ) -> "Figure":
     """Features on their first three principal components, a panel a layer.
 
-    Args:
-        panels: N x 3 coordinates and the share of the variance along each component, by heading.
-        labels: N class indices.
-        class_names: Names for the legend.
-        title: The heading of the whole. Default: none.
+    A panel has N x 3 coordinates and the share of the variance along each component; all have the same N labels.
     """
     figure = new_figure(2.0 + 4.8 * len(panels), 5.2)
     for column, (part, (points, shares)) in enumerate(panels.items(), start=1):
@@ -154,13 +140,9 @@ def representations_figure(columns: Mapping[str, Mapping[str, Array]], class_nam
 
     Rows, as far as there is something to show: a unit's histogram by class, two units' scatter by class, the first
     three principal components before and after the activation function. Every panel has its own scale, since
-    regularizers change the size of activations most of all.
-
-    Args:
-        columns: By heading, the arrays that :class:`RepresentationCharacteristics` (``values``, ``labels``, ``units``)
-            and :class:`PrincipalComponents` (``points``, ``explained``, ``point_labels``; with ``before_`` in front,
-            those of the layer before) save.
-        class_names: K names.
+    regularizers change the size of activations most of all. ``columns`` has, by heading, the arrays that
+    :class:`RepresentationCharacteristics` (``values``, ``labels``, ``units``) and :class:`PrincipalComponents`
+    (``points``, ``explained``, ``point_labels``; with ``before_`` in front, those of the layer before) save.
     """
     rows = [
         ("histogram", "values"),
@@ -218,13 +200,8 @@ def units_figure(
 ) -> "Figure":
     """A unit's histogram by class and, where there are two units, their scatter by class.
 
-    Args:
-        values: N x 1 or N x 2 activations.
-        labels: N class indices.
-        units: The units' numbers.
-        class_names: K names.
-        title: The heading.
-        most: How many classes are drawn at most, the first ones; the heading says so where there are more.
+    Activations are N x 1 or N x 2, with N class indices. Only the first ``most`` classes are drawn; the heading says so
+    where there are more.
     """
     present = np.unique(labels)
     shown = present[:most]
@@ -271,12 +248,8 @@ def confusion_cosine_figure(
 ) -> "Figure":
     """How often one class is taken for another against the cosine of their class vectors, a dot an ordered pair.
 
-    Args:
-        cosines: P cosines.
-        counts: P counts.
-        pairs: P pairs of names: the class, and what it is taken for; the most frequent are written beside their dots.
-        rho: Spearman's rank correlation; NaN: none.
-        title: The heading.
+    Of P pairs there are cosines, counts and names: the class, and what it is taken for; the most frequent are written
+    beside their dots. ``rho`` is Spearman's rank correlation; NaN: none.
     """
     figure = new_figure(6.6, 4.6)
     axes = figure.subplots()
@@ -308,30 +281,17 @@ def confusion_cosine_figure(
 
 
 class SpacePanel(NamedTuple):
-    """One model in three dimensions.
+    """One model in three dimensions."""
 
-    Attributes:
-        points: N x 3 coordinates of features.
-        labels: N class indices.
-        vectors: K x 3 coordinates of the class vectors on the same axes.
-        shares: Share of the features' variance along each axis.
-        figures: What is printed under the name: accuracy and e(W).
-    """
-
-    points: Array
-    labels: Array
-    vectors: Array
-    shares: Array
-    figures: str
+    points: Array  #: N x 3 coordinates of features
+    labels: Array  #: N class indices
+    vectors: Array  #: K x 3 coordinates of the class vectors on the same axes
+    shares: Array  #: share of the features' variance along each axis
+    figures: str  #: what is printed under the name: accuracy and e(W)
 
 
 def weight_space_figure(panels: Mapping[str, SpacePanel], class_names: Sequence[str]) -> "Figure":
-    """Features (above) and class vectors (below) on three principal components (feed-backward paper, Fig. 4 and 2).
-
-    Args:
-        panels: Models by heading; a column each.
-        class_names: Names for the legend.
-    """
+    """Features above class vectors on three principal components (feed-backward paper, Fig. 4 and 2), by model."""
     count = len(panels)
     figure = new_figure(1.2 + 3.3 * count, 7.0)
     used: dict[int, Any] = {}
@@ -369,10 +329,8 @@ def weight_space_figure(panels: Mapping[str, SpacePanel], class_names: Sequence[
 def toy_figure(panels: Mapping[str, tuple[Array, Array, Array, Array]], ylabel: str = "feature 2") -> "Figure":
     """Two-dimensional features of two classes over the map of a head's output (FOCA, Fig. 1), a panel each.
 
-    Args:
-        panels: By heading: the points N x 2, their labels N (0 or 1), the outputs rows x columns on a grid (values near
-            -1 and +1), and the grid's extent (left, right, bottom, top).
-        ylabel: Label of the vertical axis.
+    By heading: the points N x 2, their labels N (0 or 1), the outputs rows x columns on a grid (values near -1 and +1),
+    and the grid's extent (left, right, bottom, top).
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)

@@ -19,52 +19,29 @@ _WIDE = 50.0  # from this ratio of the largest to the smallest value on, the axi
 
 
 class Line(NamedTuple):
-    """A method's values in a panel.
+    """A method's values in a panel."""
 
-    Attributes:
-        method: What it is called.
-        values: Ours, a value a seed.
-        mean: Of ours; None where there is none.
-        spread: Standard deviation of ours; None where unknown.
-        published: The paper's value; None where it has none, or words.
-        published_spread: Its standard deviation.
-        published_range: The lowest and the highest value, where the paper has a range.
-        text: What is written in place of ours.
-        published_text: What is written in place of the paper's value.
-    """
-
-    method: str
-    values: Sequence[float]
-    mean: float | None
-    spread: float | None
-    published: float | None = None
-    published_spread: float | None = None
-    published_range: tuple[float, float] | None = None
-    text: str = ""
-    published_text: str = ""
+    method: str  #: what it is called
+    values: Sequence[float]  #: ours, a value a seed
+    mean: float | None  #: of ours; None where there is none
+    spread: float | None  #: standard deviation of ours
+    published: float | None = None  #: the paper's value; None where it has none, or words
+    published_spread: float | None = None  #: its standard deviation
+    published_range: tuple[float, float] | None = None  #: the lowest and the highest value
+    text: str = ""  #: what is written in place of ours
+    published_text: str = ""  #: what is written in place of the paper's value
 
 
 class Panel(NamedTuple):
-    """A column, or a figure.
+    """A column, or a figure."""
 
-    Attributes:
-        title: The heading; may be empty.
-        label: Of the axis of values, with the unit.
-        lines: A line a method, from top to bottom; the same methods in all panels.
-    """
-
-    title: str
-    label: str
-    lines: Sequence[Line]
+    title: str  #: may be empty
+    label: str  #: of the axis of values, with the unit
+    lines: Sequence[Line]  #: a line a method, from top to bottom; the same methods in all panels
 
 
 def study_figure(panels: Sequence[Panel], columns: int = 5) -> "Figure":
-    """Our means with their standard deviations and seeds beside the paper's values, a line a method.
-
-    Args:
-        panels: What to show.
-        columns: Panels side by side at most.
-    """
+    """Our means, deviations and seeds beside the paper's values, a line a method; ``columns`` panels side by side."""
     across = min(columns, len(panels))
     down = math.ceil(len(panels) / across)
     methods = len(panels[0].lines)

@@ -114,15 +114,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def save_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes a checkpoint whole or not at all.
-
-    Args:
-        checkpoint: What to write.
-        path: Where to.
-
-    Raises:
-        CheckpointError: If it cannot be written; what was there before is still there.
-    """
+    """Writes a checkpoint whole, else raises a CheckpointError and leaves what was there before as it was."""
     try:
         with written_atomically(path) as temporary:
             torch.save(dict(checkpoint), temporary)
@@ -141,14 +133,7 @@ def save_checkpoint(checkpoint: Mapping[str, Any], path: str | os.PathLike[str])
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a Lightning checkpoint without running any code that it may hold.
 
-    Args:
-        path: The file.
-
-    Returns:
-        The checkpoint.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged, or no Lightning checkpoint.
+    Raises a CheckpointError if the file is missing, damaged, or no Lightning checkpoint.
     """
     file = Path(path)
     if not file.is_file():
@@ -170,12 +155,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def load_weights(module: LightningModule, path: str | Path) -> None:
     """Loads a checkpoint's weights alone: neither hyper-parameters, nor optimizer, nor epoch.
 
-    Args:
-        module: Where to load them.
-        path: The checkpoint.
-
-    Raises:
-        CheckpointError: If the file is no checkpoint or its weights do not fit the module.
+    Raises a CheckpointError if the file is no checkpoint or its weights do not fit the module.
     """
     checkpoint = read_checkpoint(path)
     check_weights(module, checkpoint, path)
@@ -183,16 +163,7 @@ def load_weights(module: LightningModule, path: str | Path) -> None:
 
 
 def check_weights(module: LightningModule, checkpoint: Mapping[str, Any], path: str | Path) -> None:
-    """Compares a checkpoint's weights with a module's.
-
-    Args:
-        module: The module that is to receive them.
-        checkpoint: The checkpoint's content.
-        path: Where it came from, for the message.
-
-    Raises:
-        CheckpointError: If names or shapes differ; the message names some of them.
-    """
+    """Raises a CheckpointError that names some of the weights whose names or shapes differ from the module's."""
     if not module.strict_loading:
         return
     theirs: Mapping[str, Any] = checkpoint["state_dict"]

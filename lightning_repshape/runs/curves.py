@@ -17,12 +17,12 @@ class MetricsCSVLogger(Logger):
     """Writes ``metrics.csv``: a row a step at which something was logged, a column a key.
 
     Lightning's own CSV logger deletes the file of the run that is resumed. This one reads it, drops the rows of the
-    epochs that will be repeated (see :meth:`truncate`) and goes on. The file is replaced atomically, at the end of
-    every epoch and at most every few seconds within.
+    epochs that will be repeated and goes on. The file is replaced atomically, at the end of every epoch and at most
+    every few seconds within.
 
     Args:
         folder: The run folder.
-        seconds_between_writes: The shortest time between two writes. Default: 5.
+        seconds_between_writes: The shortest time between two writes.
     """
 
     def __init__(self, folder: str | Path, seconds_between_writes: float = 5.0) -> None:
@@ -83,11 +83,7 @@ class MetricsCSVLogger(Logger):
 
     @rank_zero_only
     def truncate(self, epoch: int) -> None:
-        """Drops the rows of an epoch and later ones, because training goes on from there.
-
-        Args:
-            epoch: The first epoch that will be run.
-        """
+        """Drops the rows of an epoch and later ones, because training goes on from there."""
         self._rows = [row for row in self.rows if float(row.get("epoch", 0)) < epoch]
 
     @rank_zero_only

@@ -12,14 +12,7 @@ from lightning_repshape.errors import ConfigError
 
 @contextmanager
 def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Writes a file whole or not at all: to a temporary name beside it, then renamed into place.
-
-    Args:
-        path: The file to be written.
-
-    Yields:
-        The temporary path to write to.
-    """
+    """Writes a file whole or not at all: yields a temporary path beside it, which is then renamed into place."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -33,40 +26,18 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def plain_number(value: SupportsFloat) -> float:
-    """A logged value without the digits that float32 only pretends to have.
-
-    Args:
-        value: A number or a scalar tensor.
-
-    Returns:
-        The number, rounded to seven significant digits.
-    """
+    """A number or scalar tensor, rounded to the seven significant digits that float32 has."""
     return float(f"{float(value):.7g}")
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file atomically, with NaN and infinity as JavaScript spells them.
-
-    Args:
-        path: The file.
-        content: What to write.
-    """
+    """Writes a JSON file atomically, with NaN and infinity as JavaScript spells them."""
     with written_atomically(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Reads a JSON file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content, or an empty dictionary where there is no file.
-
-    Raises:
-        ConfigError: If the file is no JSON object.
-    """
+    """A JSON file's content, empty where there is no file; ConfigError if it is no JSON object."""
     file = Path(path)
     if not file.is_file():
         return {}

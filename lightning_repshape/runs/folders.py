@@ -17,63 +17,27 @@ _CHECKPOINTS = "checkpoints"
 
 
 def checkpoint_folder(run_dir: str | Path) -> Path:
-    """The folder of a run's checkpoints.
-
-    Args:
-        run_dir: The run folder.
-
-    Returns:
-        ``<run>/checkpoints``.
-    """
+    """``<run>/checkpoints``."""
     return Path(run_dir) / _CHECKPOINTS
 
 
 def checkpoint_file(which: str, run_dir: str | Path) -> Path:
-    """Where a run's checkpoint lies, or would lie.
-
-    Args:
-        which: ``"best"`` or ``"last"``.
-        run_dir: The run folder.
-
-    Returns:
-        ``<run>/checkpoints/WHICH.ckpt``.
-    """
+    """``<run>/checkpoints/best.ckpt`` or ``last.ckpt``, whether or not it is there."""
     return checkpoint_folder(run_dir) / f"{which}.ckpt"
 
 
 def analysis_folder(run_dir: str | Path) -> Path:
-    """The folder of a run's figures and analyses.
-
-    Args:
-        run_dir: The run folder.
-
-    Returns:
-        ``<run>/analysis``.
-    """
+    """``<run>/analysis``, for a run's figures and analyses."""
     return Path(run_dir) / "analysis"
 
 
 def is_run_folder(path: str | Path) -> bool:
-    """Whether a folder holds a run.
-
-    Args:
-        path: Any path.
-
-    Returns:
-        True where a run's manifest lies in it. (A config alone may be anybody's.)
-    """
+    """Whether a folder holds a run, that is, a run's manifest; a config alone may be anybody's."""
     return (Path(path) / MANIFEST).is_file()
 
 
 def run_of_checkpoint(path: str | Path) -> Path | None:
-    """The run that a checkpoint belongs to.
-
-    Args:
-        path: The checkpoint.
-
-    Returns:
-        The run folder, or None where the checkpoint lies in none.
-    """
+    """The folder of the run that a checkpoint belongs to, or None where it lies in none."""
     folder = Path(path).resolve().parent
     return folder.parent if folder.name == _CHECKPOINTS and is_run_folder(folder.parent) else None
 
@@ -82,9 +46,6 @@ def claim_folder(run_dir: str | Path) -> Path:
     """Creates a folder that no run has used: the one asked for, else the same name with the next number.
 
     The claim is atomic: of several runs that start at once, each gets a folder of its own.
-
-    Args:
-        run_dir: The folder asked for, such as ``runs/quickstart``.
 
     Returns:
         ``run_dir`` where it was absent or empty, else ``run_dir-2``, ``run_dir-3``, and so on.
@@ -117,17 +78,7 @@ def _not_writable(folder: Path, error: OSError) -> ConfigError:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Creates a folder that can be written to.
-
-    Args:
-        path: The folder.
-
-    Returns:
-        The same path.
-
-    Raises:
-        ConfigError: If it cannot be created or written.
-    """
+    """Creates a folder, if it is not there; ConfigError if it cannot be created or written."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,18 +90,7 @@ def make_folder(path: str | Path) -> Path:
 
 
 def find_checkpoint(which: str, run_dir: str | Path) -> Path:
-    """Finds a run's best or last checkpoint.
-
-    Args:
-        which: ``"best"`` or ``"last"``.
-        run_dir: The run folder.
-
-    Returns:
-        The checkpoint's path.
-
-    Raises:
-        CheckpointError: If the folder has no such checkpoint.
-    """
+    """The path of a run's ``"best"`` or ``"last"`` checkpoint; CheckpointError if the folder has none."""
     path = checkpoint_file(which, run_dir)
     if not path.is_file():
         state = "holds no such file" if Path(run_dir).is_dir() else "does not exist"
@@ -162,12 +102,5 @@ def find_checkpoint(which: str, run_dir: str | Path) -> Path:
 
 
 def folder_name(text: str) -> str:
-    """Makes a text fit for a folder's name.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        The text with everything but letters, digits and ``._+-`` replaced by ``-``.
-    """
+    """A text with everything but letters, digits and ``._+-`` replaced by ``-``, fit for a folder's name."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-") or "run"

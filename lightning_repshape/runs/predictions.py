@@ -53,15 +53,7 @@ class PredictionWriter(BasePredictionWriter):
         return best.indices.tolist(), best.values.tolist()
 
     def cells(self, values: Sequence[Any], class_name: Callable[[int], str]) -> tuple[str, ...]:
-        """A row's cells between the image and its class.
-
-        Args:
-            values: One value of each of :meth:`columns`.
-            class_name: Names a class.
-
-        Returns:
-            As many cells as ``header`` names.
-        """
+        """A row's cells, as many as ``header`` names, from one value of each of :meth:`columns`."""
         label, probability = values
         return class_name(label), f"{probability:.6f}"
 

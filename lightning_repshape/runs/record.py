@@ -34,16 +34,9 @@ _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse"
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """The folder where a run's results belong.
+    """The run's folder: of the :class:`RunRecord` callback, else of the first logger, else ``default_root_dir``.
 
     To be called on all ranks, since the trainer may have to tell the others rank 0's folder.
-
-    Args:
-        trainer: Any trainer.
-
-    Returns:
-        The folder of the :class:`RunRecord` callback where there is one, else the first logger's folder, else the
-        trainer's ``default_root_dir``.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RunRecord):
@@ -52,10 +45,7 @@ def run_folder(trainer: Trainer) -> Path:
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes the run's ``config.yaml``, which every subcommand accepts.
-
-    What belongs to one call alone (checkpoint, run folder, weights to start from) is left out.
-    """
+    """Writes the run's ``config.yaml``, which every subcommand accepts, without what belongs to one call alone."""
 
     per_call = ("ckpt_path", "run_dir", "init_from", "weights_only", "verbose", "return_predictions")
 

@@ -46,13 +46,7 @@ class ResultTable(Callback):
                 self._console().print(f"predictions: {callback.path}", soft_wrap=True)
 
     def print_table(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prints one stage.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The module.
-            stage: The prefix of the keys: ``"val"`` or ``"test"``.
-        """
+        """Prints the figures of one stage, whose keys begin with ``"val"`` or ``"test"``."""
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return

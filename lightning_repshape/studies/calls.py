@@ -17,14 +17,7 @@ from lightning_repshape.studies.rows import Row, Variant, as_word
 
 
 def row_words(row: Row, variant: Variant) -> list[str]:
-    """The words of ``fit`` that train a row.
-
-    Args:
-        row: The row.
-        variant: How much of it, and with what.
-
-    Returns:
-        Configs and options; neither a run folder nor where the data are.
+    """The words of ``fit`` that train a row: configs and options, but neither a run folder nor where the data are.
 
     Raises:
         ConfigError: If the row has no such value, or a budget cannot be taken of it.
@@ -36,17 +29,9 @@ def row_words(row: Row, variant: Variant) -> list[str]:
 
 
 def digest(row: Row, variant: Variant) -> str:
-    """What a training consists of, in short: equal for equal contents of configs and equal overrides.
+    """What a training consists of, in short: equal for equal configs' contents and overrides; the seed plays no part.
 
-    Args:
-        row: The row.
-        variant: How much of it, and with what; the seed plays no part.
-
-    Returns:
-        Sixteen hexadecimal digits.
-
-    Raises:
-        ConfigError: As :func:`row_words`.
+    Sixteen hexadecimal digits. Raises what :func:`row_words` raises.
     """
     configs, overrides = _call(row, variant)
     content = json.dumps([[read_yaml(path) for path in configs], overrides], sort_keys=True, default=str)
@@ -162,9 +147,6 @@ def take_row(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
     The options are ``--row.value``, ``--row.budget`` (a fraction of the epochs), ``--row.train_size`` and
     ``--row.retrain`` (true or false). Words that stand behind come later on the new command line, too.
-
-    Args:
-        words: The words of ``fit``.
 
     Returns:
         The words without them, and what the run's manifest says of them: empty where there is no ``--row``.

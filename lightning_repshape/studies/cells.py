@@ -11,27 +11,16 @@ from lightning_repshape.studies.values import Cost, Number, Statistics
 
 @dataclasses.dataclass(frozen=True)
 class FigureResult:
-    """A figure of a cell.
-
-    Args:
-        figure: Which.
-        statistics: Of the finished trainings.
-        own: The figure of each.
-        over: The figure of the method's trainings that these are divided by; None where they are not.
-        baseline: The baseline's trainings of the same budget; empty for the baseline itself.
-        published: The paper's value; empty where it has none.
-        best: Whether it is the best of its column; None where it takes no part, or all are equal.
-        best_published: The same for the paper's value.
-    """
+    """A figure of a cell."""
 
     figure: Figure
-    statistics: Statistics
-    own: tuple[Number, ...] = ()
-    over: tuple[Number, ...] | None = None
-    baseline: tuple[Number, ...] = ()
-    published: Published = dataclasses.field(default_factory=Published)
-    best: bool | None = None
-    best_published: bool | None = None
+    statistics: Statistics  #: of the finished trainings
+    own: tuple[Number, ...] = ()  #: the figure of each
+    over: tuple[Number, ...] | None = None  #: the figures of another method that these are divided by; None: no ratio
+    baseline: tuple[Number, ...] = ()  #: its trainings of the same budget; empty for the baseline itself
+    published: Published = dataclasses.field(default_factory=Published)  #: the paper's; empty: none
+    best: bool | None = None  #: of its column; None where it takes no part, or all are equal
+    best_published: bool | None = None  #: the same for the paper's value
 
     def show(self) -> str:
         """Mean and spread as a table has them; empty where there is no value."""
@@ -54,21 +43,13 @@ class FigureResult:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A choice by validation.
+    """A choice by validation."""
 
-    Args:
-        value: What was chosen; None where the choice is not made.
-        epochs: Fraction of the epochs of the trainings that it is made from.
-        figures: The validation figure by value, of those that are finished.
-        failed: What went wrong, by value.
-        total: How many values there are.
-    """
-
-    value: str | None
-    epochs: float
-    figures: Mapping[str, float]
-    failed: Mapping[str, str]
-    total: int
+    value: str | None  #: what was chosen; None where the choice is not made
+    epochs: float  #: fraction of the epochs of the trainings that it is made from
+    figures: Mapping[str, float]  #: the validation figure by value, of those that are finished
+    failed: Mapping[str, str]  #: what went wrong, by value
+    total: int  #: how many values there are
 
     @property
     def done(self) -> int:
@@ -78,31 +59,18 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class CellResult:
-    """A row: what was chosen, the trainings after the choice, and what they come to.
-
-    Args:
-        row: The row.
-        remark: Why there are no figures; empty where there are.
-        choice: The choice by validation; None where there is nothing to choose or nothing is trained.
-        epochs: The fraction of the epochs of what is shown.
-        train_size: Its limit of training images.
-        repeats: A run a seed, in the row's order of seeds; those that are not there are ``missing``.
-        figures: By name.
-        cost: Against the baseline.
-        baseline: The baseline's finished runs of the same budget; empty for the baseline itself.
-        notes: What a reader must know.
-    """
+    """A row: what was chosen, the trainings after the choice, and what they come to."""
 
     row: Row
-    remark: str
-    choice: Choice | None
-    epochs: float
-    train_size: int | None
-    repeats: Mapping[int, Run]
-    figures: Mapping[str, FigureResult] = dataclasses.field(default_factory=dict)
-    cost: Cost = dataclasses.field(default_factory=Cost)
-    baseline: tuple[Run, ...] = ()
-    notes: tuple[str, ...] = ()
+    remark: str  #: why there are no figures; empty where there are
+    choice: Choice | None  #: None where there is nothing to choose or nothing is trained
+    epochs: float  #: the fraction of the epochs of what is shown
+    train_size: int | None  #: its limit of training images
+    repeats: Mapping[int, Run]  #: a run a seed, in the row's order of seeds; those that are not there are ``missing``
+    figures: Mapping[str, FigureResult] = dataclasses.field(default_factory=dict)  #: by name
+    cost: Cost = dataclasses.field(default_factory=Cost)  #: against the baseline
+    baseline: tuple[Run, ...] = ()  #: its finished runs of the same budget; empty for the baseline itself
+    notes: tuple[str, ...] = ()  #: what a reader must know
 
     @property
     def finished(self) -> dict[int, Run]:
@@ -144,31 +112,19 @@ class CellResult:
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """A folder of results.
-
-    Args:
-        path: Where it is.
-        corrupt: Run folders that cannot be read, relative to it, and why.
-        unknown: Run folders of rows that nobody knows, relative to it, and what they say they are.
-    """
+    """A folder of results, and what in it belongs to no study."""
 
     path: Path
-    corrupt: Mapping[str, str]
-    unknown: Mapping[str, str]
+    corrupt: Mapping[str, str]  #: run folders that cannot be read, relative to it, and why
+    unknown: Mapping[str, str]  #: run folders of rows that nobody knows, and what they say they are
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyResult:
-    """A study's results.
-
-    Args:
-        study: The study.
-        cells: Of the rows that were asked for, in the study's order.
-        folder: Where they were read.
-    """
+    """A study's results."""
 
     study: Study
-    cells: tuple[CellResult, ...]
+    cells: tuple[CellResult, ...]  #: of the rows that were asked for, in the study's order
     folder: Folder
 
     @property

@@ -16,21 +16,11 @@ from lightning_repshape.studies.values import cost, figure_of, statistics
 
 
 def check_report(folder: Path, results: Path) -> list[str]:
-    """Verifies that every number of a report comes from a run folder that is there.
+    """Verifies that every number of a report comes from a run folder that is there; returns the problems, a line each.
 
     Each run must be finished, be of the row and seed that the report says, and have the same ``metrics.json`` and the
     same value as when the report was written; whatever ``report.csv`` computes from the values is computed anew; and
-    the report's files must be as they were written.
-
-    Args:
-        folder: The report's folder.
-        results: The folder of results that it was made from.
-
-    Returns:
-        The problems, a line each; empty where there is none.
-
-    Raises:
-        ConfigError: If the folder holds no report of this version.
+    the report's files must be as they were written. Raises a ConfigError if the folder holds no report of this version.
     """
     manifest = read_json(folder / MANIFEST)
     lists = [manifest.get(key) for key in ("numbers", "costs")]

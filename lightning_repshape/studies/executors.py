@@ -31,50 +31,28 @@ End = Literal["finished", "failed", "interrupted", "busy"]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A training as an executor needs to know it.
-
-    Args:
-        job: The training.
-        words: Of ``fit``, for a training that begins.
-        given: Further words, that say where and how; for a training that goes on, too.
-        retry_failed: Whether a training that failed before begins anew.
-        environment: Variables that the process gets besides its own.
-        command: What ``fit`` and its words are handed to.
-        folder: The working directory, which paths among the words are relative to.
-    """
+    """A training as an executor needs to know it."""
 
     job: Job
-    words: tuple[str, ...]
-    given: tuple[str, ...]
-    retry_failed: bool
-    environment: Mapping[str, str]
-    command: tuple[str, ...]
-    folder: str
+    words: tuple[str, ...]  #: of ``fit``, for a training that begins
+    given: tuple[str, ...]  #: further words, that say where and how; for a training that goes on, too
+    retry_failed: bool  #: whether a training that failed before begins anew
+    environment: Mapping[str, str]  #: variables that the process gets besides its own
+    command: tuple[str, ...]  #: what ``fit`` and its words are handed to
+    folder: str  #: the working directory, which paths among the words are relative to
 
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """How a training ended.
+    """How a training ended."""
 
-    Args:
-        end: ``busy`` where another process was at it; ``interrupted`` where it can go on.
-        error: What went wrong.
-    """
-
-    end: End
+    end: End  #: ``busy`` where another process was at it; ``interrupted`` where it can go on
     error: str = ""
 
 
 @contextmanager
 def claimed(lock: Path) -> Iterator[int | None]:
-    """Claims a training.
-
-    Args:
-        lock: Its file; it stays when the claim has gone.
-
-    Yields:
-        The locked file's descriptor, for the process that trains; None where somebody else has the claim.
-    """
+    """Claims a training by a file, which stays; yields its descriptor, or None where somebody else has the claim."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -99,12 +77,7 @@ def is_claimed(lock: Path) -> bool:
 def train(task: Task, stopped: Callable[[], bool] = lambda: False) -> Ended:
     """Trains, in a process of its own, what is not trained yet; goes on where a training was interrupted.
 
-    Args:
-        task: The training.
-        stopped: Whether to interrupt it.
-
-    Returns:
-        How it ended. A failure is noted in the run folder, too.
+    It is interrupted as soon as ``stopped`` says so. A failure is noted in the run folder, too.
     """
     job = task.job
     with claimed(job.lock) as claim:
@@ -161,10 +134,7 @@ def _fit(words: list[str], task: Task, claim: int, stopped: Callable[[], bool]) 
 
 
 def _interrupt(process: "subprocess.Popen[bytes]") -> None:
-    """Ends a training in an orderly way, and by force where that does not help.
-
-    Not by SIGINT: processes in the background and those of Ray's workers do not receive it.
-    """
+    """Ends a training by SIGTERM, then by force: background processes and Ray's workers do not receive SIGINT."""
     for number, patience in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, 5.0)):
         if process.poll() is None:
             try:
@@ -192,29 +162,17 @@ class Executor(Protocol):
         """Hands a training over."""
 
     def ended(self, timeout: float) -> dict[str, Ended]:
-        """Waits until a training has ended.
-
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            Trainings that have ended since the last call, by their jobs' names.
-        """
+        """Trainings that have ended since the last call, by job name; waits for one, so many seconds at most."""
 
     def stop(self) -> None:
         """Interrupts what is running, so that it can go on later."""
 
 
 class LocalExecutor:
-    """Processes of this machine.
+    """Processes of this machine, ``slots`` at once; a ConfigError if that is none.
 
-    Args:
-        slots: How many at once.
-        gpus: The GPUs' names as ``CUDA_VISIBLE_DEVICES`` has them; the trainings take turns on them, one each. Default:
-            each training sees what this process sees.
-
-    Raises:
-        ConfigError: If there would be none at once.
+    Trainings take turns on ``gpus``, named as in ``CUDA_VISIBLE_DEVICES``, one each. None: each sees what this process
+    sees.
     """
 
     def __init__(self, slots: int = 1, gpus: Sequence[str] = ()) -> None:
@@ -256,14 +214,9 @@ class LocalExecutor:
 class RayExecutor:
     """A Ray cluster, or one that is started here; the package's extra ``ray`` installs what it needs.
 
-    Args:
-        address: Of the cluster; ``auto`` for the one of this machine. Default: a new one on this machine.
-        cpus: CPUs of a training.
-        gpus: GPUs of a training.
-        slots: How many trainings are handed over at once. Default: what the cluster has CPUs and GPUs for.
-
-    Raises:
-        ConfigError: If Ray is not installed, no cluster answers, or no training would fit it.
+    ``address`` is the cluster's, ``auto`` for the one of this machine, None for a new one here; ``cpus`` and ``gpus``
+    are those of a training; ``slots``, the trainings handed over at once, are as many as fit by default. A ConfigError
+    says that Ray is not installed, no cluster answers, or no training would fit it.
     """
 
     def __init__(self, address: str | None = None, cpus: float = 1, gpus: float = 0, slots: int | None = None) -> None:
@@ -325,17 +278,10 @@ class RayExecutor:
 class SlurmExecutor:
     """SLURM's queue through submitit; the package's extra ``slurm`` installs what it needs.
 
-    Args:
-        folder: Where submitit writes its files.
-        slots: How many trainings are queued at once.
-        cpus: CPUs of a training.
-        gpus: GPUs of a training.
-        hours: How long a training may take; one that takes longer is interrupted and goes on in a new job.
-        partition: SLURM's partition. Default: the cluster's.
-        cluster: ``slurm``, or ``local`` to try it without one.
-
-    Raises:
-        ConfigError: If submitit is not installed or finds no SLURM.
+    ``folder`` is where submitit writes its files, ``slots`` how many trainings are queued at once; ``cpus``, ``gpus``
+    and ``hours`` are those of a training, and one that takes longer is interrupted and goes on in a new job.
+    ``cluster`` may be ``local`` to try it without SLURM. A ConfigError says that submitit is not installed or finds no
+    SLURM.
     """
 
     def __init__(

@@ -27,11 +27,7 @@ State = Literal["missing", "interrupted", "failed", "finished", "corrupt"]
 
 
 def open_results(folder: Path, create: bool = False) -> Path:
-    """Looks whether a folder of results is one that this version reads.
-
-    Args:
-        folder: The folder.
-        create: Whether to begin one where there is none.
+    """Looks whether a folder of results is one that this version reads; ``create`` begins one where there is none.
 
     Returns:
         The folder, as an absolute path: workers elsewhere have another working directory.
@@ -64,13 +60,7 @@ def open_results(folder: Path, create: bool = False) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One training of a row.
-
-    Args:
-        row: The row.
-        variant: What of it is trained.
-        results: The folder of results.
-    """
+    """One training: a variant of a row, and the folder of results that it belongs to."""
 
     row: Row
     variant: Variant
@@ -119,21 +109,13 @@ def _name_of(value: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run folder says of a training.
-
-    Args:
-        folder: The run folder.
-        state: How far it is. Whether a process is at work cannot be seen here.
-        figures: Its ``metrics.json``.
-        manifest: Its ``manifest.json``.
-        error: What went wrong.
-    """
+    """What a run folder says of a training."""
 
     folder: Path
-    state: State
-    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    manifest: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    error: str = ""
+    state: State  #: whether a process is at work cannot be seen here
+    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)  #: its ``metrics.json``
+    manifest: Mapping[str, Any] = dataclasses.field(default_factory=dict)  #: its ``manifest.json``
+    error: str = ""  #: what went wrong
 
     @property
     def sessions(self) -> list[Mapping[str, Any]]:
@@ -219,10 +201,6 @@ def record_failure(job: Job, error: str) -> None:
 def validation_figure(run: Run, selection: Selection) -> float | None:
     """The validation figure that a run is chosen by: the best of its epochs, which is that of the tested checkpoint.
 
-    Args:
-        run: A finished run.
-        selection: What is chosen by.
-
     Returns:
         The figure; None where the run has none, or none that is finite.
 
@@ -244,22 +222,12 @@ def validation_figure(run: Run, selection: Selection) -> float | None:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How much of a study is trained.
+    """How much of a study is trained; ConfigError if a fraction is not in (0, 1] or nothing would be trained."""
 
-    Args:
-        epochs: Fraction of the epochs.
-        select_epochs: The same for the trainings that a choice is made from. Default: as the others.
-        train_size: At most so many training images.
-        seeds: At most so many of the study's seeds.
-
-    Raises:
-        ConfigError: If a fraction is not in (0, 1], or nothing would be trained.
-    """
-
-    epochs: float = 1.0
-    select_epochs: float | None = None
-    train_size: int | None = None
-    seeds: int | None = None
+    epochs: float = 1.0  #: fraction of the epochs
+    select_epochs: float | None = None  #: the same for the trainings that a choice is made from; None: as the others
+    train_size: int | None = None  #: at most so many training images
+    seeds: int | None = None  #: at most so many of the study's seeds
 
     def __post_init__(self) -> None:  # noqa: D105
         for epochs in (self.epochs, self.select_epochs):
@@ -270,13 +238,7 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A row and the trainings that it consists of.
-
-    Args:
-        row: The row.
-        results: The folder of results.
-        budget: How much of it is trained.
-    """
+    """A row and the trainings that it consists of, as far as the budget goes."""
 
     row: Row
     results: Path
@@ -310,13 +272,9 @@ class Cell:
         return len(self.jobs(self.row.select.values[0] if self.row.select is not None else None))
 
     def chosen(self, runs: Mapping[str, Run]) -> tuple[str | None, dict[str, float]]:
-        """The value with the best validation figure.
+        """The value with the best validation figure, None where no run has one, and the figures by value.
 
-        Args:
-            runs: The runs of :meth:`choices`, by the jobs' names.
-
-        Returns:
-            The value, None where no training has a figure; and the figures by value.
+        ``runs`` are those of :meth:`choices`, by the jobs' names.
         """
         if self.row.select is None:
             return None, {}

@@ -14,13 +14,7 @@ _LOWEST_ROWS = 6  # of a table in a low terminal
 
 
 class LiveTable:
-    """Shows rows, states, the best value so far and the time left.
-
-    Args:
-        studies: The studies that run.
-        slots: How many trainings run at once, for the time left.
-        console: Where. Default: standard output.
-    """
+    """Shows rows, states, the best value so far, and the time left with ``slots`` trainings at once."""
 
     def __init__(self, studies: Sequence[Study], slots: int, console: Console | None = None) -> None:
         self.console = console or Console()

@@ -67,23 +67,13 @@ _ROW_KEYS = {*_CELL_KEYS, "title", "data", "notes"}
 
 @cache
 def shipped() -> tuple[Study, ...]:
-    """All studies of ``configs/rows``, in the order of file names and then of the files.
-
-    Raises:
-        ConfigError: If a file is damaged.
-    """
+    """All studies of ``configs/rows`` by file name, then as in the files; ConfigError if a file is damaged."""
     files = sorted((configs_library.folder() / ROWS).glob("*.yaml"))
     return tuple(study for file in files for study in read_studies(file))
 
 
 def find_studies(name: str) -> tuple[Study, ...]:
-    """Finds studies.
-
-    Args:
-        name: A file of studies, a study's id, or the first part of ids.
-
-    Returns:
-        At least one study.
+    """The studies, at least one, of a file of studies, of a study's id, or of the first part of ids.
 
     Raises:
         ConfigError: If there is none; the message names the nearest.
@@ -99,14 +89,10 @@ def find_studies(name: str) -> tuple[Study, ...]:
 
 
 def find_row(name: str) -> Row:
-    """Finds a row.
+    """The row of an id.
 
-    Args:
-        name: Its id; for a study of one's own ``FILE.yaml:STUDY/COLUMN/METHOD``, or ``FILE.yaml:COLUMN/METHOD`` where
-            the file holds one study.
-
-    Returns:
-        The row.
+    For a study of one's own that is ``FILE.yaml:STUDY/COLUMN/METHOD``, or ``FILE.yaml:COLUMN/METHOD`` where the file
+    holds one study.
 
     Raises:
         ConfigError: If there is none; the message names the nearest ids.
@@ -127,15 +113,10 @@ def find_row(name: str) -> Row:
 
 
 def filtered(rows: Iterable[Row], patterns: Sequence[str]) -> list[Row]:
-    """Rows that fit at least one of several patterns.
+    """Rows, in order, that fit at least one of several patterns; all where there is no pattern.
 
-    Args:
-        rows: The rows.
-        patterns: Names of tables, columns, methods or data sets, or what stands between dashes in them, such as
-            ``resnet18`` in ``cifar10-resnet18``; several joined by ``+`` must all fit. None: all rows.
-
-    Returns:
-        The rows, in order.
+    A pattern names a table, column, method or data set, or what stands between dashes in them, such as ``resnet18`` in
+    ``cifar10-resnet18``; several joined by ``+`` must all fit.
     """
 
     def fits(row: Row, word: str) -> bool:
@@ -150,11 +131,7 @@ def filtered(rows: Iterable[Row], patterns: Sequence[str]) -> list[Row]:
 
 
 def read_yaml(file: Path) -> Any:
-    """A file's content, not to be changed: the rows of a table share most of their configs, and YAML is slow.
-
-    Raises:
-        ConfigError: If it cannot be read.
-    """
+    """A file's content, not to be changed: it is shared, for YAML is slow; ConfigError if it cannot be read."""
     try:
         return _loaded(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -167,11 +144,7 @@ def _loaded(text: str) -> Any:
 
 
 def read_studies(file: Path) -> tuple[Study, ...]:
-    """Reads a file of studies, one or several in order.
-
-    Raises:
-        ConfigError: If it is no such file; the message says where and what.
-    """
+    """Reads a file of studies, one or several in order; a ConfigError says where it is wrong, and what."""
     content = read_yaml(file)
     if not isinstance(content, dict):
         raise ConfigError(

@@ -29,17 +29,9 @@ _NONE = "–"
 
 
 def write_report(folder: Path, studies: Sequence[StudyResult]) -> Path:
-    """Writes a report.
+    """Writes a report on results, all of one folder of results; an older report in ``folder`` is replaced.
 
-    Args:
-        folder: Where to; an older report in it is replaced.
-        studies: The studies' results, all of one folder of results.
-
-    Returns:
-        The HTML page.
-
-    Raises:
-        ConfigError: If the folder cannot be written.
+    Returns the HTML page. Raises a ConfigError if the folder cannot be written.
     """
     make_folder(folder)
     old = _files(folder)

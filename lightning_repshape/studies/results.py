@@ -21,18 +21,10 @@ __getattr__ = elsewhere(__name__, "studies.values", "studies.cells")  # names of
 
 
 def read_results(folder: Path, studies: Sequence[Study], rows: Collection[str] | None = None) -> list[StudyResult]:
-    """Reads a folder of results.
+    """The results of studies, in order; those of which no row is wanted are left out.
 
-    Args:
-        folder: The folder.
-        studies: Whose results are wanted.
-        rows: The rows that are wanted, by id. Default: all of the studies.
-
-    Returns:
-        The studies' results, in order; studies of which no row is wanted are left out.
-
-    Raises:
-        DataError: If none of the rows has a finished training; the message says what there is.
+    ``rows`` are the ids that are wanted; None: all. Where none of them has a finished training, a DataError says what
+    there is.
     """
     reader = _Reader(folder, studies)
     found = []

@@ -11,19 +11,12 @@ from lightning_repshape.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A paper's value of a cell.
+    """A paper's value of a cell."""
 
-    Args:
-        mean: The value; None where the paper has words or a range.
-        spread: Its standard deviation, where the paper has one.
-        range: The lowest and the highest value, where the paper has a range.
-        text: What the paper says instead of a number.
-    """
-
-    mean: float | None = None
-    spread: float | None = None
-    range: tuple[float, float] | None = None
-    text: str = ""
+    mean: float | None = None  #: None where the paper has words or a range
+    spread: float | None = None  #: its standard deviation
+    range: tuple[float, float] | None = None  #: the lowest and the highest value
+    text: str = ""  #: what the paper says instead of a number
 
     def show(self, digits: int = 2) -> str:
         """The value as a table has it, such as ``2.85 ± 0.11``."""
@@ -37,75 +30,43 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A number that a cell consists of.
+    """A number that a cell consists of."""
 
-    Args:
-        name: Its name in ids and tables.
-        metric: Its key in a run's ``metrics.json``.
-        scale: What the key's value is multiplied with.
-        unit: Of the scaled value.
-        better: Which direction is better; None where neither is.
-        digits: After the decimal point.
-        over: A method: the figure is the ratio of a method's value to that of this one.
-    """
-
-    name: str
-    metric: str
-    scale: float = 1.0
-    unit: str = ""
-    better: Literal["lower", "higher"] | None = "lower"
-    digits: int = 2
-    over: str | None = None
+    name: str  #: in ids and tables
+    metric: str  #: the key in a run's ``metrics.json``
+    scale: float = 1.0  #: what the key's value is multiplied with
+    unit: str = ""  #: of the scaled value
+    better: Literal["lower", "higher"] | None = "lower"  #: which direction is better; None where neither is
+    digits: int = 2  #: after the decimal point
+    over: str | None = None  #: a method: the figure is the ratio of a method's value to that of this one
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """What is chosen by validation.
+    """What is chosen by validation."""
 
-    Args:
-        option: The option of ``fit`` that the values are given to.
-        values: The values, as the command line has them.
-        metric: The validation figure.
-        better: Which direction of it is better.
-    """
-
-    option: str
-    values: tuple[str, ...]
-    metric: str = "val/error"
-    better: Literal["lower", "higher"] = "lower"
+    option: str  #: of ``fit``, that the values are given to
+    values: tuple[str, ...]  #: as the command line has them
+    metric: str = "val/error"  #: the validation figure
+    better: Literal["lower", "higher"] = "lower"  #: which direction of it is better
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One column of one method: what is trained, and what the paper has.
+    """One column of one method: what is trained, and what the paper has."""
 
-    Args:
-        study: The study's id, such as ``aaai19/table-7``.
-        column: The column's name.
-        method: The method's name.
-        configs: Config files, in order.
-        overrides: Options of ``fit`` and their values, applied after the configs.
-        seeds: Of the trainings.
-        select: What is chosen by validation before them.
-        retrain: Further configs and overrides of the trainings after the choice.
-        published: The paper's values by figure.
-        data: The data set's name.
-        trained_as: The id under which the trainings lie: the row's own, or that of another study's same row.
-        reference: What ``fit --row`` takes: the id, or for a study of one's own its file and the row in it.
-    """
-
-    study: str
+    study: str  #: its id, such as ``aaai19/table-7``
     column: str
     method: str
-    configs: tuple[Path, ...]
-    overrides: Mapping[str, Any]
+    configs: tuple[Path, ...]  #: files, in order
+    overrides: Mapping[str, Any]  #: options of ``fit`` and their values, applied after the configs
     seeds: tuple[int, ...]
-    select: Selection | None
-    retrain: tuple[tuple[Path, ...], Mapping[str, Any]] | None
-    published: Mapping[str, Published]
-    data: str
-    trained_as: str
-    reference: str
+    select: Selection | None  #: what is chosen by validation before the trainings
+    retrain: tuple[tuple[Path, ...], Mapping[str, Any]] | None  #: further configs and overrides after the choice
+    published: Mapping[str, Published]  #: the paper's values by figure
+    data: str  #: the data set's name
+    trained_as: str  #: the id under which the trainings lie: the row's own, or that of another study's same row
+    reference: str  #: what ``fit --row`` takes: the id, or for a study of one's own its file and the row in it
 
     @property
     def id(self) -> str:
@@ -121,35 +82,20 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A table.
+    """A table."""
 
-    Args:
-        id: Such as ``aaai19/table-7``.
-        title: A line on what it shows.
-        paper: Where it comes from.
-        source: The paper's table or figure.
-        data: The data sets' names.
-        figures: The figures of a cell, by name.
-        columns: The columns' names, in order, and what they are called.
-        methods: The methods' names, in order, and what they are called.
-        baseline: The method that others are compared with.
-        rows: All rows, by column, then method.
-        notes: What a reader must know; what the paper leaves open.
-        file: Where the study was read from.
-    """
-
-    id: str
-    title: str
-    paper: str
-    source: str
-    data: str
-    figures: Mapping[str, Figure]
-    columns: Mapping[str, str]
-    methods: Mapping[str, str]
-    baseline: str | None
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
-    file: Path
+    id: str  #: such as ``aaai19/table-7``
+    title: str  #: a line on what it shows
+    paper: str  #: where it comes from
+    source: str  #: the paper's table or figure
+    data: str  #: the data sets' names
+    figures: Mapping[str, Figure]  #: the figures of a cell, by name
+    columns: Mapping[str, str]  #: the columns' names, in order, and what they are called
+    methods: Mapping[str, str]  #: the methods' names, in order, and what they are called
+    baseline: str | None  #: the method that others are compared with
+    rows: tuple[Row, ...]  #: all, by column, then method
+    notes: tuple[str, ...]  #: what a reader must know; what the paper leaves open
+    file: Path  #: where the study was read from
 
     def row(self, column: str, method: str) -> Row | None:
         """The row of a column and a method, or None where the table has none."""
@@ -158,24 +104,13 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """How much of a row is trained, and with what.
-
-    Args:
-        seed: The seed.
-        value: Of the row's selection; None for the config's own.
-        epochs: Fraction of the row's epochs or steps.
-        train_size: At most so many training images; None for all.
-        retrain: Whether the training follows the choice and takes the row's ``retrain``.
-
-    Raises:
-        ConfigError: If the fraction is not in (0, 1], or there would be no image.
-    """
+    """How much of a row is trained, and with what; ConfigError if ``epochs`` is not in (0, 1] or no image is left."""
 
     seed: int = 0
-    value: str | None = None
-    epochs: float = 1.0
-    train_size: int | None = None
-    retrain: bool = False
+    value: str | None = None  #: of the row's selection; None for the config's own
+    epochs: float = 1.0  #: fraction of the row's epochs or steps
+    train_size: int | None = None  #: at most so many training images; None for all
+    retrain: bool = False  #: whether the training follows the choice and takes the row's ``retrain``
 
     def __post_init__(self) -> None:  # noqa: D105
         if not 0 < self.epochs <= 1:

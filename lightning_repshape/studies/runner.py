@@ -17,25 +17,15 @@ Phase = Literal["waiting", "running", "elsewhere", "finished", "failed"]
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a cell is.
-
-    Args:
-        cell: The cell.
-        phases: What its trainings are at, by the jobs' names; those that are known so far.
-        total: How many trainings it takes in all.
-        value: What was chosen; None where nothing is yet.
-        figures: Of the finished trainings after the choice, or of those it is made from until then.
-        seconds: How long its finished trainings took.
-        error: What went wrong last.
-    """
+    """How far a cell is."""
 
     cell: Cell
-    phases: Mapping[str, Phase]
-    total: int
-    value: str | None
-    figures: Sequence[Mapping[str, float]]
-    seconds: Sequence[float]
-    error: str = ""
+    phases: Mapping[str, Phase]  #: of its trainings, by the jobs' names; those that are known so far
+    total: int  #: how many trainings it takes in all
+    value: str | None  #: what was chosen; None where nothing is yet
+    figures: Sequence[Mapping[str, float]]  #: of the finished trainings; once the choice is made, of those after it
+    seconds: Sequence[float]  #: how long its finished trainings took
+    error: str = ""  #: what went wrong last
 
     def count(self, phase: Phase) -> int:
         """How many trainings are at something; those that are not known yet are waiting."""
@@ -44,17 +34,12 @@ class Progress:
 
 
 class Runner:
-    """Trains cells.
+    """Trains cells, in order.
 
-    Args:
-        cells: What is to be trained, in order.
-        executor: Where.
-        given: Words of ``fit`` that say where and how, not what: the place of the data, devices, threads.
-        retry_failed: Whether trainings that failed before begin anew.
-        retries: How often a training that was interrupted from outside is handed over again.
-        watch: Called with all cells' progress about twice a second.
-        environment: Variables of the trainings' processes.
-        command: What ``fit`` is handed to, such as a container's start. Default: this package.
+    ``given`` are words of ``fit`` that say where and how, not what: the place of the data, devices, threads. With
+    ``retry_failed``, trainings that failed before begin anew; ``retries`` is how often one that was interrupted from
+    outside is handed over again. ``watch`` gets all cells' progress about twice a second. ``command`` is what ``fit``
+    is handed to, such as a container's start; by default this package.
     """
 
     def __init__(
@@ -82,13 +67,9 @@ class Runner:
         self._choices: dict[int, str | None] = {}  # by the cell's number
 
     def run(self) -> list[Progress]:
-        """Trains until everything is finished or failed.
+        """Trains until everything is finished or failed; how far each cell is then.
 
-        Returns:
-            How far each cell is.
-
-        Raises:
-            KeyboardInterrupt: If the user interrupts; what was running can go on later.
+        On a KeyboardInterrupt, which is handed on, what was running is interrupted such that it can go on later.
         """
         try:
             for number in range(len(self.cells)):  # what is over already, of all of them

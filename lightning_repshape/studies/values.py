@@ -14,13 +14,7 @@ _CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """A figure of one finished training.
-
-    Args:
-        seed: The training's seed.
-        value: The figure, scaled.
-        run: The run.
-    """
+    """A figure of one finished training, scaled."""
 
     seed: int
     value: float
@@ -29,37 +23,22 @@ class Number:
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """What several trainings come to.
+    """What several trainings come to."""
 
-    Args:
-        values: By seed.
-        mean: Their mean; for ratios without a common seed the ratio of the means.
-        std: Their standard deviation, with n - 1; None below two values.
-        n: How many.
-        interval: The 95 % confidence interval of the mean (Student's t); None below two values.
-        p: Of the paired t-test against the baseline; None below two pairs, or where all pairs differ by the same.
-    """
-
-    values: Mapping[int, float] = dataclasses.field(default_factory=dict)
-    mean: float | None = None
-    std: float | None = None
+    values: Mapping[int, float] = dataclasses.field(default_factory=dict)  #: by seed
+    mean: float | None = None  #: for ratios without a common seed the ratio of the means
+    std: float | None = None  #: with n - 1; None below two values
     n: int = 0
-    interval: tuple[float, float] | None = None
-    p: float | None = None
+    interval: tuple[float, float] | None = None  #: the mean's at 95 % (Student's t); None below two values
+    p: float | None = None  #: of the paired t-test against the baseline; None below two pairs, or if all differ alike
 
 
 def statistics(
     own: Mapping[int, float], over: Mapping[int, float] | None = None, baseline: Mapping[int, float] | None = None
 ) -> Statistics:
-    """Mean, spread, confidence interval and paired test.
+    """Mean, spread, confidence interval and paired test of values by seed; empty where there is no value.
 
-    Args:
-        own: Values by seed.
-        over: What they are divided by, by seed. Default: nothing.
-        baseline: The baseline's values by seed, divided in the same way. Default: no test.
-
-    Returns:
-        The statistics; empty where there is no value.
+    ``over`` is what they are divided by, ``baseline`` (divided in the same way) what they are tested against.
     """
     values = own if over is None else _ratios(own, over)
     if not values:
@@ -104,21 +83,13 @@ def _p(values: Mapping[int, float], others: Mapping[int, float] | None) -> float
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What trainings cost, by the machine that they ran on.
+    """What trainings cost, by the machine that they ran on; ratios are of the same kind of machine."""
 
-    Args:
-        step_seconds: Median of the trainings' seconds a step.
-        memory_mb: Median of their processes' peak memory.
-        gpu_memory_mb: Median of their peak memory on the GPU.
-        step_ratio: Of the step times to the baseline's, on the same kind of machine.
-        memory_ratio: Of the peak memories to the baseline's, on the same kind of machine; of the GPU's where known.
-    """
-
-    step_seconds: float | None = None
-    memory_mb: float | None = None
-    gpu_memory_mb: float | None = None
-    step_ratio: float | None = None
-    memory_ratio: float | None = None
+    step_seconds: float | None = None  #: median of the trainings' seconds a step
+    memory_mb: float | None = None  #: median of their processes' peak memory
+    gpu_memory_mb: float | None = None  #: median of their peak memory on the GPU
+    step_ratio: float | None = None  #: of the step times to the baseline's
+    memory_ratio: float | None = None  #: of the peak memories to the baseline's; of the GPU's where known
 
 
 def cost(own: Sequence[Run], baseline: Sequence[Run]) -> Cost:

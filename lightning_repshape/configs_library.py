@@ -9,11 +9,7 @@ from lightning_repshape.runs.folders import CONFIG
 def folder() -> Path:
     """The folder of the shipped configs: inside an installed package, or beside the package in a checkout.
 
-    Returns:
-        The folder.
-
-    Raises:
-        ConfigError: If the installation holds no configs.
+    Raises ConfigError if the installation holds none.
     """
     package = Path(__file__).resolve().parent
     for candidate in (package / "configs", package.parent / "configs"):
@@ -23,11 +19,7 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """The names of all shipped configs, such as ``quickstart`` or ``base/mnist-mlp``.
-
-    Returns:
-        Sorted names without ``.yaml``; those at the top level come first.
-    """
+    """The sorted names, such as ``quickstart`` or ``base/mnist-mlp``, of all shipped configs, top level first."""
     root = folder()
     found = [path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml")]
     found = [name for name in found if not name.startswith("rows/")]  # studies: lightning_repshape.studies.reading
@@ -35,16 +27,9 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Path:
-    """Finds a config: a file as given, else a shipped config of that name.
+    """Finds a config: a file as given, or a shipped config by its name, with or without ``configs/`` and ``.yaml``.
 
-    Args:
-        name: A path, or the name of a shipped config, with or without ``configs/`` before and ``.yaml`` behind.
-
-    Returns:
-        The file.
-
-    Raises:
-        ConfigError: If there is neither; the message names the nearest shipped configs.
+    Raises ConfigError if there is neither; the message names the nearest shipped configs.
     """
     path = Path(name)
     if path.is_file():
@@ -60,14 +45,7 @@ def find(name: str) -> Path:
 
 
 def description(name: str) -> str:
-    """The first comment line of a shipped config.
-
-    Args:
-        name: Its name.
-
-    Returns:
-        The line without ``#``; empty where the file starts otherwise.
-    """
+    """The first comment line of a shipped config without ``#``; empty where the file starts otherwise."""
     with find(name).open(encoding="utf-8") as file:
         first = file.readline().strip()
     return first.lstrip("# ").strip() if first.startswith("#") else ""

@@ -25,16 +25,9 @@ class DivergenceError(RepshapeError):
 
 
 def did_you_mean(name: str, candidates: Iterable[str], limit: int = 3) -> str:
-    """Names the nearest candidates, for the end of an error message.
+    """The end of an error message: ``"; did you mean 'a' or 'b'?"`` with the nearest candidates.
 
-    Args:
-        name: What the user wrote.
-        candidates: The names that exist.
-        limit: How many of the nearest to name. Default: 3.
-
-    Returns:
-        ``"; did you mean 'a' or 'b'?"``, or ``"; there are: 'a', 'b', ..."`` where nothing is near, or an empty string
-        where nothing exists.
+    ``"; there are: 'a', 'b', ..."`` where nothing is near, or an empty string where nothing exists.
     """
     known = list(dict.fromkeys(candidates))
     by_lower = {candidate.lower(): candidate for candidate in reversed(known)}

@@ -1,7 +1,4 @@
-"""Heads: what turns features into logits.
-
-A head is called as ``head(num_features, num_classes)`` by the modules, so a config gives the remaining arguments alone.
-"""
+"""Heads: what turns features into logits. Modules call ``head(num_features, num_classes)``; a config gives the rest."""
 
 import math
 import warnings
@@ -33,7 +30,7 @@ torch.fx.wrap("cosine_logits")  # a step of its own for FX, which cannot trace i
 
 
 class Head(NamedActivations):
-    """A classifier on features: the class that all heads share.
+    """A classifier on features: the class that all heads share. An option out of its range is a :class:`ConfigError`.
 
     Args:
         num_features: Width of the features.
@@ -66,10 +63,7 @@ class LinearHead(Head):
         bias: Whether the layer has a bias.
         init: ``torch`` leaves PyTorch's numbers; ``normal`` draws weights from N(0, init_std^2) and ``glorot``
             uniformly from +-sqrt(6 / (fan in + fan out)), both with zero biases.
-        init_std: Standard deviation of ``init="normal"``. Default: 0.1, as in FOCA (Sato et al. 2019).
-
-    Raises:
-        ConfigError: If an argument is out of its range.
+        init_std: Standard deviation of ``init="normal"``; 0.1 in FOCA (Sato et al. 2019).
 
     Example:
         >>> import torch
@@ -100,10 +94,7 @@ class MLPHead(Head):
         dropout: Share of the hidden activations set to zero in training.
         batch_norm: Whether hidden layers are batch-normalised.
         init: ``torch``, ``normal`` or ``glorot``, as in :class:`LinearHead`.
-        init_std: Standard deviation of ``init="normal"``. Default: 0.1, as FOCA draws its weak classifiers.
-
-    Raises:
-        ConfigError: If an argument is out of its range.
+        init_std: Standard deviation of ``init="normal"``; 0.1 as FOCA draws its weak classifiers.
 
     Example:
         >>> MLPHead(4096, 10, dropout=0.5).activation_names
@@ -128,21 +119,18 @@ class MLPHead(Head):
 class NoisyMLPHead(Head):
     """An :class:`MLPHead` whose every parameter gets fresh noise at every training forward: FOCA's baseline "Noisy".
 
-    Training computes with ``parameter + noise``, noise from N(0, noise_std^2) drawn from the global generator of
-    the parameter's device; the gradient goes to the clean parameter. Evaluation uses the clean parameters. Keys and
-    shapes are those of :class:`MLPHead`, so the weights fit either.
+    Training computes with ``parameter + noise``, noise from N(0, noise_std^2) drawn from the global generator of the
+    parameter's device; the gradient goes to the clean parameter. Evaluation uses the clean parameters. Keys and shapes
+    are those of :class:`MLPHead`, so the weights fit either.
 
     Args:
         num_features: Width of the features.
         num_classes: Number of outputs.
         hidden: Widths of the hidden layers; none makes a linear head.
-        noise_std: Standard deviation of the noise, for weights and biases alike. Default: 0.01; unpublished.
+        noise_std: Standard deviation of the noise, for weights and biases alike; the paper's is unpublished.
         dropout: Share of the hidden activations set to zero in training.
         init: ``torch``, ``normal`` or ``glorot``, as in :class:`LinearHead`.
         init_std: Standard deviation of ``init="normal"``.
-
-    Raises:
-        ConfigError: If an argument is out of its range.
     """
 
     def __init__(
@@ -188,14 +176,11 @@ class ClassVectorHead(Head):
             fixed vectors lie then.
         similarity: ``cosine`` or ``dot``.
         fixed: Whether the vectors stay as they were drawn.
-        scale: S, above 0; with ``learn_scale`` what it starts from. Default: 1, the paper's main setting.
+        scale: S, above 0; with ``learn_scale`` what it starts from. 1 is the paper's main setting.
         learn_scale: Whether log S is trained (so S stays positive; weight decay pulls S towards 1).
-        embedding: Width of a trained linear layer ``embed`` before the class vectors; ours, not the paper's. Default:
-            None, no such layer.
+        embedding: Width of a trained linear layer ``embed`` before the class vectors; ours, not the paper's. None: no
+            such layer.
         seed: Of the draw of fixed vectors.
-
-    Raises:
-        ConfigError: If an argument is out of its range.
 
     Example:
         >>> import torch

@@ -22,12 +22,8 @@ class Tap:
     """Collects the values that a forward pass is asked for while it goes by.
 
     Hooks would do the same, but compilers skip them; a tap is an ordinary argument. It also leaves every module's
-    return value a tensor, so that foreign hooks see the same with and without it.
-
-    Args:
-        names: Full paths of the values to keep.
-        kept: Where they go, by full path.
-        prefix: The path of the module that holds the tap, with a dot at its end.
+    return value a tensor, so that foreign hooks see the same with and without it. It puts the values of full path
+    ``names`` into ``kept``; ``prefix`` is the path of the module that holds the tap, with a dot at its end.
     """
 
     def __init__(self, names: Collection[str], kept: dict[str, Tensor], prefix: str = "") -> None:
@@ -57,19 +53,14 @@ class Tapped(nn.Module):
     def inner_names(self, every: bool = False) -> list[str]:
         """Names of the values within, in forward order, without the module's own output.
 
-        Args:
-            every: Also the names that are accepted but not advertised: a layer's value before its activation, and
-                the last member of a group, which equals the group.
+        ``every``: also those accepted but not advertised, a layer's value before its activation, and the last member of
+        a group, which equals the group.
         """
         raise NotImplementedError
 
 
 class Chain(Tapped):
-    """Named modules, one after the other; each one's output can be had by its name.
-
-    Args:
-        steps: The modules by name, in forward order.
-    """
+    """Named modules, one after the other, in forward order; each one's output can be had by its name."""
 
     def __init__(self, steps: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -77,15 +68,7 @@ class Chain(Tapped):
             self.add_module(name, step)
 
     def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
-        """Runs all steps.
-
-        Args:
-            x: What the first step takes.
-            tap: Collects the values asked for. None costs nothing.
-
-        Returns:
-            What the last step returns.
-        """
+        """Runs all steps; ``tap`` collects the values asked for, None costs nothing."""
         # FX gives the root that it traces a stand-in for the tap: not a Tap, so nothing is asked for
         if not isinstance(tap, Tap) or not tap.names:
             for step in self._modules.values():
@@ -136,8 +119,8 @@ class NamedActivations(Chain):
     def forward_activations(self, x: Tensor, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """One forward pass that also returns values from within.
 
-        The values are part of the autograd graph. The pass goes through ``__call__``, so hooks on any module fire and
-        a network that was compiled in place runs compiled.
+        The values are part of the autograd graph. The pass goes through ``__call__``, so hooks on any module fire and a
+        network that was compiled in place runs compiled.
 
         Args:
             x: As ``forward`` takes it.
@@ -157,11 +140,7 @@ class NamedActivations(Chain):
         return out, {name: kept[name] for name in names}
 
     def check_names(self, names: Sequence[str]) -> None:
-        """Refuses names that :meth:`forward_activations` does not know, before any work is done.
-
-        Raises:
-            ConfigError: If one does not exist; the message has the nearest that do.
-        """
+        """Raises ConfigError, with the nearest that exist, for names that :meth:`forward_activations` does not know."""
         accepted = (*self.activation_names, *self.inner_names(every=True))
         for name in names:
             if name not in accepted:
@@ -188,19 +167,9 @@ def linear_layer(
     batch_norm: bool = False,
     linear: Callable[..., nn.Linear] = nn.Linear,
 ) -> Layer:
-    """A fully connected layer: ``flatten``, ``linear``, ``norm`` if wanted, ``act`` unless None.
+    """A fully connected layer: ``flatten``, ``linear`` (made by it), ``norm`` if wanted, ``act`` unless None.
 
     The linear map has no bias where batch normalisation, which has its own, follows.
-
-    Args:
-        in_features: Values of one flattened input.
-        out_features: Units.
-        activation: The non-linearity, or None.
-        batch_norm: Whether to normalise before the activation.
-        linear: Makes the linear map. Default: :class:`torch.nn.Linear`.
-
-    Returns:
-        The layer.
     """
     steps: dict[str, nn.Module] = {
         "flatten": nn.Flatten(),
@@ -216,14 +185,9 @@ def linear_layer(
 def initialize(module: nn.Module, init: Init) -> None:
     """Draws the weights of all linear and convolutional layers afresh from the global generator.
 
-    Args:
-        module: Whose layers.
-        init: ``glorot``: uniform in +-sqrt(6 / (fan in + fan out)), biases 0 (Glorot and Bengio 2010; the default of
-            TensorFlow 1). ``he``: normal with variance 2 / fan in, biases 0 (He et al. 2015). ``torch``: left as
-            PyTorch's constructors drew them.
-
-    Raises:
-        ConfigError: If ``init`` is another word.
+    ``glorot``: uniform in +-sqrt(6 / (fan in + fan out)), biases 0 (Glorot and Bengio 2010; the default of TensorFlow
+    1). ``he``: normal with variance 2 / fan in, biases 0 (He et al. 2015). ``torch``: left as PyTorch's constructors
+    drew them. Another word is a ConfigError.
     """
     check_choice("init", init, ("glorot", "he", "torch"))
     if init == "torch":

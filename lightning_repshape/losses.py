@@ -28,7 +28,7 @@ class ClassificationLoss(nn.Module):
     Called with features, weight, bias and labels in a plain loop, or by
     :class:`lightning_repshape.modules.FeedBackwardModule`, which builds it as ``loss(num_features, num_classes)``.
     Shapes throughout: ``features`` N x D, what enters the last linear layer; ``weight`` K x D and ``bias`` K or None,
-    that layer's own; ``target`` N class indices; logits N x K.
+    that layer's own; ``target`` N class indices; logits N x K. An option out of its range is a :class:`ConfigError`.
 
     Args:
         num_features: Width D of what enters the last linear layer.
@@ -37,9 +37,6 @@ class ClassificationLoss(nn.Module):
     Attributes:
         takes_bias: Whether the last layer may have a bias.
         own_logits: Whether :meth:`logits`, by which classes are predicted, differ from the linear layer's output.
-
-    Raises:
-        ConfigError: If a number is below 1.
     """
 
     takes_bias: ClassVar[bool] = True
@@ -67,11 +64,7 @@ class ClassificationLoss(nn.Module):
         return None
 
     def forward(self, features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
-        """The loss, averaged over the batch: a scalar.
-
-        Raises:
-            ConfigError: If shapes do not fit, or there is a bias that the loss cannot have.
-        """
+        """The loss, averaged over the batch: a scalar. ConfigError as in :meth:`check`, or if features do not fit."""
         self.check(weight, bias)
         if features.dim() != 2 or features.shape[1] != self.num_features:
             raise ConfigError(
@@ -116,10 +109,7 @@ class L2Softmax(ClassificationLoss):
     Args:
         num_features: D.
         num_classes: K.
-        scale: Length of the features.
-
-    Raises:
-        ConfigError: If ``scale`` is not positive.
+        scale: Length of the features, above 0.
     """
 
     own_logits: ClassVar[bool] = True
@@ -147,11 +137,8 @@ class CosFace(ClassificationLoss):
     Args:
         num_features: D.
         num_classes: K.
-        scale: s. Default: 64, as for faces; few classes do with less.
-        margin: m.
-
-    Raises:
-        ConfigError: If ``scale`` is not positive or ``margin`` negative.
+        scale: s, above 0; 64 as for faces, few classes do with less.
+        margin: m, from 0 to 2.
     """
 
     takes_bias: ClassVar[bool] = False
@@ -200,11 +187,8 @@ class ArcFace(CosFace):
     Args:
         num_features: D.
         num_classes: K.
-        scale: s. Default: 64, as for faces; few classes do with less.
-        margin: m, in radians.
-
-    Raises:
-        ConfigError: If ``scale`` is not positive, or ``margin`` not in [0, pi / 2].
+        scale: s, above 0; 64 as for faces, few classes do with less.
+        margin: m, in radians, from 0 to pi / 2.
     """
 
     def __init__(self, num_features: int, num_classes: int, scale: float = 64.0, margin: float = 0.5) -> None:
@@ -229,8 +213,8 @@ class LargeMarginSoftmax(ClassificationLoss):
     psi(theta) = (-1)^k cos(m theta) - 2k for theta in [k pi / m, (k + 1) pi / m] (Eq. 6). Training anneals: the logit
     is ``(lambda |w_y| |x| cos(theta_y) + |w_y| |x| psi(theta_y)) / (1 + lambda)``; lambda falls from ``annealing`` as
     annealing * (1 + gamma t)^(-power) with the number t of training batches, never below ``least``. The paper has the
-    rule and no numbers; the defaults are those of the Caffe layer in use. t is kept in checkpoints. Predictions use
-    the plain logits; the last layer has no bias.
+    rule and no numbers; the defaults are those of the Caffe layer in use. t is kept in checkpoints. Predictions use the
+    plain logits; the last layer has no bias.
 
     Args:
         num_features: D.
@@ -240,9 +224,6 @@ class LargeMarginSoftmax(ClassificationLoss):
         gamma: See above.
         power: See above.
         least: The smallest lambda.
-
-    Raises:
-        ConfigError: If an option is out of its range.
     """
 
     takes_bias: ClassVar[bool] = False
@@ -274,14 +255,7 @@ class LargeMarginSoftmax(ClassificationLoss):
         return fallen.clamp(min=self.least)
 
     def psi(self, cosine: Tensor) -> Tensor:
-        """The function psi, of cos(theta).
-
-        Args:
-            cosine: Numbers from -1 to 1.
-
-        Returns:
-            Numbers from 1 - 2 margin to 1, decreasing in theta.
-        """
+        """The function psi of cos(theta), from -1 to 1; its values fall with theta from 1 to 1 - 2 margin."""
         # cos(m theta) by Chebyshev's recursion, which has no infinite derivative as acos has
         before, multiple = torch.ones_like(cosine), cosine
         for _ in range(self.margin - 1):
@@ -323,11 +297,8 @@ class CenterLoss(ClassificationLoss):
     Args:
         num_features: D.
         num_classes: K.
-        weight: lambda. Default: 0.003, the paper's for faces.
+        weight: lambda, at least 0; 0.003 is the paper's for faces.
         rate: alpha, from 0 to 1.
-
-    Raises:
-        ConfigError: If an option is out of its range.
     """
 
     centers: Tensor
@@ -366,15 +337,12 @@ class FeedBackwardReconstruction(nn.Module):
     """The feed-backward reconstruction loss as a term of a total loss (Eq. 9 and 10): weight * KL(P || Q).
 
     P is the softmax of a feature vector, Q that of its label's class vector; see
-    :func:`lightning_repshape.functional.feed_backward_loss`.
+    :func:`lightning_repshape.functional.feed_backward_loss`. An option out of its range is a :class:`ConfigError`.
 
     Args:
-        weight: lambda, at least 0. Default: 0.001, the paper's.
-        temperature: Features and class vectors are divided by it before the softmax. Default: 1, the paper's.
+        weight: lambda, at least 0; 0.001 is the paper's.
+        temperature: Features and class vectors are divided by it before the softmax; 1 is the paper's.
         stop_gradient: ``features`` lets the term move the class vectors alone, ``weight`` the features alone.
-
-    Raises:
-        ConfigError: If an option is out of its range.
 
     Example:
         >>> term = FeedBackwardReconstruction(weight=0.5)
@@ -398,15 +366,12 @@ class FeedBackwardReconstruction(nn.Module):
         self.stop_gradient: Literal["none", "features", "weight"] = stop_gradient
 
     def value(self, features: Tensor, class_vectors: Tensor, labels: Tensor) -> Tensor:
-        """The term without its weight.
+        """The term without its weight, a scalar.
 
         Args:
             features: N x D, the input of the last linear layer.
             class_vectors: K x D, that layer's weight.
             labels: N integers.
-
-        Returns:
-            A scalar.
 
         Raises:
             ConfigError: If a tensor has the wrong type or shape.

@@ -44,16 +44,7 @@ def document(title: str, body: Sequence[str]) -> str:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> list[str]:
-    """A table.
-
-    Args:
-        headers: The columns' headings.
-        rows: Texts; those that are :class:`Strong` stand out.
-        numeric: For each column, whether it holds numbers, which stand at its right.
-
-    Returns:
-        Lines of HTML.
-    """
+    """Lines of HTML; texts that are :class:`Strong` stand out, columns that are ``numeric`` stand at their right."""
 
     def line(tag: str, texts: Sequence[str]) -> str:
         cells = []

@@ -37,9 +37,6 @@ def skip_idle_hooks(callbacks: Iterable[Callback]) -> None:
     Lightning enters a profiler's context for every callable hook of every callback, which with ten callbacks costs more
     than the step of a small network. A hook that a callback's class has from ``Callback`` itself becomes None on the
     callback, and Lightning does not call it. Hooks of subclasses, and those set on a callback, stay.
-
-    Args:
-        callbacks: A trainer's callbacks.
     """
     for callback in callbacks:
         for hook in _STEP_HOOKS:
@@ -48,29 +45,16 @@ def skip_idle_hooks(callbacks: Iterable[Callback]) -> None:
 
 
 def has_convolutions(module: nn.Module) -> bool:
-    """Whether a module holds a convolution, the sign that its steps are long enough to share among threads.
-
-    Args:
-        module: Any module.
-
-    Returns:
-        True where it does.
-    """
+    """Whether a module holds a convolution, the sign that its steps are long enough to share among threads."""
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
     return any(isinstance(child, kinds) for child in module.modules())
 
 
 def choose_threads(module: nn.Module) -> int:
-    """The number of CPU threads that a network's training gains from.
+    """The CPU threads that a network's training gains from: 1 without convolutions, else what PyTorch has chosen.
 
     Steps of networks without convolutions take about a millisecond; there a second thread gains little, and waiting for
     one that shares its core with another process costs whole time slices.
-
-    Args:
-        module: The network to be trained.
-
-    Returns:
-        1 for networks without convolutions, else what PyTorch has chosen.
     """
     return torch.get_num_threads() if has_convolutions(module) else 1
 

@@ -21,7 +21,7 @@ _WATCHED_BATCHES = 10  # batches whose classes are counted before a warning
 
 
 class Regularizer(nn.Module, ABC):
-    """What all regularizers share: weight, layer and warm-up.
+    """What all regularizers share: weight, layer and warm-up. An option without meaning is a :class:`ConfigError`.
 
     Attributes:
         needs_labels: Whether the value depends on labels.
@@ -36,11 +36,8 @@ class Regularizer(nn.Module, ABC):
 
         Args:
             weight: Factor of the penalty in the loss, at least 0.
-            layer: Name of the activations (or of the layer) that it applies to. Default: the backbone's output.
+            layer: Name of the activations (or of the layer) that it applies to; ``features``: the backbone's output.
             warmup_epochs: The weight rises linearly from 0 over so many epochs.
-
-        Raises:
-            ConfigError: If an option has no meaning.
         """
         super().__init__()
         name = type(self).__name__
@@ -51,30 +48,17 @@ class Regularizer(nn.Module, ABC):
         self.warmup_epochs = check_number(f"{name}: warmup_epochs", warmup_epochs)
 
     def weight_at(self, epoch: float | None = None) -> float:
-        """The weight after so many epochs of training.
-
-        Args:
-            epoch: Epochs done so far; fractions are welcome. None: the full weight.
-
-        Returns:
-            ``weight * min(1, epoch / warmup_epochs)``.
-        """
+        """The weight after so many epochs (fractions too): ``weight * min(1, epoch / warmup_epochs)``; None: full."""
         if epoch is None or epoch >= self.warmup_epochs:
             return self.weight
         return self.weight * max(0.0, epoch) / self.warmup_epochs
 
     def weighted_and_raw(self, *arguments: Any, epoch: float | None = None) -> tuple[Tensor, Tensor]:
-        """The penalty to be added to a loss, and the one without weight to log, at the cost of one.
+        """The penalty to be added to a loss, and the one without weight and gradient to log, at the cost of one.
 
         Args:
-            *arguments: What a call takes before ``epoch``.
+            *arguments: What a call takes before ``epoch``; errors are as in a call.
             epoch: Epochs done so far, for the warm-up. None: the full weight.
-
-        Returns:
-            The weighted penalty, and the raw one without gradient; both scalars.
-
-        Raises:
-            ConfigError: As in a call.
         """
         factor = self.weight_at(epoch)
         if factor > 0:
@@ -106,19 +90,15 @@ class _OfActivations(Regularizer):
 
         Args:
             weight: Factor of the penalty in the loss, at least 0.
-            layer: Name of the activations that it applies to. Default: the backbone's output.
+            layer: Name of the activations that it applies to; ``features``: the backbone's output.
             num_classes: The task's number of classes, for class-wise penalties; may be set later (attribute
                 ``num_classes``) or given at the call.
             warmup_epochs: The weight rises linearly from 0 over so many epochs.
             sync: In training mode under an initialised ``torch.distributed``, the statistics are those of the joined
-                batch of all processes, and gradients equal those of one process with that batch. All processes
-                must then call the regularizer equally often. In evaluation mode processes never wait for one
-                another.
+                batch of all processes, and gradients equal those of one process with that batch. All processes must
+                then call the regularizer equally often. In evaluation mode processes never wait for one another.
             positions: ``"units"``: every position of a convolutional activation is a unit; ``"samples"``: positions
                 count as samples of their channel.
-
-        Raises:
-            ConfigError: If an option has no meaning.
         """
         super().__init__(weight, layer, warmup_epochs)
         name = type(self).__name__
@@ -291,12 +271,10 @@ class _OfWeights(Regularizer):
 
         Args:
             weight: Factor of the penalty in the loss, at least 0.
-            layer: Name of the layer whose weights it applies to. Default: the layer that makes the backbone's output.
+            layer: Name of the layer whose weights it applies to; ``features``: the layer that makes the backbone's
+                output.
             scope: ``"layer"``: that layer's weights; ``"all"``: the weights of all layers.
             warmup_epochs: The weight rises linearly from 0 over so many epochs.
-
-        Raises:
-            ConfigError: If an option has no meaning.
         """
         super().__init__(weight, layer, warmup_epochs)
         check_choice(f"{type(self).__name__}: scope", scope, ("layer", "all"))
@@ -306,14 +284,7 @@ class _OfWeights(Regularizer):
     def weights_of(module: nn.Module) -> list[Tensor]:
         """The weights of a module and its submodules: parameters of two or more dimensions, neither biases nor scales.
 
-        Args:
-            module: A layer, or a whole network for ``scope="all"``.
-
-        Returns:
-            The parameters, each once; those that are frozen too, since they may be trained later.
-
-        Raises:
-            ConfigError: If there are none, or none is trained.
+        Frozen ones too, since they may be trained later. ConfigError: there are none, or none is trained.
         """
         weights: list[Tensor] = [p for p in module.parameters() if p.ndim >= 2]
         if not any(weight.requires_grad for weight in weights):
@@ -321,11 +292,7 @@ class _OfWeights(Regularizer):
         return weights
 
     def forward(self, weights: Tensor | Iterable[Tensor], epoch: float | None = None) -> Tensor:
-        """The penalty to be added to a loss: weight (at this epoch) times value.
-
-        Args:
-            weights: One weight tensor or several.
-            epoch: Epochs done so far, for the warm-up. None: the full weight.
+        """The penalty of one weight tensor or several to be added to a loss: weight (at this epoch) times value.
 
         Raises:
             TypeError: If a weight is no floating-point tensor.

@@ -30,20 +30,10 @@ def build_cache(
 ) -> tuple[Tensor, str]:
     """The images as a memory-mapped file, which is written where it is not there yet.
 
-    Of several processes that ask at once, one builds and the others wait for it; when it dies, another one goes on
-    where it stopped.
-
-    Args:
-        images: Files that are decoded, or uint8 N x H x W x C.
-        folder: The cache folder; made where it does not exist.
-        name: Start of the file's name; a key of the images' source and size follows.
-        block_bytes: Size of the blocks in which the cache is built. Default: 64 MiB.
-
-    Returns:
-        uint8 N x H x W x C, mapped from the file and not to be written to, and the key.
-
-    Raises:
-        DataError: An image is damaged (the blocks before it are kept), or the folder cannot be written to.
+    Gives uint8 N x H x W x C, not to be written to, and the key of the images' source and size that follows ``name`` in
+    the file's name. Of several processes that ask at once, one builds and the others wait for it; when it dies, another
+    one goes on where it stopped. DataError: an image is damaged (the blocks before it are kept), or the folder cannot
+    be written to.
     """
     key = images.fingerprint() if isinstance(images, ImageFiles) else content_hash(images)
     path = folder / f"{name}-{key}.u8"

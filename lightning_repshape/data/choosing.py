@@ -12,19 +12,9 @@ from lightning_repshape.seeding import generator
 def choose_classes(
     classes: int | Sequence[str | int] | None, names: Sequence[str], aliases: Mapping[str, str], where: str
 ) -> list[int] | None:
-    """The published labels of the classes that are asked for.
+    """The published labels of the classes asked for (the first n, or names, aliases or labels, in order); None: all.
 
-    Args:
-        classes: The first n, or names, aliases or labels in the order wanted; None: all.
-        names: All classes, in the order of the published labels.
-        aliases: Other names of classes.
-        where: Beginning of an error's message.
-
-    Returns:
-        Labels, or None for all of them.
-
-    Raises:
-        ConfigError: There is no such class, one is named twice, or none is left.
+    ConfigError, which begins with ``where``: there is no such class, one is named twice, or none is left.
     """
     if classes is None:
         return None
@@ -52,11 +42,11 @@ def choose_classes(
 
 
 def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Draws samples so that every class keeps its share, as far as whole numbers allow.
+    """Draws ``count`` samples so that every class keeps its share, as far as whole numbers allow.
 
     Args:
         labels: int64 N, none negative.
-        count: Samples to draw, at most N.
+        count: At most N.
         seed: Decides the draw.
 
     Returns:
@@ -76,21 +66,9 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
 
 
 def per_class(rows: Tensor, labels: Tensor, count: int, seed: int, names: Sequence[str], where: str) -> Tensor:
-    """Draws equally many samples of every class that occurs.
+    """Draws ``count`` of the ``rows`` (int64 M, into ``labels``) of every class that occurs; int64, sorted.
 
-    Args:
-        rows: int64 M, the samples to draw from.
-        labels: int64 N, the labels of all samples.
-        count: Samples of each class.
-        seed: Decides the draw.
-        names: Names of the classes, for the message.
-        where: Beginning of an error's message.
-
-    Returns:
-        int64, a part of ``rows``, sorted.
-
-    Raises:
-        DataError: A class has fewer samples.
+    DataError, which begins with ``where``: a class has fewer.
     """
     chosen = []
     for label in torch.bincount(labels[rows]).nonzero().flatten().tolist():
@@ -106,12 +84,7 @@ def per_class(rows: Tensor, labels: Tensor, count: int, seed: int, names: Sequen
 
 
 class ClassRows:
-    """The samples of each class, to draw equally many of every class from.
-
-    Args:
-        labels: int64 N.
-        num_classes: Number of classes K.
-    """
+    """The samples of each class (``labels`` int64 N), to draw equally many of every class from."""
 
     def __init__(self, labels: Tensor, num_classes: int) -> None:
         self.counts = torch.bincount(labels, minlength=num_classes)
@@ -119,16 +92,7 @@ class ClassRows:
         self._starts = self.counts.cumsum(0) - self.counts
 
     def draw(self, per_class: int, source: torch.Generator, replacement: bool = True) -> Tensor:
-        """Draws samples of every class; each class must have one, and without replacement enough.
-
-        Args:
-            per_class: Samples of each class, k.
-            source: Source of the draw.
-            replacement: Whether a sample may be drawn twice. Default: True.
-
-        Returns:
-            int64 K k, ordered by class.
-        """
+        """Draws so many of each class, int64 K k, by class; each must have one, and without replacement enough."""
         if replacement:
             shape = (len(self.counts), per_class)
             share = torch.rand(shape, generator=source, device=source.device, dtype=torch.float64).cpu()

@@ -80,9 +80,6 @@ def corruption_constants(of: tuple[int, int] | ConstantsName) -> CorruptionConst
     Args:
         of: Rows and columns of the images, or the name of a set.
 
-    Returns:
-        The constants.
-
     Raises:
         ConfigError: There is no such set.
 
@@ -100,15 +97,7 @@ def corruption_constants(of: tuple[int, int] | ConstantsName) -> CorruptionConst
 
 
 def check_corruption(corruption: str, severity: int = 1) -> None:
-    """Refuses corruptions and severities that do not exist.
-
-    Args:
-        corruption: One of :data:`CORRUPTIONS`.
-        severity: 1 to 5.
-
-    Raises:
-        ConfigError: There is no such corruption (the message names the nearest) or severity.
-    """
+    """Raises ConfigError, with the nearest name, unless the corruption exists and the severity is 1 to 5."""
     if corruption not in CORRUPTIONS:
         raise ConfigError(f"there is no corruption {corruption!r}{did_you_mean(str(corruption), CORRUPTIONS)}")
     if type(severity) is not int or severity not in SEVERITIES:
@@ -138,9 +127,9 @@ def corrupt(
         images: uint8 N x H x W x C; C is 1 or 3 for JPEG.
         corruption: One of :data:`CORRUPTIONS`.
         severity: 1 to 5.
-        index: int64 N, the images' positions in their set, which key the draws. Default: 0 to N - 1.
-        seed: Seed of the draws. Default: 0.
-        constants: The set whose constants apply. Default: by the images' size, see :func:`corruption_constants`.
+        index: int64 N, the images' positions in their set, which key the draws. None: 0 to N - 1.
+        seed: Seed of the draws.
+        constants: The set whose constants apply. None: by the images' size, see :func:`corruption_constants`.
 
     Returns:
         uint8 N x H x W x C, a new tensor on the images' device; the work is done on the CPU.

@@ -25,14 +25,7 @@ _CHUNK = 1 << 20
 
 
 def md5_of(path: Path) -> str:
-    """The MD5 sum of a file, as data sets publish it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        32 hexadecimal digits.
-    """
+    """The MD5 sum of a file, 32 hexadecimal digits."""
     return _sum_of(path, "md5")
 
 
@@ -47,15 +40,7 @@ def _algorithm(checksum: str) -> str:
 
 
 def check_sum(path: Path, expected: str) -> None:
-    """Compares a file with its published checksum.
-
-    Args:
-        path: The file.
-        expected: The published MD5 sum or SHA-256.
-
-    Raises:
-        DataError: They differ, or the file cannot be read.
-    """
+    """Raises DataError unless the file can be read and has the published MD5 sum or SHA-256."""
     kind = _algorithm(expected)
     try:
         found = _sum_of(path, kind)
@@ -71,17 +56,9 @@ def check_sum(path: Path, expected: str) -> None:
 
 @contextlib.contextmanager
 def staging(root: Path, name: str) -> Iterator[Path]:
-    """A temporary folder inside ``root`` for a download; whatever happens, it is gone afterwards, and so is a new root.
+    """A temporary folder in ``root`` (made if need be) for a download; whatever happens, it is gone afterwards.
 
-    Args:
-        root: Folder of the data sets; made where it does not exist.
-        name: The data set's name, for messages.
-
-    Yields:
-        The temporary folder.
-
-    Raises:
-        DataError: The root cannot be written to, or the disk is full.
+    So is a new root. DataError: the root cannot be written to, or the disk is full.
     """
     made = [path for path in (root, *root.parents) if not path.exists()]
     folder: Path | None = None
@@ -100,20 +77,9 @@ def staging(root: Path, name: str) -> Iterator[Path]:
 
 
 def fetch(urls: Sequence[str], target: Path, checksum: str, name: str, timeout: float = 30.0) -> Path:
-    """Downloads a file from the first address that works, and checks it.
+    """Downloads a file from the first address that works, checks its MD5 sum or SHA-256, and returns ``target``.
 
-    Args:
-        urls: Addresses of the same file.
-        target: Where to put it.
-        checksum: Its published MD5 sum or SHA-256.
-        name: The data set's name, for messages.
-        timeout: Seconds without an answer after which an address counts as dead. Default: 30.
-
-    Returns:
-        ``target``.
-
-    Raises:
-        DataError: No address delivers the file.
+    An address counts as dead after ``timeout`` seconds without an answer. DataError: none delivers the file.
     """
     failures = []
     kind = _algorithm(checksum)
@@ -141,15 +107,7 @@ def fetch(urls: Sequence[str], target: Path, checksum: str, name: str, timeout: 
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks a tar, zip or gz file and removes it.
-
-    Args:
-        archive: The file; its name tells its kind.
-        folder: Where its content goes.
-
-    Raises:
-        DataError: The archive is damaged.
-    """
+    """Unpacks a tar, zip or gz file (by its name) and removes it. DataError: it is damaged."""
     try:
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as packed:
@@ -166,12 +124,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def install(source: Path, target: Path) -> None:
-    """Moves a finished file or folder to its place; what is there already is left alone.
-
-    Args:
-        source: On the same disk as ``target``.
-        target: Its place.
-    """
+    """Moves a finished file or folder to its place on the same disk; what is there already is left alone."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(source, target)
@@ -181,17 +134,10 @@ def install(source: Path, target: Path) -> None:
 
 
 def install_archive(root: Path, published: Any, holds: Sequence[str], name: str) -> None:
-    """Downloads a set that is published as one archive, unless its files are there.
+    """Downloads a set that is published as one archive, unless its files ``holds`` are there.
 
-    Args:
-        root: Folder of the data sets; the set's files may lie in it, too.
-        published: What is published, as torchvision states it: ``url``, ``filename``, ``tgz_md5`` and ``base_folder``,
-            the set's folder in the archive.
-        holds: Files that make the set complete.
-        name: The data set's name, for messages.
-
-    Raises:
-        DataError: It cannot be downloaded, stored or unpacked.
+    They lie in ``root`` or its folder. ``published`` is as torchvision states it: ``url``, ``filename``, ``tgz_md5``
+    and ``base_folder``, the set's folder in the archive. DataError: it cannot be downloaded, stored or unpacked.
     """
     target = root / published.base_folder
     if any(all((place / file).is_file() for file in holds) for place in (target, root)):
@@ -202,20 +148,9 @@ def install_archive(root: Path, published: Any, holds: Sequence[str], name: str)
 
 
 def find_folder(root: Path, names: Sequence[str], holds: str, name: str, cls: str) -> Path:
-    """The first of some folders that holds a file.
+    """The first of the folders below ``root`` ("": root itself) with a file whose name begins with ``holds``.
 
-    Args:
-        root: Where to look.
-        names: Folders below the root, in the order of preference; "" is the root itself.
-        holds: Beginning of the name of a file that must be there.
-        name: The data set's name, for the message.
-        cls: The data module's name, for the message.
-
-    Returns:
-        The folder.
-
-    Raises:
-        DataError: None holds it.
+    DataError: there is none.
     """
     for folder in names:
         place = root / folder
@@ -225,16 +160,7 @@ def find_folder(root: Path, names: Sequence[str], holds: str, name: str, cls: st
 
 
 def missing(place: Path, name: str, cls: str) -> DataError:
-    """The error for a data set that is not there.
-
-    Args:
-        place: Where it was looked for.
-        name: The data set's name.
-        cls: The data module's name.
-
-    Returns:
-        The error, to be raised.
-    """
+    """The error, to be raised, for a data set that is not there."""
     return DataError(
         f"{name} is not there: looked for {place}; set root to the folder that holds the unpacked set, or download it "
         f"with {cls}(download=True)"

@@ -66,33 +66,23 @@ class ImageFiles:
         Args:
             paths: The files.
             input_shape: C, H, W of the result.
-            fit: How an image of another size is treated. Default: "stretch".
-            center: Rows and columns to cut out of the middle first. Default: None.
+            fit: How an image of another size is treated.
+            center: Rows and columns to cut out of the middle first.
             **more: Further attributes of a class of one's own.
-
-        Returns:
-            The files.
         """
         channels, height, width = input_shape
         crop: Literal["stretch", "crop"] = "stretch" if fit == "stretch" else "crop"
         return cls(tuple(paths), height, width, channels, crop, fit == "exact", center, **more)
 
     def select(self, rows: Tensor) -> Self:
-        """The same with some of the files.
-
-        Args:
-            rows: int64, positions of the files.
-
-        Returns:
-            The files at these positions.
-        """
+        """The same with the files at some positions (int64) alone."""
         return replace(self, paths=tuple(self.paths[row] for row in rows.tolist()))
 
     def decode(self, out: Tensor | None = None) -> Tensor:
         """Decodes all files, several at a time.
 
         Args:
-            out: uint8 N x H x W x C to write to. Default: a new tensor.
+            out: uint8 N x H x W x C to write to. None: a new tensor.
 
         Returns:
             uint8 N x H x W x C.
@@ -112,17 +102,7 @@ class ImageFiles:
         return images
 
     def decode_one(self, path: str) -> Any:
-        """Decodes one of the files.
-
-        Args:
-            path: The file.
-
-        Returns:
-            An array, uint8 H x W x C.
-
-        Raises:
-            DataError: As for :meth:`decode`.
-        """
+        """Decodes one of the files to an array, uint8 H x W x C. DataError as for :meth:`decode`."""
         import numpy as np
         from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -159,24 +139,13 @@ class ImageFiles:
         return np.asarray(image).reshape(self.height, self.width, self.channels)
 
     def content(self, path: str) -> Any:
-        """What is opened for a path; files that lie within another one have a class of their own.
-
-        Args:
-            path: One of ``paths``.
-
-        Returns:
-            The path, or a file in memory.
-        """
+        """What is opened for a path: it, or a file in memory; files within another one have a class of their own."""
         return path
 
     def fingerprint(self) -> str:
-        """A key that changes when an image (its path, size or time of change), their list or their form does.
+        """A key (32 hexadecimal digits) that changes when an image's path, size or time, their list or form does.
 
-        Returns:
-            32 hexadecimal digits.
-
-        Raises:
-            DataError: A file is not there any more.
+        DataError: a file is not there any more.
         """
         digest = hashlib.blake2b(self.form().encode(), digest_size=16)
         for path in self.paths:
@@ -190,25 +159,14 @@ class ImageFiles:
         return digest.hexdigest()
 
     def form(self) -> str:
-        """Everything but the files that the decoded images depend on, for :meth:`fingerprint`.
-
-        Returns:
-            One line.
-        """
+        """A line with everything but the files that the decoded images depend on, for :meth:`fingerprint`."""
         # Plain images keep the keys that they always had.
         cut = (self.center, self.exact) if self.center is not None or self.exact else ()
         return repr((self.shape, self.fit, *cut))
 
 
 def content_hash(array: Tensor) -> str:
-    """Hash of a tensor's values, shape and type.
-
-    Args:
-        array: Any tensor on the CPU.
-
-    Returns:
-        32 hexadecimal digits (BLAKE2b).
-    """
+    """Hash of a CPU tensor's values, shape and type: 32 hexadecimal digits (BLAKE2b)."""
     digest = hashlib.blake2b(f"{array.dtype}{tuple(array.shape)}".encode(), digest_size=16)
     step = max(1, _HASHED_AT_ONCE // max(1, math.prod(array.shape[1:])))
     for start in range(0, len(array), step):  # a part at a time, because a mapped file need not fit into memory
@@ -217,15 +175,9 @@ def content_hash(array: Tensor) -> str:
 
 
 def list_images(folders: Sequence[Path]) -> list[list[str]]:
-    """The image files in folders and the folders below them, in the order of their paths.
+    """For each folder, the paths of the image files in it and below it, sorted.
 
     Hidden files are left out silently, others that are no images (by their suffix) with one warning that names them.
-
-    Args:
-        folders: Where to look.
-
-    Returns:
-        For each folder its files' paths.
     """
     listed: list[list[str]] = []
     others: list[str] = []
@@ -245,18 +197,7 @@ def list_images(folders: Sequence[Path]) -> list[list[str]]:
 
 
 def list_labelled(folders: Sequence[Path], labels: Sequence[int]) -> tuple[list[str], list[int]]:
-    """The images of class folders, see :func:`list_images`.
-
-    Args:
-        folders: A folder for each class.
-        labels: Their labels.
-
-    Returns:
-        Paths, and the label of each.
-
-    Raises:
-        DataError: A folder holds no image.
-    """
+    """Paths and labels of the images in class folders, see :func:`list_images`. DataError: a folder holds none."""
     paths: list[str] = []
     repeated: list[int] = []
     for folder, label, found in zip(folders, labels, list_images(folders), strict=True):
@@ -268,27 +209,13 @@ def list_labelled(folders: Sequence[Path], labels: Sequence[int]) -> tuple[list[
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the folders inside a folder, sorted, without hidden ones.
-
-    Args:
-        folder: Where to look.
-
-    Returns:
-        The names.
-    """
+    """Names of the folders inside a folder, sorted, without hidden ones."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def natural_order(names: list[str]) -> list[str]:
-    """Sorts names so that numbers in them count as numbers: "s2" before "s10".
-
-    Args:
-        names: The names.
-
-    Returns:
-        The same, sorted.
-    """
+    """Sorts names so that numbers in them count as numbers: "s2" before "s10"."""
 
     def key(name: str) -> tuple[list[int | str], str]:
         # Text and numbers alternate, beginning with text, so that like is compared with like.
@@ -298,47 +225,18 @@ def natural_order(names: list[str]) -> list[str]:
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first of some names, for a message.
-
-    Args:
-        names: All of them.
-        limit: How many to show. Default: 5.
-
-    Returns:
-        Such as "a, b, ...".
-    """
+    """The first of some names, for a message, such as "a, b, ..."."""
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
 def check_fit(where: str, fit: str, choices: Sequence[str] = ("stretch", "crop")) -> None:
-    """Refuses ways to fit that do not exist.
-
-    Args:
-        where: The class, for the message.
-        fit: The option's value.
-        choices: What it may be. Default: "stretch" and "crop".
-
-    Raises:
-        ConfigError: It is none of them.
-    """
+    """Raises ConfigError unless the option ``fit`` is one of the choices."""
     if fit not in choices:
         raise ConfigError(f"{where}: fit={fit!r}{did_you_mean(str(fit), choices)}")
 
 
 def both_sides(where: str, option: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of an option that takes one number for both, too.
-
-    Args:
-        where: The class, for the message.
-        option: The option's name.
-        size: Its value.
-
-    Returns:
-        Rows and columns.
-
-    Raises:
-        ConfigError: One is below 1.
-    """
+    """Rows and columns of an option that takes one number for both, too. ConfigError: one is below 1."""
     sides = (size, size) if isinstance(size, int) else (size[0], size[1])
     if min(sides) < 1:
         raise ConfigError(f"{where}: {option}={size}, but it must be at least 1")
@@ -348,19 +246,10 @@ def both_sides(where: str, option: str, size: int | tuple[int, int]) -> tuple[in
 def check_channels(
     where: str, channels: int, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Checks what is known of the channels of decoded images.
+    """Mean and standard deviation of each channel, checked.
 
-    Args:
-        where: The class, for the messages.
-        channels: 1 or 3.
-        mean: Mean of each channel.
-        std: Standard deviation of each channel.
-
-    Returns:
-        Mean and standard deviation.
-
-    Raises:
-        ConfigError: There are other channels, other numbers of values, or a standard deviation that is not positive.
+    ConfigError: ``channels`` is neither 1 nor 3, there are other numbers of values, or a standard deviation is not
+    positive.
     """
     if channels not in (1, 3):
         raise ConfigError(f"{where}: channels={channels}, but it must be 1 (grey) or 3 (colour)")

@@ -65,27 +65,15 @@ class GeneralizationSet(ABC):
             class_names: The model's classes, in the order of its labels.
             input_shape: C, H, W of what the model takes.
 
-        Returns:
-            Images and labels.
-
         Raises:
             DataError: The set is missing or damaged, has other classes, or images of another shape.
         """
 
 
 def match_classes(name: str, theirs: Sequence[str], ours: Sequence[str]) -> Tensor:
-    """The model's labels for a set's classes, which must be the same ones in any order.
+    """The model's label for each of a set's labels, int64 K; both list the same classes, in any order.
 
-    Args:
-        name: The set's name, for the message.
-        theirs: The set's classes, in the order of its labels.
-        ours: The model's classes, in the order of its labels.
-
-    Returns:
-        int64 K: for each of the set's labels the model's.
-
-    Raises:
-        DataError: The classes differ; the message lists those that are missing and those that are too many.
+    DataError: they differ; the message lists those that are missing and those that are too many.
     """
     missing = [known for known in ours if known not in theirs]
     extra = [other for other in theirs if other not in ours]
@@ -110,16 +98,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def match_shape(name: str, theirs: Sequence[int], input_shape: tuple[int, int, int]) -> None:
-    """Refuses images of another shape than the model takes.
-
-    Args:
-        name: The set's name, for the message.
-        theirs: Rows, columns and channels of the set's images.
-        input_shape: C, H, W of what the model takes.
-
-    Raises:
-        DataError: They differ.
-    """
+    """Raises DataError unless images of rows, columns, channels ``theirs`` are of the model's shape C, H, W."""
     channels, height, width = input_shape
     if tuple(theirs) != (height, width, channels):
         raise DataError(
@@ -129,19 +108,7 @@ def match_shape(name: str, theirs: Sequence[int], input_shape: tuple[int, int, i
 
 
 def read_array(path: Path, name: str, mapped: bool = False) -> Array:
-    """Reads an ``.npy`` file without unpickling anything.
-
-    Args:
-        path: The file.
-        name: The set's name, for messages.
-        mapped: Whether to map it into memory instead. Default: False.
-
-    Returns:
-        The array.
-
-    Raises:
-        DataError: The file is missing, damaged or of another kind.
-    """
+    """Reads (or maps) an ``.npy`` file without unpickling anything. DataError: missing, damaged or of another kind."""
     try:
         # Copy on write, since PyTorch wants arrays that may be written to.
         array: Array = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
@@ -152,18 +119,7 @@ def read_array(path: Path, name: str, mapped: bool = False) -> Array:
 
 
 def check_array(array: Array, path: Path, name: str, shape: Sequence[int | None], kind: str) -> None:
-    """Compares an array with what a set publishes.
-
-    Args:
-        array: The array.
-        path: Its file, for the message.
-        name: The set's name, for the message.
-        shape: The published shape; None where any number is right.
-        kind: ``"uint8"``, or ``"integer"``.
-
-    Raises:
-        DataError: It is of another shape or type.
-    """
+    """Raises DataError unless an array has the published shape (None: any number) and type "uint8" or "integer"."""
     fits = array.ndim == len(shape) and all(
         want is None or want == have for want, have in zip(shape, array.shape, strict=True)
     )

@@ -1,7 +1,4 @@
-"""Batches of uint8 images: crops and mirror images by one gather, and normalisation by one multiply-add.
-
-Nothing here knows about data sets or Lightning; every function works on any device and gives the same numbers there.
-"""
+"""Batches of uint8 images: crops and mirror images by one gather, normalisation by one multiply-add, on any device."""
 
 import math
 from collections.abc import Sequence
@@ -26,14 +23,7 @@ class Draws(NamedTuple):
     flips: Tensor | None
 
     def select(self, index: Tensor) -> "Draws":
-        """The draws of some samples.
-
-        Args:
-            index: int64 B, positions of the samples.
-
-        Returns:
-            The draws of these B samples.
-        """
+        """The draws of the samples at some positions, int64 B."""
         return Draws(
             None if self.offsets is None else self.offsets.index_select(0, index),
             None if self.flips is None else self.flips.index_select(0, index),
@@ -73,8 +63,8 @@ class ImageStore:
 
     Args:
         images: uint8 N x H x W x C.
-        padding: Zero pixels around every image, p. Default: 0.
-        mirrored: Whether to keep mirrored copies too. Default: False.
+        padding: Zero pixels around every image, p.
+        mirrored: Whether to keep mirrored copies too.
 
     Raises:
         ValueError: ``images`` is no uint8 tensor of four dimensions.
@@ -107,28 +97,16 @@ class ImageStore:
 
     @staticmethod
     def bytes_needed(shape: Sequence[int], padding: int = 0, mirrored: bool = False) -> int:
-        """Memory that a store takes.
-
-        Args:
-            shape: N, H, W, C of the images.
-            padding: Zero pixels around every image.
-            mirrored: Whether mirrored copies are kept.
-
-        Returns:
-            Bytes.
-        """
+        """Memory that a store of images of ``shape`` N, H, W, C takes, in bytes."""
         count, height, width, channels = shape
         return count * (height + padding) * (width + padding) * channels * (2 if mirrored else 1)
 
     def first_pixels(self, rows: Tensor, draws: Draws | None = None) -> Tensor:
-        """Where the crops begin, for :meth:`gather`.
+        """Where the crops begin, for :meth:`gather`: int64 B, on the device of ``rows``.
 
         Args:
             rows: int64 B, which images.
             draws: Crops and mirrorings of these B samples; None: the images as they are.
-
-        Returns:
-            int64 B, on the device of ``rows``.
 
         Raises:
             ValueError: The draws need padding or mirrored copies that the store lacks.
@@ -149,14 +127,7 @@ class ImageStore:
         return first + down * self._row_pixels + right
 
     def gather(self, first: Tensor) -> Tensor:
-        """Fetches images or crops of them.
-
-        Args:
-            first: int64 B, what :meth:`first_pixels` answered, on the store's device.
-
-        Returns:
-            uint8 B x H x W x C, a new tensor.
-        """
+        """The images, or crops of them, at what :meth:`first_pixels` gave: uint8 B x H x W x C, a new tensor."""
         return self._view.index_select(0, first).view(len(first), self.height, self.width, self.channels)
 
 
@@ -167,12 +138,9 @@ def crop_and_flip(images: Tensor, draws: Draws, padding: int = 0) -> Tensor:
     ``hflip`` where its flip is set.
 
     Args:
-        images: uint8 B x H x W x C.
+        images: uint8 B x H x W x C, as the result.
         draws: The samples' offsets and flips; moved to the images' device where they are elsewhere.
-        padding: The padding that the offsets refer to. Default: 0.
-
-    Returns:
-        uint8 B x H x W x C.
+        padding: The padding that the offsets refer to.
     """
     offsets, flips = (None if part is None else part.to(images.device, non_blocking=True) for part in draws)
     if offsets is None and flips is None:
@@ -196,14 +164,7 @@ class Normalizer:
         self._rows: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalises a batch.
-
-        Args:
-            images: uint8 B x H x W x C.
-
-        Returns:
-            float32 B x C x H x W on the same device, in channels_last memory format.
-        """
+        """uint8 B x H x W x C to float32 B x C x H x W on the same device, in channels_last memory format."""
         pixels = math.prod(images.shape[1:3])
         key = (images.device, pixels)
         if key not in self._rows:

@@ -49,25 +49,11 @@ class RawBatch(NamedTuple):
     augmentation: EpochDraws | None
 
     def to(self, device: torch.device | str) -> tuple[Tensor, ...]:
-        """Fetches, moves, augments and normalises.
-
-        Args:
-            device: Where the batch goes.
-
-        Returns:
-            ``(x, y)``, or ``(x, y, index)`` for prediction.
-        """
+        """Fetches, moves, augments and normalises: ``(x, y)``, or ``(x, y, index)`` for prediction."""
         return self.move(torch.device(device)).finish()
 
     def move(self, device: torch.device) -> "DeviceBatch":
-        """Fetches the images that no worker process has fetched, and moves the batch.
-
-        Args:
-            device: Where it goes.
-
-        Returns:
-            The batch on the device, still uint8.
-        """
+        """Fetches the images that no worker process has fetched, and moves the batch, still uint8."""
         dataset, indices, labels, images, augmentation = self
         if dataset is None:
             raise TypeError("a batch of a worker process belongs to no data set; take it from an ImageLoader")
@@ -102,11 +88,7 @@ class DeviceBatch(NamedTuple):
     draws: Draws | None
 
     def finish(self) -> tuple[Tensor, ...]:
-        """Augments and normalises, on the batch's device.
-
-        Returns:
-            ``(x, y)``, or ``(x, y, index)`` for prediction.
-        """
+        """Augments and normalises, on the batch's device: ``(x, y)``, or ``(x, y, index)`` for prediction."""
         dataset, indices, labels, images, draws = self
         if draws is not None:
             images = crop_and_flip(images, draws, dataset.padding)
@@ -160,10 +142,10 @@ class SplitDataset(Dataset[RawBatch]):
     Args:
         split: The images.
         normalizer: Makes inputs of them.
-        seed: Seed of the augmentation. Default: 0.
-        augment: What is done to the images. Default: "none".
-        padding: Pixels of padding before the crop. Default: 0.
-        with_index: Whether finished batches hold the index too. Default: False.
+        seed: Seed of the augmentation.
+        augment: What is done to the images.
+        padding: Pixels of padding before the crop.
+        with_index: Whether finished batches hold the index too.
     """
 
     def __init__(
@@ -191,14 +173,7 @@ class SplitDataset(Dataset[RawBatch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> RawBatch:
-        """A whole batch.
-
-        Args:
-            indices: Positions in the split.
-
-        Returns:
-            The batch; its images are fetched here in worker processes only.
-        """
+        """The batch of these positions in the split; its images are fetched here in worker processes only."""
         index = torch.from_numpy(np.array(indices))  # several times faster than torch.tensor of a list
         labels = self.split.labels.index_select(0, index)
         if get_worker_info() is None:
@@ -206,14 +181,7 @@ class SplitDataset(Dataset[RawBatch]):
         return RawBatch(None, index, labels, self.split.images(index), None)
 
     def augmentation(self, epoch: int) -> EpochDraws | None:
-        """The augmentation of all images in an epoch.
-
-        Args:
-            epoch: The epoch's number.
-
-        Returns:
-            The draws, or None without augmentation.
-        """
+        """The augmentation of all images in an epoch; None where there is none."""
         if self._augment == "none":
             return None
         split = self.split

@@ -40,16 +40,15 @@ class ImageSet:
 
     Attributes:
         name: Name for messages and file names.
-        class_names: Names of the classes, in the order of the labels.
+        class_names: In the order of the labels.
         input_shape: C, H, W of the images.
         mean: Mean of each channel, of pixels in [0, 1].
         std: Standard deviation of each channel.
-        val_size: Default of the option: images (int) or share (float) of the training part that become the validation
-            part.
-        val_split: Default of the option: "last" or "stratified".
-        largest: Images in the largest split, to tell before reading whether it fits the memory budget. Default: None,
-            not known (then a reader that decodes files lists them).
-        aliases: Other names that the option ``classes`` takes, and the classes' own. Default: none.
+        val_size: Default of the option: images (int) or share (float) of the training part for the validation part.
+        val_split: Default of the option.
+        largest: Images in the largest split, to tell before reading whether it fits the memory budget. None: not known
+            (then a reader that decodes files lists them).
+        aliases: Other names that the option ``classes`` takes, and the classes' own.
     """
 
     name: str
@@ -80,9 +79,9 @@ class SplitData(NamedTuple):
 class ImageDataModule(LightningDataModule):
     """Images of one size, held in memory as uint8, fetched and augmented a batch at a time.
 
-    After the transfer to its device, a batch of training, validation and test is ``(x, y)`` and one of prediction
-    ``(x, y, index)``: x float32 B x C x H x W normalised, in channels_last memory format, y int64 B (-1 where unknown),
-    index int64 B. Only training batches are augmented. Without a Trainer, use :meth:`batches`, or ``to(device)`` of a
+    After the transfer to its device, a batch of training, validation and test is ``(x, y)`` and one of prediction ``(x,
+    y, index)``: x float32 B x C x H x W normalised, in channels_last memory format, y int64 B (-1 where unknown), index
+    int64 B. Only training batches are augmented. Without a Trainer, use :meth:`batches`, or ``to(device)`` of a
     loader's batches.
 
     Shuffling and augmentation are functions of (seed, epoch, position of the sample): they do not depend on the batch
@@ -94,34 +93,34 @@ class ImageDataModule(LightningDataModule):
     hands on those below as ``**kwargs``; a named argument in it gives one of them another default.
 
     Args:
-        root: Folder that holds the unpacked set. Default: "data".
-        batch_size: Training images a batch (of each rank). Default: 128.
-        eval_batch_size: Validation, test and prediction images a batch. Default: 1000.
+        root: Folder that holds the unpacked set.
+        batch_size: Training images a batch (of each rank).
+        eval_batch_size: Validation, test and prediction images a batch.
         val_size: Images (int) or share (float below 1) of the training part that become the validation part; 0: none,
-            and no validation. Default: None, the set's own.
+            and no validation. None: the set's own.
         val_split: Which these are: the "last" ones of the file, or a "stratified" draw that keeps the classes' shares,
-            by ``split_seed``. Default: None, the set's own.
-        train_size: Use only this many training images (after the validation part is taken off). Default: None, all.
+            by ``split_seed``. None: the set's own.
+        train_size: Use only this many training images (after the validation part is taken off). None: all.
         train_subset: Which these are: the "first" ones, or "per-class", which draws ``train_size`` images of every
-            class by ``split_seed``. Default: "first".
-        classes: Use only the first n classes, or those named (or given by label), in this order. Default: None, all.
+            class by ``split_seed``.
+        classes: Use only the first n classes, or those named (or given by label), in this order. None: all.
         renumber: Whether the labels of the chosen ``classes`` are counted from 0. False: labels and ``num_classes``
-            stay those of the full set. Default: True.
+            stay those of the full set.
         augment: What training images undergo: "none"; "flip", mirrored left to right with probability one half;
             "shift", moved by up to ``crop_padding`` pixels in each direction, zeros entering (a random crop from the
-            padded image); "crop-flip", both. Default: "none".
-        crop_padding: Pixels of zeros around the image before a crop. Default: 4.
+            padded image); "crop-flip", both.
+        crop_padding: Pixels of zeros around the image before a crop.
         normalize: "standard", minus the mean and divided by the standard deviation of each channel, or "unit", pixels
-            in [0, 1]. Default: "standard".
-        download: Whether to download what is missing. Default: False.
-        drop_last: Whether to leave out the last training batch where it is smaller. Default: False.
-        num_workers: Worker processes that fetch the images; 0 is fastest for images in memory. Default: 0.
-        seed: Seed of shuffling and augmentation. Default: None, the run's seed, read when the loaders are built.
-        split_seed: Seed of the validation draw and of ``train_subset="per-class"``. Default: 0.
+            in [0, 1].
+        download: Whether to download what is missing.
+        drop_last: Whether to leave out the last training batch where it is smaller.
+        num_workers: Worker processes that fetch the images; 0 is fastest for images in memory.
+        seed: Seed of shuffling and augmentation. None: the run's seed, read when the loaders are built.
+        split_seed: Seed of the validation draw and of ``train_subset="per-class"``.
         memory_budget_gb: Memory of a split in each process, in 10^9 bytes, above which its images stay in a
-            memory-mapped file in ``cache_dir``. Default: 4.0.
-        cache_dir: Folder of decoded images. Image files are always kept there once decoded, where it is given. Default:
-            None, the folder ".repshape-cache" in ``root``, and only where the memory budget demands it.
+            memory-mapped file in ``cache_dir``.
+        cache_dir: Folder of decoded images. Image files are always kept there once decoded, where it is given. None:
+            the folder ".repshape-cache" in ``root``, and only where the memory budget demands it.
 
     Raises:
         ConfigError: An option or a class that cannot be.
@@ -220,21 +219,17 @@ class ImageDataModule(LightningDataModule):
     # What a set of one's own provides
 
     def describe(self) -> ImageSet:
-        """What is known of the set before it is read; called by the constructor, once its options are attributes.
+        """What is known of the set before it is read, afterwards ``self.described``.
 
-        Returns:
-            Names, sizes and the set's own defaults; afterwards ``self.described``.
+        The constructor calls it once its options are attributes.
         """
         raise NotImplementedError(f"{type(self).__name__} must say what it holds: override describe (once: _describe)")
 
     def load_split(self, split: SplitName) -> SplitData:
-        """Reads a split, whole and in its published order.
+        """Reads a split, whole and in its published order; choosing images by the options is not its business.
 
         Args:
             split: "train", "test" or, where :meth:`has_split` says so, "val" or "predict".
-
-        Returns:
-            Images and labels; options that choose among them are not the reader's business.
 
         Raises:
             DataError: The set is missing or damaged.
@@ -242,14 +237,7 @@ class ImageDataModule(LightningDataModule):
         raise NotImplementedError(f"{type(self).__name__} must read its images: override load_split (once: _load)")
 
     def has_split(self, split: SplitName) -> bool:
-        """Whether :meth:`load_split` knows a split.
-
-        Args:
-            split: Its name.
-
-        Returns:
-            Whether it does. Training images stand in for "val" where not, and the test images for "predict".
-        """
+        """Whether :meth:`load_split` knows a split; else "train" stands in for "val", "test" for "predict"."""
         return split in ("train", "test")
 
     def download_files(self) -> None:
@@ -302,11 +290,7 @@ class ImageDataModule(LightningDataModule):
     # Choosing images
 
     def name_classes(self, names: Sequence[str]) -> None:
-        """Names the classes; a set that is downloaded later may know them only then.
-
-        Args:
-            names: Names of all published classes, in the order of the labels.
-        """
+        """Names all published classes, in the order of the labels; a set downloaded later may know them only then."""
         self.described = replace(self.described, class_names=tuple(names))
         kept = self._chosen if self._chosen is not None and self._renumber else range(len(names))
         self.class_names = tuple(names[label] for label in kept)
@@ -496,9 +480,9 @@ class ImageDataModule(LightningDataModule):
         """Images in order and without augmentation, each exactly once.
 
         Args:
-            split: "train", "val" or "test". Default: "train".
-            batch_size: Images a batch. Default: None, ``eval_batch_size``.
-            shard: Whether every rank gets its share; else all of them. Default: True.
+            split: "train", "val" or "test".
+            batch_size: Images a batch. None: ``eval_batch_size``.
+            shard: Whether every rank gets its share; else all of them.
 
         Returns:
             A loader whose batches become ``(x, y)`` by the transfer hooks, or by their own ``to(device)``.
@@ -534,12 +518,12 @@ class ImageDataModule(LightningDataModule):
         """Ready batches for a training loop of one's own; reads (and downloads) the set on the first call.
 
         Args:
-            split: "train", "val", "test" or "predict". Default: "train".
-            device: Where the batches go. Default: "cpu".
-            epoch: Decides shuffling and augmentation. Default: 0.
-            shuffle: Whether to shuffle. Default: None, only "train".
-            augment: Whether to augment as the options say ("train" only). Default: None, only "train".
-            batch_size: Images a batch. Default: None, ``batch_size`` for "train", else ``eval_batch_size``.
+            split: "train", "val", "test" or "predict".
+            device: Where the batches go.
+            epoch: Decides shuffling and augmentation.
+            shuffle: Whether to shuffle. None: only "train".
+            augment: Whether to augment as the options say ("train" only). None: only "train".
+            batch_size: Images a batch. None: ``batch_size`` for "train", else ``eval_batch_size``.
 
         Yields:
             x float32 B x C x H x W normalised, y int64 B.
@@ -557,37 +541,21 @@ class ImageDataModule(LightningDataModule):
             yield x, y
 
     def images(self, split: SplitName, index: Tensor | None = None) -> Tensor:
-        """Images as uint8, for plots and corruptions; :meth:`normalize_images` makes inputs of them.
+        """Images at positions ``index`` (int64; None: all) of a split, uint8 N x H x W x C, a copy.
 
-        Args:
-            split: "train", "val", "test" or "predict".
-            index: int64, positions in the split. Default: None, all.
-
-        Returns:
-            uint8 N x H x W x C, a copy.
+        For plots and corruptions; :meth:`normalize_images` makes inputs of them.
         """
         part = self._split(split)
         return part.images(torch.arange(len(part)) if index is None else index)
 
     def labels(self, split: SplitName) -> Tensor:
-        """Labels of a split.
-
-        Args:
-            split: "train", "val", "test" or "predict".
-
-        Returns:
-            int64 N, -1 where unknown.
-        """
+        """Labels of a split, int64 N, -1 where unknown."""
         return self._split(split).labels.clone()
 
     def normalize_images(self, images: Tensor) -> Tensor:
-        """Makes a network's input of uint8 images.
+        """Makes a network's input of uint8 N x H x W x C on any device.
 
-        Args:
-            images: uint8 N x H x W x C on any device.
-
-        Returns:
-            float32 N x C x H x W on the same device, normalised, in channels_last memory format.
+        It is float32 N x C x H x W on the same device, normalised, in channels_last memory format.
         """
         return self._normalizer(images)
 
@@ -603,8 +571,8 @@ class ImageDataModule(LightningDataModule):
         Args:
             per_class: Images of each class, k.
             generator: Source of the draw; one of the CPU's, or drawing waits for the accelerator.
-            replacement: Whether an image may be drawn twice. Default: True.
-            device: Where the images go. Default: None, the Trainer's device, or the CPU.
+            replacement: Whether an image may be drawn twice.
+            device: Where the images go. None: the Trainer's device, or the CPU.
 
         Returns:
             x float32 K k x C x H x W and y int64 K k, ordered by class.
@@ -652,14 +620,9 @@ class ImageDataModule(LightningDataModule):
         return dict(self._checksums)
 
     def sample_name(self, split: SplitName, index: int) -> str:
-        """Name of an image: its file's path where it has one, else the published split and its position in it.
+        """Name of an image, such as "test/00017", by its position in the split (a prediction batch's third entry).
 
-        Args:
-            split: "train", "val", "test" or "predict".
-            index: Position in the split, as in a prediction batch's third entry.
-
-        Returns:
-            Such as "test/00017".
+        Its file's path where it has one, else the published split and its position in it.
         """
         part = self._split(split)
         if part.names is not None:

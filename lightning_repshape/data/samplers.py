@@ -19,13 +19,13 @@ class KeyedSampler(DistributedSampler[int]):
 
     Args:
         dataset: Anything with a length.
-        num_replicas: Number of ranks W. Default: 1.
-        rank: This rank, 0..W - 1. Default: 0.
-        shuffle: Whether every epoch has an order of its own; else the samples come in their order. Default: True.
-        seed: Seed of the shuffling. Default: 0.
+        num_replicas: Number of ranks W.
+        rank: This rank, 0..W - 1.
+        shuffle: Whether every epoch has an order of its own; else the samples come in their order.
+        seed: Seed of the shuffling.
         pad: Whether the ranks get equally many samples, the first ones of the epoch's order being used again to fill up
             (training: a rank with a batch less would leave the others waiting). False: every sample exactly once, and
-            the ranks' lengths differ by up to one (evaluation: exact sums). Default: True.
+            the ranks' lengths differ by up to one (evaluation: exact sums).
 
     Raises:
         DataError: There are more ranks than samples.

@@ -12,7 +12,8 @@ class Backbone(NamedActivations):
     """A network from inputs to features: the class that all backbones share.
 
     The first constructor argument of every backbone is ``input_shape``; a config gives the others alone, and the module
-    calls the backbone with the data's shape. A backbone is a chain of named stages; one that is no chain overrides
+    calls the backbone with the data's shape. A shape that is no image or too small for the network, or an option out of
+    its range, is a :class:`ConfigError`. A backbone is a chain of named stages; one that is no chain overrides
     ``forward`` (which calls ``tap(name, value)`` for every value it names), ``inner_names`` and ``output_name``.
 
     Args:
@@ -40,14 +41,7 @@ class Backbone(NamedActivations):
         self.num_features = num_features
 
     def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
-        """Inputs to features.
-
-        Args:
-            x: N x ``input_shape``.
-            tap: Collects values from within; :meth:`forward_activations` is the convenient way to them.
-
-        Returns:
-            N x ``num_features``.
+        """N x ``input_shape`` to N x ``num_features``; :meth:`forward_activations` is the way to values from within.
 
         Raises:
             ConfigError: If the batch has another shape than the network was built for.
@@ -71,19 +65,7 @@ def describe(shape: Sequence[int]) -> str:
 
 
 def check_image_shape(network: str, input_shape: Sequence[int], smallest: int = 1) -> tuple[int, int, int]:
-    """Refuses shapes that are no image or too small for a network.
-
-    Args:
-        network: The network's name, for the message.
-        input_shape: What should be (channels, height, width).
-        smallest: The smallest height and width that the network takes.
-
-    Returns:
-        Channels, height, width.
-
-    Raises:
-        ConfigError: If it is not three positive numbers, or the image too small.
-    """
+    """Channels, height, width; raises ConfigError unless they are three positive numbers and no side is too small."""
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise ConfigError(
             f"{network} takes images, input_shape=(channels, height, width), not {tuple(input_shape)}; "

@@ -40,9 +40,6 @@ class ConvNet(Backbone):
         dropout_layers: Behind which layers ``dropout`` stands: ``last``, behind ``fc``, or behind ``all`` convolutions
             as well.
         batch_norm_layers: Which layers ``batch_norm`` normalises: ``all``, or the ``last`` one, ``fc``.
-
-    Raises:
-        ConfigError: If the image is too small or an argument out of its range.
     """
 
     def __init__(
@@ -95,9 +92,6 @@ class LeNet(Backbone):
         activate_features: Whether ``fc`` has a ReLU; False leaves the features linear.
         batch_norm: Whether all layers are batch-normalised before ReLU.
         init: ``he``, ``glorot`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
-
-    Raises:
-        ConfigError: If the image is too small or an argument out of its range.
     """
 
     def __init__(
@@ -141,9 +135,6 @@ class FOCANet(Backbone):
         depth: Convolutions before each pool.
         batch_norm: Whether convolutions are batch-normalised before ReLU: FOCA's baseline "Batch Norm".
         init: ``he``, ``glorot`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
-
-    Raises:
-        ConfigError: If the image is too small or an argument out of its range.
     """
 
     def __init__(
@@ -175,9 +166,6 @@ class VGG16(Backbone):
         input_shape: (channels, height, width), at least 32 x 32 pixels.
         batch_norm: Whether convolutions are batch-normalised before ReLU. Default: False, as published.
         init: ``he``, ``glorot`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
-
-    Raises:
-        ConfigError: If the image is too small.
     """
 
     def __init__(self, input_shape: tuple[int, ...], batch_norm: bool = False, init: Init = "he") -> None:

@@ -10,12 +10,8 @@ from lightning_repshape.networks.base import Backbone, check_image_shape
 class DenseLayer(Tapped):
     """Batch normalisation, ReLU, 3 x 3 convolution; what it adds is appended to its input (Huang et al. 2017, Eq. 2).
 
-    ``relu`` is what enters the convolution.
-
-    Args:
-        in_channels: Channels of the input.
-        growth: Channels that it appends.
-        dropout: Share of the appended values set to zero in training.
+    ``relu`` is what enters the convolution; ``growth`` channels are appended, ``dropout`` sets a share of them to zero
+    in training.
     """
 
     def __init__(self, in_channels: int, growth: int, dropout: float) -> None:
@@ -48,9 +44,6 @@ class DenseNet40(Backbone):
         growth: k, the channels that each layer appends.
         dropout: Share of the appended values set to zero in training; the paper has 0.2 without augmentation.
         init: ``he``, ``glorot`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
-
-    Raises:
-        ConfigError: If the image is too small or an argument out of its range.
     """
 
     any_size = True

@@ -25,18 +25,8 @@ from lightning_repshape.networks.base import Backbone, check_image_shape
 class LocallyConnected2d(nn.Module):
     """A convolution whose filters differ from place to place (Taigman et al. 2014, section 3.2), without padding.
 
-    The patches of a batch are laid out in memory, kernel * kernel times the size of its input.
-
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of the output.
-        kernel: Height and width of the filters.
-        height: Rows of the input.
-        width: Columns of the input.
-        stride: Step between places.
-
-    Raises:
-        ConfigError: The input is smaller than the filters.
+    The input has ``height`` rows and ``width`` columns. The patches of a batch are laid out in memory, kernel * kernel
+    times the size of its input. ConfigError: the input is smaller than the filters.
     """
 
     def __init__(self, in_channels: int, channels: int, kernel: int, height: int, width: int, stride: int = 1) -> None:
@@ -76,9 +66,6 @@ class DeepFace(Backbone):
         width: Units of ``fc7``.
         filters: Filters of the five layers before it.
         dropout: Share of ``fc7`` set to zero in training. Default: 0.5; the paper has dropout there, and no number.
-
-    Raises:
-        ConfigError: If the image is too small or an argument out of its range.
     """
 
     def __init__(
@@ -130,9 +117,6 @@ class DeepID2Plus(Backbone):
         input_shape: (channels, height, width), at least 32 x 32 pixels.
         width: Number of features.
         filters: Filters of each convolution.
-
-    Raises:
-        ConfigError: If the image is too small or an argument out of its range.
     """
 
     def __init__(self, input_shape: tuple[int, ...], width: int = 512, filters: int = 128) -> None:
@@ -181,9 +165,6 @@ class InceptionResNetV1(Backbone):
         width: Number of features.
         width_multiplier: Factor on the filters of all layers.
         dropout: Share of the pooled values set to zero in training.
-
-    Raises:
-        ConfigError: If the image is too small or an argument out of its range.
     """
 
     any_size = True
@@ -260,9 +241,6 @@ class FaceResNet(Backbone):
         units: Residual units of the stages. Default: (1, 2, 4, 1), 20 layers.
         batch_norm: Whether to normalise after every convolution, and the features (Deng et al. 2018 do). Default:
             False, as published.
-
-    Raises:
-        ConfigError: If the image is too small or an argument out of its range.
     """
 
     def __init__(
@@ -308,9 +286,6 @@ class DDRL(Backbone):
         filters: Filters of ``conv1``; the following stages have 2, 4, 8 and 16 times as many.
         units: Residual units of the stages.
         batch_norm: Whether to normalise after every convolution, and the features.
-
-    Raises:
-        ConfigError: If the image is too small or an argument out of its range.
     """
 
     def __init__(

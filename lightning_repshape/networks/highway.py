@@ -13,12 +13,9 @@ from lightning_repshape.networks.base import Backbone, check_image_shape
 class HighwayBlock(Tapped):
     """A highway layer: T(x) H(x) + (1 - T(x)) x, H = ReLU and T = sigmoid of a 3 x 3 convolution (Eq. 3 of its paper).
 
-    ``gate`` is the value of T. One convolution computes both, H in its first half of filters.
-
-    Args:
-        channels: Channels of input and output.
-        gate_bias: Initial bias of T's filters; negative, so that the layer begins by carrying its input.
-        batch_norm: Whether the convolution is batch-normalised before ReLU and sigmoid.
+    ``gate`` is the value of T. One convolution, batch-normalised where wanted, computes both, H in its first half of
+    filters. ``gate_bias``, the initial bias of T's filters, is negative, so that the layer begins by carrying its
+    input.
     """
 
     def __init__(self, channels: int, gate_bias: float, batch_norm: bool) -> None:
@@ -63,9 +60,6 @@ class Highway(Backbone):
         gate_bias: Initial bias of the transform gates.
         batch_norm: Whether convolutions are batch-normalised. Published networks are not.
         init: ``he``, ``glorot`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
-
-    Raises:
-        ConfigError: If the image is too small or an argument out of its range.
     """
 
     any_size = True

@@ -38,9 +38,6 @@ class MLP(Backbone):
         dropout_layers: Behind which layers ``dropout`` stands: ``all`` of them, or the ``last`` one.
         batch_norm_layers: Which layers ``batch_norm`` normalises, likewise.
 
-    Raises:
-        ConfigError: If an argument is out of its range.
-
     Example:
         >>> MLP((1, 28, 28), widths=(400, 200)).activation_names
         ('fc1', 'fc2')

@@ -14,14 +14,8 @@ _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3
 class InvertedResidual(Tapped):
     """MobileNetV2's block: 1 x 1 expansion, 3 x 3 depthwise convolution, linear 1 x 1 projection (Fig. 4d).
 
-    ``expand`` and ``depthwise`` are its post-activation values (ReLU6); its output has no activation. The input is
-    added where the shapes agree. An expansion of 1 has no ``expand``.
-
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of the output.
-        stride: Stride of the depthwise convolution.
-        expansion: How many times wider the inner maps are.
+    ``expand`` (``expansion`` times wider than the input; none for 1) and ``depthwise``, which has the stride, are its
+    post-activation values (ReLU6); its output has no activation. The input is added where the shapes agree.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, expansion: int) -> None:
@@ -58,9 +52,6 @@ class MobileNetV2(Backbone):
             below 48 pixels small, below 128 medium.
         width_multiplier: Factor on all filters (but never fewer than 1280 in ``conv2``), rounded to multiples of 8 as
             in the paper's code.
-
-    Raises:
-        ConfigError: If the shape is no image or an argument out of its range.
     """
 
     any_size = True

@@ -31,9 +31,6 @@ class NiN(Backbone):
         dropout: Share of the values set to zero after each pool in training; Lin's has 0.5.
         batch_norm: Whether convolutions are batch-normalised before ReLU. Lin's is not.
         init: ``he``, ``glorot`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
-
-    Raises:
-        ConfigError: If the image is too small or an argument out of its range.
     """
 
     any_size = True

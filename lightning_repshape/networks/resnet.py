@@ -12,18 +12,9 @@ Stem = Literal["auto", "small", "medium", "large"]
 
 
 def choose_stem(stem: Stem, height: int, width: int) -> Literal["small", "medium", "large"]:
-    """Resolves ``auto`` by the shorter side: below 48 pixels small, below 128 medium, else large.
+    """``small`` (stride 1, for 32 pixels), ``medium`` (stride 2, for 64 and 96) or ``large`` (as for ImageNet).
 
-    Args:
-        stem: What was asked for.
-        height: Pixels.
-        width: Pixels.
-
-    Returns:
-        ``small`` (stride 1, for 32 pixels), ``medium`` (stride 2, for 64 and 96) or ``large`` (as for ImageNet).
-
-    Raises:
-        ConfigError: If ``stem`` is another word.
+    ``auto`` goes by the shorter side: below 48 pixels small, below 128 medium, else large. ConfigError: another word.
     """
     check_choice("stem", stem, ("auto", "small", "medium", "large"))
     if stem == "auto":
@@ -35,14 +26,9 @@ def choose_stem(stem: Stem, height: int, width: int) -> Literal["small", "medium
 class BasicBlock(Tapped):
     """Two 3 x 3 convolutions and a shortcut (He et al. 2016a, Fig. 5 left): relu(shortcut(x) + F(x)).
 
-    ``relu1`` is the value between the convolutions.
-
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of the output.
-        stride: Stride of the first convolution.
-        option: How the shortcut changes shape, where it must: ``A`` takes every second pixel and fills the new channels
-            with zeros, ``B`` is a 1 x 1 convolution with batch normalisation.
+    ``relu1`` is the value between the convolutions; the first one has the stride. Where the shape changes, ``option``
+    ``A`` takes every second pixel and fills the new channels with zeros, ``B`` is a 1 x 1 convolution with batch
+    normalisation.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, option: Literal["A", "B"]) -> None:
@@ -75,13 +61,8 @@ class BasicBlock(Tapped):
 class PreActBlock(Tapped):
     """Batch normalisation and ReLU before each convolution (He et al. 2016b): shortcut + F(x), without ReLU after it.
 
-    ``relu1`` and ``relu2`` are what enters the convolutions. A shortcut that changes shape is a 1 x 1 convolution of
-    ``relu1``.
-
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of the output.
-        stride: Stride of the first convolution.
+    ``relu1`` and ``relu2`` are what enters the convolutions; the first one has the stride. A shortcut that changes
+    shape is a 1 x 1 convolution of ``relu1``.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -121,9 +102,6 @@ class ResNet18(Backbone):
             96; ``large``: 7 x 7 with stride 2 and a 3 x 3 max pool with stride 2, as for ImageNet. ``auto`` chooses by
             the shorter side: below 48 pixels small, below 128 medium.
         width: Filters of ``layer1``; the following layers have 2, 4 and 8 times as many.
-
-    Raises:
-        ConfigError: If the shape is no image or an argument out of its range.
     """
 
     any_size = True
@@ -159,9 +137,6 @@ class PreActResNet18(Backbone):
         input_shape: (channels, height, width); any size.
         stem: As in :class:`ResNet18`.
         width: Filters of ``layer1``; the following layers have 2, 4 and 8 times as many.
-
-    Raises:
-        ConfigError: If the shape is no image or an argument out of its range.
     """
 
     any_size = True
@@ -220,9 +195,6 @@ class ResNet32(_CIFARResNet):
         shortcut: ``A``, as published: identity with zeros for the new channels; ``B``: 1 x 1 convolution where the
             shape changes.
         width: Filters of ``layer1``.
-
-    Raises:
-        ConfigError: If the shape is no image or an argument out of its range.
     """
 
     def __init__(self, input_shape: tuple[int, ...], shortcut: Literal["A", "B"] = "A", width: int = 16) -> None:
@@ -239,9 +211,6 @@ class ResNet110(_CIFARResNet):
         shortcut: ``A``, as published: identity with zeros for the new channels; ``B``: 1 x 1 convolution where the
             shape changes.
         width: Filters of ``layer1``.
-
-    Raises:
-        ConfigError: If the shape is no image or an argument out of its range.
     """
 
     def __init__(self, input_shape: tuple[int, ...], shortcut: Literal["A", "B"] = "A", width: int = 16) -> None:

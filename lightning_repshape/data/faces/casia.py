@@ -39,18 +39,18 @@ class CASIAWebFaceDataModule(ImageDataModule):
     and is shared by all ranks and later runs.
 
     Args:
-        root: Folder that holds the unpacked set. Default: "data".
-        folder: The set's folder, or its ``.rec`` file, below ``root`` or absolute. Default: None, looked for.
-        image_size: Rows and columns of the images, or one number for both. Default: 112.
-        channels: 3 for RGB (grey images are converted), 1 for grey. Default: 3.
+        root: Folder that holds the unpacked set.
+        folder: The set's folder, or its ``.rec`` file, below ``root`` or absolute. None: looked for.
+        image_size: Rows and columns of the images, or one number for both.
+        channels: 3 for RGB (grey images are converted), 1 for grey.
         fit: What happens to an image of another size: "crop" keeps its proportions and cuts out the centre, "stretch"
-            does not, "exact" is an error that names it. Default: "crop".
-        center_crop: Rows and columns (or one number) to cut out of the middle of every image first. Default: None.
-        min_images: Leave out identities with fewer images. Default: 1, none.
-        mean: Mean of each channel, of pixels in [0, 1]. Default: None, 0.5, as face networks are usually trained.
-        std: Standard deviation of each channel. Default: None, 0.5.
-        eval_batch_size: Validation images a batch, and images of pairs. Default: 512.
-        augment: "none", "flip", "shift" or "crop-flip". Default: "flip", as in the paper.
+            does not, "exact" is an error that names it.
+        center_crop: Rows and columns (or one number) to cut out of the middle of every image first.
+        min_images: Leave out identities with fewer images.
+        mean: Mean of each channel, of pixels in [0, 1]. None: 0.5, as face networks are usually trained.
+        std: Standard deviation of each channel. None: 0.5.
+        eval_batch_size: Validation images a batch, and images of pairs.
+        augment: "none", "flip" (as in the paper), "shift" or "crop-flip".
         **kwargs: Every other option of :class:`ImageDataModule` but ``download`` and ``renumber``. Without ``val_size``
             there is no validation part; with it, every identity needs two images.
 

@@ -18,15 +18,12 @@ class LFWPairs(VerificationPairs):
     (scikit-learn's); the list of pairs beside them or above. Another suffix than ``.jpg`` is found, too.
 
     Args:
-        root: Folder that holds the unpacked set. Default: "data".
+        root: Folder that holds the unpacked set.
         pairs: The list: ``pairs.txt`` (ten folds), ``pairsDevTest.txt`` or ``pairsDevTrain.txt`` (one list, dealt out
-            to ten folds here; for validation, as LFW's protocol has it), or a path. Default: "pairs.txt".
-        images: The folder of images, below ``root`` or absolute. Default: None, looked for.
-        name: Name in keys and tables. Default: "lfw".
+            to ten folds here; for validation, as LFW's protocol has it), or a path.
+        images: The folder of images, below ``root`` or absolute. None: looked for.
+        name: Name in keys and tables.
         **kwargs: ``fit`` and ``center_crop``, see :class:`VerificationPairs`.
-
-    Raises:
-        ConfigError: An option that cannot be.
     """
 
     def __init__(
@@ -75,15 +72,12 @@ class YTFPairs(VerificationPairs):
     at, and neither is a heading. The feature of a video is the mean over its frames' unit-length features.
 
     Args:
-        root: Folder that holds the unpacked set. Default: "data".
-        frames: Use at most this many frames of a video, evenly spread. Default: None, all (621,126 in all).
-        splits: The list of pairs, below ``root`` or absolute. Default: "splits.txt".
-        images: The folder of frames, below ``root`` or absolute. Default: None, looked for.
-        name: Name in keys and tables. Default: "ytf".
+        root: Folder that holds the unpacked set.
+        frames: Use at most this many frames of a video, evenly spread. None: all (621,126 in all).
+        splits: The list of pairs, below ``root`` or absolute.
+        images: The folder of frames, below ``root`` or absolute. None: looked for.
+        name: Name in keys and tables.
         **kwargs: ``fit`` and ``center_crop``, see :class:`VerificationPairs`.
-
-    Raises:
-        ConfigError: An option that cannot be.
     """
 
     def __init__(
@@ -160,14 +154,11 @@ class PairsFile(VerificationPairs):
     ``<name>/<name>_0001.jpg`` or ``<name>/1.jpg``.
 
     Args:
-        root: Folder that holds the images. Default: "data".
-        pairs: The list, below ``root`` or absolute. Default: "pairs.txt".
-        folder: Folder of the images, below ``root`` or absolute. Default: None, ``root``.
-        name: Name in keys and tables. Default: "pairs".
+        root: Folder that holds the images.
+        pairs: The list, below ``root`` or absolute.
+        folder: Folder of the images, below ``root`` or absolute. None: ``root``.
+        name: Name in keys and tables.
         **kwargs: ``fit`` and ``center_crop``, see :class:`VerificationPairs`.
-
-    Raises:
-        ConfigError: An option that cannot be.
     """
 
     def __init__(
@@ -214,19 +205,11 @@ class PairsFile(VerificationPairs):
 
 
 def read_lfw_list(path: Path) -> list[tuple[tuple[tuple[str, int], tuple[str, int]], int]]:
-    """Reads a list of pairs in LFW's format.
+    """Reads a list in LFW's format: for each pair its two images (name and number), and the fold.
 
-    The first line has the number of folds and of pairs of each kind a fold, or the latter alone; then come, fold by
-    fold, the lines "name number number" of one person and "name number name number" of two.
-
-    Args:
-        path: The list.
-
-    Returns:
-        For each pair its two images (name and number), and the fold; a list without folds is dealt out to ten.
-
-    Raises:
-        DataError: The list is missing or of another format; the message has the line's number.
+    The first line has the number of folds and of pairs of each kind a fold, or the latter alone (then they are dealt
+    out to ten); then come, fold by fold, the lines "name number number" of one person and "name number name number" of
+    two. DataError: the list is missing or of another format; the message has the line's number.
     """
     lines = _lines(path)
     head = lines[0][1].split() if lines else []

@@ -70,9 +70,8 @@ class FaceVerificationDataModule(LightningDataModule):
         root: Folder that holds all sets; every part is called with it.
         identities: Called with ``root``; gives the data module of identities, such as :class:`CASIAWebFaceDataModule`.
         test_pairs: Called with ``root``; give sets of pairs, such as :class:`LFWPairs` and :class:`YTFPairs`. A part
-            that lies elsewhere takes an absolute folder among its own arguments. Default: none.
+            that lies elsewhere takes an absolute folder among its own arguments.
         val_pairs: The same for validation, whose error chooses the best checkpoint; they should not be the test's.
-            Default: none.
 
     Raises:
         ConfigError: Two sets of a stage have one name.
@@ -107,17 +106,7 @@ class FaceVerificationDataModule(LightningDataModule):
         self._numbers: dict[SplitDataset, int] = {}
 
     def pair_sets(self, stage: Literal["val", "test"]) -> list[PairSet]:
-        """The sets of pairs of a stage, read on the first call.
-
-        Args:
-            stage: "val" or "test".
-
-        Returns:
-            The sets.
-
-        Raises:
-            DataError: A list or an image is missing.
-        """
+        """The sets of pairs of a stage, read on the first call. DataError: a list or an image is missing."""
         return [pairs for pairs, _ in self._opened(stage)]
 
     def _opened(self, stage: str) -> list[tuple[PairSet, _PairImages]]:
@@ -182,14 +171,9 @@ class FaceVerificationDataModule(LightningDataModule):
         return self.pair_loaders("test")
 
     def pair_loaders(self, stage: Literal["val", "test"]) -> list[ImageLoader]:
-        """This rank's images of a stage's pairs, every image once.
+        """A loader for each set of a stage's pairs, of this rank's images, every image once.
 
-        Args:
-            stage: "val" or "test".
-
-        Returns:
-            A loader for each set; under a Trainer its batches become :class:`PairBatch`, by their own ``to(device)``
-            images and items.
+        Under a Trainer its batches become :class:`PairBatch`, by their own ``to(device)`` images and items.
         """
         loaders = [images.test_dataloader() for _, images in self._opened(stage)]
         for number, loader in enumerate(loaders):
@@ -200,18 +184,9 @@ class FaceVerificationDataModule(LightningDataModule):
     def analysis_dataloader(
         self, split: Literal["train", "val", "test"] = "train", batch_size: int | None = None, shard: bool = True
     ) -> ImageLoader:
-        """Images of the identities in order and without augmentation.
+        """Images of the identities in order and without augmentation, see :meth:`ImageDataModule.analysis_dataloader`.
 
-        Args:
-            split: "train", or "val" where the identities have a validation part.
-            batch_size: Images a batch. Default: None, ``eval_batch_size``.
-            shard: Whether every rank gets its share. Default: True.
-
-        Returns:
-            The loader.
-
-        Raises:
-            DataError: ``split`` is "test": pairs have no class labels.
+        DataError: there is no validation part, or ``split`` is "test": pairs have no class labels.
         """
         if split == "test":
             raise DataError("the test set are pairs of faces, without class labels; analyse the split train or val")
@@ -235,11 +210,7 @@ class FaceVerificationDataModule(LightningDataModule):
         return (x, y) if number is None else PairBatch(x, y, number)
 
     def checksums(self) -> dict[str, str]:
-        """Hashes of the data in use, for a run's manifest.
-
-        Returns:
-            Those of the identities, and of the pairs' images as "<stage>-<name>....".
-        """
+        """Hashes of the identities in use, and of the pairs' images as "<stage>-<name>....", for a run's manifest."""
         sums = self.identities.checksums()
         for stage, opened in self._pairs.items():
             for pairs, images in opened:

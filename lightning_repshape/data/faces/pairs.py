@@ -68,15 +68,7 @@ class PairSet:
 
 
 def pair_table(entries: Sequence[tuple[tuple[Item, ...], int]], same: Sequence[bool] | None = None) -> PairTable:
-    """Numbers the items of pairs, each once.
-
-    Args:
-        entries: For each pair its two items, and its fold.
-        same: Whether both show one person. Default: None, where the identities are equal.
-
-    Returns:
-        The table.
-    """
+    """The table of pairs, each given by its two items and its fold; ``same`` None: where the identities are equal."""
     known: dict[str, tuple[str, tuple[str, ...]]] = {}
     numbers: dict[str, int] = {}
     for pair, _ in entries:
@@ -104,10 +96,9 @@ class VerificationPairs(ABC):
     Args:
         root: Folder that holds the set.
         name: Name in keys, tables and file names; without "/".
-        fit: What happens to an image of another size than the model's, see :class:`CASIAWebFaceDataModule`. Default:
-            "crop".
+        fit: What happens to an image of another size than the model's, see :class:`CASIAWebFaceDataModule`.
         center_crop: Rows and columns to cut out of the middle first; of LFW's 250 x 250 pixels the face fills about the
-            middle 150. Default: None.
+            middle 150.
 
     Raises:
         ConfigError: An option that cannot be.
@@ -131,23 +122,14 @@ class VerificationPairs(ABC):
 
     @abstractmethod
     def read(self) -> PairTable:
-        """Reads the list of pairs.
-
-        Returns:
-            The pairs; files need not exist, :meth:`open` looks.
+        """Reads the list of pairs; files need not exist, :meth:`open` looks.
 
         Raises:
             DataError: The list is missing or of another format.
         """
 
     def open(self, input_shape: tuple[int, int, int]) -> PairSet:
-        """Reads the pairs and looks whether their images are there.
-
-        Args:
-            input_shape: C, H, W of what the model takes.
-
-        Returns:
-            Pairs and image files.
+        """Reads the pairs and looks whether their images are there, for a model that takes ``input_shape`` C, H, W.
 
         Raises:
             DataError: The list is missing or of another format, cannot be verified on (one fold, or pairs of one kind
@@ -177,18 +159,14 @@ class IdentityPairs(VerificationPairs):
     other kind is rarer, the former are drawn. The pairs are the same in every run.
 
     Args:
-        root: Folder that holds the set. Default: "data".
-        folder: The folder of identity folders, below ``root`` or absolute. Default: None, ``root``.
-        identities: The first n people in natural order, or the last n where negative, or those named. Default: None,
-            all.
-        folds: Number of folds; each needs two people. Default: 10.
-        pairs_per_fold: At most this many pairs of each kind a fold. Default: None, as many as there are.
-        seed: Decides folds and pairs. Default: 0.
-        name: Name in keys and tables. Default: "pairs".
+        root: Folder that holds the set.
+        folder: The folder of identity folders, below ``root`` or absolute. None: ``root``.
+        identities: The first n people in natural order, or the last n where negative, or those named. None: all.
+        folds: Number of folds; each needs two people.
+        pairs_per_fold: At most this many pairs of each kind a fold. None: as many as there are.
+        seed: Decides folds and pairs.
+        name: Name in keys and tables.
         **kwargs: ``fit`` and ``center_crop``, see :class:`VerificationPairs`.
-
-    Raises:
-        ConfigError: An option that cannot be.
     """
 
     def __init__(

@@ -121,17 +121,7 @@ class RecordFile:
         )
 
     def content(self, number: int) -> bytes:
-        """A record's content.
-
-        Args:
-            number: The record's number.
-
-        Returns:
-            The bytes, put together where the record was cut into parts.
-
-        Raises:
-            DataError: There is no such record, or it is damaged.
-        """
+        """A record's content, put together where it was cut into parts. DataError: there is none, or it is damaged."""
         if number not in self.offsets:
             raise DataError(f"{self.path} has no record {number}")
         place = self.offsets[number]
@@ -151,17 +141,7 @@ class RecordFile:
         return struct.pack("<I", MAGIC).join(pieces)
 
     def record(self, number: int) -> Record:
-        """A record, taken apart.
-
-        Args:
-            number: The record's number.
-
-        Returns:
-            Labels and image.
-
-        Raises:
-            DataError: There is no such record, it is damaged, or shorter than its header.
-        """
+        """A record, taken apart. DataError: there is none, it is damaged, or shorter than its header."""
         content = self.content(number)
         start = _HEADER.size
         flag, label, identifier, _ = _HEADER.unpack(content[:start]) if len(content) >= start else (1, 0.0, 0, 0)
@@ -176,11 +156,8 @@ class RecordFile:
     def image_numbers(self) -> list[int]:
         """The numbers of the records that hold images, ascending.
 
-        Returns:
-            Those between record 0 and the first one that describes an identity, where record 0 tells; else all.
-
-        Raises:
-            DataError: Record 0 names records that are not there.
+        They are those between record 0 and the first one that describes an identity, where record 0 tells; else all.
+        DataError: record 0 names records that are not there.
         """
         numbers = sorted(self.offsets)
         first = self.record(numbers[0])
@@ -197,13 +174,7 @@ class RecordFile:
         return wanted
 
     def labels(self, numbers: list[int]) -> list[int]:
-        """The identities of image records, without reading the images.
-
-        Args:
-            numbers: The records' numbers.
-
-        Returns:
-            The first label of each, as a whole number.
+        """The identities of image records, each record's first label, without reading the images.
 
         Raises:
             DataError: A record is damaged or ends early, or a label is no identity.
@@ -238,22 +209,14 @@ class RecordFile:
         return [int(label) for label in whole]
 
     def fingerprint(self) -> str:
-        """A key that changes when the file does.
-
-        Returns:
-            Path, size and time of change, in one line.
-        """
+        """A key that changes when the file does: path, size and time of change, in one line."""
         state = os.stat(self.path)
         return f"{self.path}\0{state.st_size}\0{state.st_mtime_ns}\n"
 
 
 @dataclass(frozen=True)
 class RecordFaces(ImageFiles):
-    """Faces in a ``.rec`` file; their paths are "<file>#<record's number>".
-
-    Attributes:
-        file: The file.
-    """
+    """Faces in a ``.rec`` file, ``file``; their paths are "<file>#<record's number>"."""
 
     file: RecordFile = field(kw_only=True)
 
@@ -272,13 +235,6 @@ class RecordFaces(ImageFiles):
 
 
 def identities_of(labels: list[int]) -> tuple[tuple[str, ...], Tensor]:
-    """Names and running numbers of the identities in a ``.rec`` file.
-
-    Args:
-        labels: The records' labels.
-
-    Returns:
-        The labels that occur, ascending, as names; and int64 N, the position of each record's label among them.
-    """
+    """The labels that occur, ascending, as names; and int64 N, the position of each record's label among them."""
     values, inverse = np.unique(np.asarray(labels, dtype=np.int64), return_inverse=True)
     return tuple(str(value) for value in values.tolist()), torch.from_numpy(inverse.astype(np.int64))

@@ -140,9 +140,9 @@ class CIFAR101(GeneralizationSet):
     type of both files are checked.
 
     Args:
-        root: Folder that holds the files. Default: "data".
+        root: Folder that holds the files.
         version: "v6" (2,000 images, as many of each class; the authors' recommendation) or "v4" (2,021 images).
-        download: Whether to download what is missing, into ``cifar-10.1/`` in ``root``. Default: False.
+        download: Whether to download what is missing, into ``cifar-10.1/`` in ``root``.
 
     Raises:
         ConfigError: There is no such version.
@@ -220,9 +220,9 @@ class CIFARC(GeneralizationSet):
     corruption, uint8 50,000 x 32 x 32 x 3, severity 1 first. Images are mapped from their files, not read into memory.
 
     Args:
-        root: The folder. Default: "data/CIFAR-10-C".
-        corruptions: Which corruptions. Default: None, all 19.
-        name: Name in keys and tables. Default: None, "cifar10-c" or "cifar100-c" after the folder.
+        root: The folder.
+        corruptions: Which corruptions. None: all 19.
+        name: Name in keys and tables. None: "cifar10-c" or "cifar100-c" after the folder.
 
     Raises:
         ConfigError: There is no such corruption; the message names the nearest.

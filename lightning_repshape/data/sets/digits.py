@@ -30,12 +30,9 @@ class DigitsDataModule(ImageDataModule):
     to one.
 
     Args:
-        crop_padding: Pixels by which "shift" and "crop-flip" move an image at most. Default: 1.
+        crop_padding: Pixels by which "shift" and "crop-flip" move an image at most.
         **kwargs: Every other option of :class:`ImageDataModule`, except those of sets on the disk: ``root``,
             ``download``, ``memory_budget_gb`` and ``cache_dir``.
-
-    Raises:
-        ConfigError: An option or a class that cannot be.
     """
 
     def __init__(self, *, crop_padding: int = 1, **kwargs: Any) -> None:

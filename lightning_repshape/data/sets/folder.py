@@ -23,18 +23,18 @@ class ImageFolderDataModule(ImageDataModule):
     PNM, TIFF, WebP); files that are no images are left out with a warning.
 
     Args:
-        root: Folder that holds ``train`` and ``test``. Default: "data".
-        image_size: Rows and columns of the images, or one number for both. Default: 64.
-        channels: 3 for RGB, 1 for grey. Default: 3.
+        root: Folder that holds ``train`` and ``test``.
+        image_size: Rows and columns of the images, or one number for both.
+        channels: 3 for RGB, 1 for grey.
         fit: How an image of another size is brought to this one: "stretch", or "crop", which keeps its proportions and
-            cuts out the centre. Default: "stretch".
-        mean: Mean of each channel, of pixels in [0, 1]. Default: None, ImageNet's (grey: 0.449).
-        std: Standard deviation of each channel. Default: None, ImageNet's (grey: 0.226).
-        predict_dir: Folder of images without classes, which ``predict`` takes. Default: None, the test images.
-        val_size: Images (int) or share (float below 1) of ``train`` that become the validation part; 0: none. Default:
-            None, the images of ``val``, or a tenth of ``train`` where there is no ``val``.
+            cuts out the centre.
+        mean: Mean of each channel, of pixels in [0, 1]. None: ImageNet's (grey: 0.449).
+        std: Standard deviation of each channel. None: ImageNet's (grey: 0.226).
+        predict_dir: Folder of images without classes, which ``predict`` takes. None: the test images.
+        val_size: Images (int) or share (float below 1) of ``train`` that become the validation part; 0: none. None: the
+            images of ``val``, or a tenth of ``train`` where there is no ``val``.
         train_subset: Which training images ``train_size`` means: the "first" ones (in the order of the classes), or
-            "per-class", so many of every class. Default: "per-class".
+            "per-class", so many of every class.
         **kwargs: Every other option of :class:`ImageDataModule` but ``download``.
 
     Raises:
@@ -128,8 +128,8 @@ class ImageFolderSet(GeneralizationSet):
     Args:
         root: Folder that holds the class folders.
         fit: How an image of another size is brought to the model's: "stretch", or "crop", which keeps its proportions
-            and cuts out the centre. Default: "stretch".
-        name: Name in keys and tables. Default: None, the folder's.
+            and cuts out the centre.
+        name: Name in keys and tables. None: the folder's.
 
     Raises:
         ConfigError: There is no such way to fit, or the name cannot be used.

@@ -47,17 +47,9 @@ FASHION_MNIST = ImageSet(
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
-    """Reads an IDX file of bytes, packed with gzip or not.
+    """Reads an IDX file of bytes, packed with gzip or not: uint8 of the shape that it states.
 
-    Args:
-        path: The file.
-        dimensions: Dimensions that it must have.
-
-    Returns:
-        uint8, of the shape that the file states.
-
-    Raises:
-        DataError: It is no such file, damaged or cut off.
+    DataError: it is no such file, of other ``dimensions``, damaged or cut off.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

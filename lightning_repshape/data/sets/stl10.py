@@ -31,13 +31,10 @@ class STL10DataModule(ImageDataModule):
     default a tenth of the training images, stratified, is the validation part.
 
     Args:
-        root: Folder that holds the unpacked set. Default: "data".
-        fold: Train on one of the ten published folds of 1,000 images each, 0..9. Default: None, all 5,000.
-        crop_padding: Pixels by which "shift" and "crop-flip" move an image at most. Default: 12.
+        root: Folder that holds the unpacked set.
+        fold: Train on one of the ten published folds of 1,000 images each, 0..9. None: all 5,000.
+        crop_padding: Pixels by which "shift" and "crop-flip" move an image at most.
         **kwargs: Every other option of :class:`ImageDataModule`.
-
-    Raises:
-        ConfigError: An option or a class that cannot be.
     """
 
     def __init__(self, root: str = "data", fold: int | None = None, *, crop_padding: int = 12, **kwargs: Any) -> None:

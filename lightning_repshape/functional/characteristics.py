@@ -182,7 +182,7 @@ def unit_sums(rows: Tensor, labels: Tensor, num_classes: int, shift: Tensor, pos
 
 
 def pair_sums(rows: Tensor, shift: Tensor, positive_only: bool, block: slice) -> PairSums:
-    """Float64 statistics of pairs (i, j), i in ``block``, j any unit, over samples of rows (N, I) that use both units."""
+    """Float64 sums of pairs (i, j), i in ``block``, j any unit, over those samples of (N, I) rows that use both."""
     width = rows.shape[1]
     height = len(range(*block.indices(width)))
     sums = PairSums(*(shift.new_zeros(height, width) for _ in PairSums._fields))

@@ -55,7 +55,7 @@ def class_vector_cosines(vectors: Tensor) -> Tensor:
 
 
 def largest_class_cosine(vectors: Tensor) -> Tensor:
-    """The largest cosine between two class vectors K x D: near 1 says that two classes have closed up; NaN for K = 1."""
+    """The largest cosine between two class vectors K x D: near 1 says that two have closed up. NaN for K = 1."""
     cosines = class_vector_cosines(vectors)
     if len(cosines) < 2:
         return torch.full((), torch.nan, dtype=torch.float64, device=cosines.device)
@@ -115,7 +115,10 @@ def confusion_pairs(cosines: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 def spearman(x: Tensor, y: Tensor) -> float:
-    """Spearman's rank correlation; tied values share their mean rank. NaN for fewer than two pairs, or all x or y equal."""
+    """Spearman's rank correlation; tied values share their mean rank.
+
+    NaN for fewer than two pairs, or where all x or all y are equal.
+    """
     if x.shape != y.shape or x.dim() != 1:
         raise ValueError(f"two lists of the same length are needed, not {tuple(x.shape)} and {tuple(y.shape)}")
     if len(x) < 2:

@@ -129,7 +129,7 @@ def fisher_geodesic_module(
     The head runs in evaluation mode. A layer is what belongs to one submodule, whose name it has in the result
     (``"net.0"`` has ``net.0.weight`` and ``net.0.bias``). Parameters move along the line; so do floating-point buffers
     (batch normalisation's running statistics), that both ends be the heads as they were trained, but these are no
-    coordinates of the metric. Arguments and errors not told here are those of :func:`fisher_geodesic`.
+    coordinates of the metric. Errors are those of :func:`fisher_geodesic`.
 
     Args:
         features: N x D (or of any shape that the head takes), converted to the head's device and dtype.
@@ -137,9 +137,9 @@ def fisher_geodesic_module(
         head: A module from features to logits; its own parameters stay as they are.
         start: State of theta_LD, as from ``state_dict()``.
         end: State of theta_SD.
-        segments: P.
-        loss: See there.
-        fisher: See there.
+        segments: P, at least 1 (the paper's: 15).
+        loss: As in :func:`fisher_geodesic`.
+        fisher: As in :func:`fisher_geodesic`.
         test_features: M samples for the test error along the line.
         test_labels: M integers.
         chunk_size: Samples at a time.

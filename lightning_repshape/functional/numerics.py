@@ -30,8 +30,9 @@ def chunks(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yields (slice of the rows, a copy of them in float64), a bounded number of rows at a time.
 
-    The copy may be changed in place; the next chunk overwrites it. Rows of zeros stay zeros when they are normalized to
-    unit length; one that is not finite is a ValueError. Device None: the features', if it has float64.
+    Features may be of any floating dtype and on any device (a memory map too); None: chunks are wanted on theirs, if it
+    has float64. The copy may be changed in place; the next chunk overwrites it. Rows of zeros stay zeros when rows are
+    scaled to unit length; a row that is not finite is a ValueError.
     """
     device = float64_device(features.device) if device is None else device
     rows = max(1, min(CHUNK_ELEMENTS // features.shape[1], CHUNK_ROWS))
@@ -93,8 +94,9 @@ def eigvalsh(matrix: Tensor) -> Tensor:
 def leading_eigenvectors(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest eigenvalues (descending) and their eigenvectors (as rows) of a symmetric float64 matrix.
 
-    Vectors have length one and a positive largest entry. The whole decomposition of a large matrix takes far longer than
-    the few directions of a plot, hence Lanczos iterations from a fixed start there, unless they do not converge.
+    Vectors have length one; the largest entry of each is positive. The whole decomposition of a large matrix takes far
+    longer than the few directions of a plot, hence Lanczos iterations from a fixed start there, and the whole
+    decomposition where they do not converge.
     """
     if matrix.shape[0] > max(512, 8 * k):
         from scipy.sparse.linalg import ArpackError, eigsh

@@ -107,8 +107,8 @@ def feed_backward_loss(
 def orthonormal_class_vectors(num_classes: int, num_features: int, generator: torch.Generator | None = None) -> Tensor:
     """Orthonormal class vectors: Q of the QR decomposition of numbers from U(-1, 1) (Eq. 2, Fig. 2).
 
-    They are K x D, float32, a class vector a row, so that e(W) is 0. Fewer features than classes, or a number below 1, are
-    a ValueError. Generator None: PyTorch's global one.
+    They are K x D, float32, a class vector a row, so that e(W) is 0. Fewer features than classes, or a number below 1,
+    are a ValueError. Generator None: PyTorch's global one.
     """
     check_sizes(num_classes, num_features)
     if num_features < num_classes:
@@ -124,8 +124,19 @@ def dependent_class_vectors(
     """Linearly dependent class vectors of unit length: random mixtures of ``rank`` random directions (Fig. 2).
 
     The paper does not say how its dependent columns are made; unit length leaves the dependence as the only difference
-    from :func:`orthonormal_class_vectors`, which tells shape and generator. The rank is at least 1, below K and at most
-    D, or a ValueError.
+    from :func:`orthonormal_class_vectors`.
+
+    Args:
+        num_classes: K.
+        num_features: D.
+        rank: Rank of the matrix, at least 1, below K and at most D.
+        generator: Where the numbers, from U(-1, 1), come from. Default: PyTorch's global one.
+
+    Returns:
+        K x D, float32, a class vector a row.
+
+    Raises:
+        ValueError: A rank out of range, or a number below 1.
     """
     check_sizes(num_classes, num_features)
     if not 1 <= rank < num_classes or rank > num_features:

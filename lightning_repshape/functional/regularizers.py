@@ -146,8 +146,8 @@ def cw_cr(
     """Class-wise covariance regularizer: the mean over classes and pairs of units of the squared class covariance.
 
     AAAI 2019, Eq. 5 and Table 1, Omega_cw-CR = 2/(K I (I-1)) sum_k sum_{i<j} (c^k_ij)^2, with gradient
-    4/(K I (I-1) n_k) sum_{j != i} c^k_ij (z_j - mu^k_j). K is the task's number of classes, not the batch's. Activations
-    (of at least two units), labels, options and errors are told in the module's text.
+    4/(K I (I-1) n_k) sum_{j != i} c^k_ij (z_j - mu^k_j). K is the task's number of classes, not the batch's.
+    Activations (of at least two units), labels, options and errors are told in the module's text.
 
     Example:
         >>> cw_cr(torch.tensor([[0.0, 0.0], [2.0, 4.0], [7.0, 9.0]]), torch.tensor([0, 0, 1]), 2)

@@ -78,7 +78,7 @@ class ScatterState:
         self.outer = torch.zeros(num_features if home else 0, num_features, dtype=torch.float64, device=home)
 
     def update(self, features: Tensor, labels: Tensor | None = None) -> Self:
-        """Adds rows N x D; labels None are all 0, which only a state of one class takes. Returns itself."""
+        """Adds rows N x D and returns itself; labels None are all 0, which only a state of one class takes."""
         check_features(features)
         check_columns(features, self.num_features, "the state has")
         if labels is None:
@@ -112,7 +112,7 @@ class ScatterState:
         return self
 
     def about(self, shift: Tensor) -> Self:
-        """Expresses sums and scatter about another point, D numbers (zeros, the mean over all processes); returns itself."""
+        """Expresses sums and scatter about another point, as zeros or a mean over all processes; returns itself."""
         if shift.shape != (self.num_features,):
             raise ValueError(f"shift must be {self.num_features} numbers, but the shape is {tuple(shift.shape)}")
         if self.shift is None:

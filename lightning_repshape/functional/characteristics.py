@@ -82,15 +82,10 @@ class UnitSums(NamedTuple):
 
 
 class PairSums(NamedTuple):
-    """Additive statistics of pairs (i, j) over their joint samples, for a block of rows i of one class or of all.
+    """Additive statistics of pairs (i, j) over their joint samples, for a block of B rows i of one class or of all.
 
-    Attributes:
-        counts: (B, I) joint samples.
-        sums: (B, I) sums of z_i less its shift.
-        other_sums: (B, I) sums of z_j less its shift.
-        squares: (B, I) sums of squares of z_i less its shift.
-        other_squares: (B, I) sums of squares of z_j less its shift.
-        products: (B, I) sums of their products.
+    Each is (B, I): the number of joint samples, the sums of z_i and of z_j, of their squares and of their product, all
+    less their shifts.
     """
 
     counts: Tensor
@@ -124,9 +119,6 @@ def representation_characteristics(
         num_classes: K.
         positive_only: Statistics over positive activations alone, as in the paper. Otherwise over all samples; the
             amplitude is the mean of positive activations in either case.
-
-    Returns:
-        The characteristics and what was left out of them.
 
     Raises:
         TypeError: If the activations are no floating-point tensor or the labels no integers.
@@ -163,17 +155,9 @@ def representation_characteristics(
 
 
 def unit_sums(rows: Tensor, labels: Tensor, num_classes: int, shift: Tensor, positive_only: bool) -> UnitSums:
-    """Additive statistics of single units.
+    """Statistics of single units from rows (N, I) and labels (N,) int64; a ValueError if an activation is not finite.
 
-    Args:
-        rows: (N, I).
-        labels: (N,) int64 in 0..K-1.
-        num_classes: K.
-        shift: (I,) float64, taken off every activation before it is squared; near the units' means for accuracy.
-        positive_only: Whether positive activations alone are used.
-
-    Raises:
-        ValueError: If an activation is not finite.
+    ``shift``, (I,) float64, is taken off every activation before it is squared: near the units' means for accuracy.
     """
     width = rows.shape[1]
     counts = shift.new_zeros(num_classes, width)
@@ -198,17 +182,7 @@ def unit_sums(rows: Tensor, labels: Tensor, num_classes: int, shift: Tensor, pos
 
 
 def pair_sums(rows: Tensor, shift: Tensor, positive_only: bool, block: slice) -> PairSums:
-    """Additive statistics of pairs (i, j) over samples where both units are used.
-
-    Args:
-        rows: (N, I).
-        shift: (I,) float64, see :func:`unit_sums`.
-        positive_only: Whether positive activations alone are used.
-        block: The units i; j runs over all units.
-
-    Returns:
-        The sums, in float64.
-    """
+    """Float64 sums of pairs (i, j), i in ``block``, j any unit, over those samples of (N, I) rows that use both."""
     width = rows.shape[1]
     height = len(range(*block.indices(width)))
     sums = PairSums(*(shift.new_zeros(height, width) for _ in PairSums._fields))
@@ -228,16 +202,7 @@ def pair_sums(rows: Tensor, shift: Tensor, positive_only: bool, block: slice) ->
 
 
 def pair_means(sums: PairSums, block: slice, usable: Tensor) -> PairMeans:
-    """Sums of absolute covariances and correlations over a block's pairs.
-
-    Args:
-        sums: Pair sums of the block.
-        block: The units i.
-        usable: (I,) units that vary at all; pairs with another unit are left out.
-
-    Returns:
-        Sums and numbers of pairs; every unordered pair is counted once, at i < j.
-    """
+    """Sums over a block's pairs of usable units; every unordered pair is counted once, at i < j."""
     width = sums.counts.shape[1]
     units = torch.arange(width, device=usable.device)
     first = units[block].unsqueeze(1)
@@ -266,13 +231,7 @@ def usable_units(units: UnitSums) -> Tensor:
 def summarize(
     units: UnitSums, totals: list[PairMeans] | None = None, by_class: list[list[PairMeans]] | None = None
 ) -> Characteristics:
-    """Puts unit and pair statistics together.
-
-    Args:
-        units: Statistics of single units.
-        totals: Pairs over all samples, block by block. None makes covariance and correlation NaN.
-        by_class: Pairs within each class, block by block. None makes the class-wise correlation NaN.
-    """
+    """Puts unit and pair statistics (lists of blocks) together; what needs pairs that are None is NaN."""
     classes, width = units.counts.shape
     usable = usable_units(units)
     count = units.counts.sum(0).clamp(min=1)

@@ -61,17 +61,7 @@ def check_integers(name: str, tensor: Tensor) -> None:
 
 
 def check_matrix(name: str, tensor: Tensor, shape: str = "N x D") -> None:
-    """Refuses anything but a matrix of floating-point numbers with at least one row and one column.
-
-    Args:
-        name: The argument, for the message.
-        tensor: What should be a matrix.
-        shape: Its shape in letters, for the message.
-
-    Raises:
-        TypeError: Not a tensor, or not of a real floating dtype.
-        ValueError: Not two-dimensional, or empty.
-    """
+    """Refuses anything but a matrix of floating-point numbers with at least one row and one column."""
     if isinstance(tensor, Tensor) and (tensor.dim() != 2 or tensor.numel() == 0):
         raise ValueError(f"{name} must be a non-empty {shape} matrix, but the shape is {tuple(tensor.shape)}")
     check_floating(name, tensor)
@@ -97,16 +87,7 @@ def check_features_and_vectors(features: Tensor, vectors: Tensor) -> None:
 
 
 def check_activations(activations: Tensor, owner: str = "") -> None:
-    """Refuses anything but floating-point numbers of shape (samples, units, ...).
-
-    Args:
-        activations: (N, I) or more dimensions.
-        owner: Who asks, put before the message.
-
-    Raises:
-        TypeError: Not a tensor, or not floating point.
-        ValueError: Fewer than two dimensions.
-    """
+    """Refuses anything but floating-point numbers of shape (samples, units, ...); messages begin with ``owner``."""
     if not isinstance(activations, Tensor):
         raise TypeError(f"{owner}activations must be a tensor, got {type(activations).__name__}")
     if not activations.is_floating_point():
@@ -133,20 +114,7 @@ def check_scores(scores: Tensor, same: Tensor) -> None:
 
 
 def check_labels(labels: Tensor | None, num_samples: int, num_classes: int) -> bool:
-    """Checks kind and shape of labels, integers or soft memberships, without reading their values.
-
-    Args:
-        labels: (N,) integers or (N, K) floating-point memberships.
-        num_samples: N.
-        num_classes: K.
-
-    Returns:
-        Whether the labels are soft memberships.
-
-    Raises:
-        TypeError: If the labels are no tensor, or neither integers nor memberships.
-        ValueError: If their shape does not fit.
-    """
+    """Whether labels are soft (N, K) memberships, not (N,) integers; refuses all else, without reading their values."""
     if labels is None:
         raise ValueError("a class-wise statistic needs labels, got None")
     if not isinstance(labels, Tensor):
@@ -170,17 +138,7 @@ def check_labels(labels: Tensor | None, num_samples: int, num_classes: int) -> b
 
 
 def check_label_range(labels: Tensor, num_classes: int) -> None:
-    """Checks that integer labels lie in 0..K-1 (soft ones: are finite and not negative), which reads their values.
-
-    On an accelerator this waits for the device.
-
-    Args:
-        labels: (N,) integers or (N, K) memberships.
-        num_classes: K.
-
-    Raises:
-        ValueError: If a label is out of range.
-    """
+    """Checks that integer labels lie in 0..K-1 (soft ones: are finite, not negative); on an accelerator it waits."""
     if labels.numel() == 0:
         return
     low, high = (float(bound) for bound in labels.aminmax())
@@ -193,17 +151,7 @@ def check_label_range(labels: Tensor, num_classes: int) -> None:
 
 
 def check_class_indices(labels: Tensor, rows: int, num_classes: int) -> None:
-    """Refuses labels that are not one integer in 0 .. K - 1 for each row; reads their values.
-
-    Args:
-        labels: What should be N integers.
-        rows: N.
-        num_classes: K.
-
-    Raises:
-        TypeError: Not a tensor of integers.
-        ValueError: Another length, or a label outside the range.
-    """
+    """Refuses labels that are not one integer in 0 .. K - 1 for each row; reads their values."""
     check_integers("labels", labels)
     if labels.shape != (rows,):
         raise ValueError(f"labels must be one integer for each of {rows} rows, but the shape is {tuple(labels.shape)}")

@@ -1,7 +1,8 @@
 """Counts, sums, means and spread by class: the only place that groups samples by label.
 
-Labels are either integers of shape (N,) or soft memberships of shape (N, K): non-negative weights of every sample in
-every class, such as mixup or label smoothing produce. Integer labels are memberships with a single one in each row.
+Labels are either integers of shape (N,) in 0..K-1 or soft memberships of shape (N, K): non-negative weights of every
+sample in every class, such as mixup or label smoothing produce. Integer labels are memberships with a single one in
+each row. Labels of another kind are a TypeError, shapes that do not fit and labels out of range a ValueError.
 """
 
 from collections.abc import Iterator
@@ -17,12 +18,12 @@ __getattr__ = elsewhere(__name__, "functional.checks")  # names of earlier versi
 
 
 class ClassMoments(NamedTuple):
-    """First and second moments of every class, see :func:`class_moments`.
+    """First and second moments of every class, see :func:`class_moments`; zero for a class without samples.
 
     Attributes:
         counts: (K,) samples (or total membership) of each class.
-        means: (K, I) class means; zero for a class without samples.
-        squares: (K, I) sums of squared deviations from the class mean; zero for a class without samples.
+        means: (K, I) class means.
+        squares: (K, I) sums of squared deviations from the class mean.
     """
 
     counts: Tensor
@@ -35,18 +36,6 @@ def memberships(labels: Tensor, num_classes: int, dtype: torch.dtype = torch.flo
 
     On the CPU a label out of range is an error here; on an accelerator, where reading it back would make the host wait,
     the device's own index check reports it.
-
-    Args:
-        labels: (N,) integers or (N, K) memberships.
-        num_classes: K.
-        dtype: Floating-point type of the result.
-
-    Returns:
-        (N, K) memberships.
-
-    Raises:
-        TypeError: If the labels are neither integers nor memberships.
-        ValueError: If shape or values do not fit.
     """
     soft = check_labels(labels, labels.shape[0] if labels.ndim else 0, num_classes)
     if soft:
@@ -63,19 +52,7 @@ def memberships(labels: Tensor, num_classes: int, dtype: torch.dtype = torch.flo
 
 
 def class_counts(labels: Tensor, num_classes: int) -> Tensor:
-    """Samples of each class (soft labels: total membership).
-
-    Args:
-        labels: (N,) integers or (N, K) memberships.
-        num_classes: K.
-
-    Returns:
-        (K,) counts, int64 for integer labels.
-
-    Raises:
-        TypeError: If the labels are neither integers nor memberships.
-        ValueError: If shape or values do not fit.
-    """
+    """Samples of each class, (K,) int64 (soft labels: total membership)."""
     if check_labels(labels, labels.shape[0] if labels.ndim else 0, num_classes):
         check_label_range(labels, num_classes)
         return labels.detach().sum(0)
@@ -86,8 +63,7 @@ def class_counts(labels: Tensor, num_classes: int) -> Tensor:
 def class_sums(rows: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Counts and sums of rows by class, in full precision whatever ``torch.set_float32_matmul_precision`` says.
 
-    On the CPU a label out of range is an error here; on an accelerator, where reading it back would make the host wait,
-    the device's own index check reports it.
+    Labels out of range are found as in :func:`memberships`.
 
     Args:
         rows: (N, I).
@@ -96,9 +72,6 @@ def class_sums(rows: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, 
 
     Returns:
         (K,) counts in the type of the rows, (K, I) sums.
-
-    Raises:
-        ValueError: If a label is out of range (on the CPU).
     """
     if not labels.is_floating_point():
         try:
@@ -118,10 +91,6 @@ def class_sums(rows: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, 
 
 def class_groups(labels: Tensor, num_classes: int) -> Iterator[tuple[int, Tensor, Tensor | None]]:
     """Walks over the classes that have samples.
-
-    Args:
-        labels: (N,) integers in 0..K-1, or (N, K) memberships.
-        num_classes: K.
 
     Yields:
         Class, (n,) positions of its samples in ascending order, and their memberships (None for integer labels).
@@ -154,13 +123,6 @@ def class_moments(
         labels: (N,) integers or (N, K) memberships.
         num_classes: K.
         dtype: Type of the arithmetic and of the result.
-
-    Returns:
-        The moments.
-
-    Raises:
-        TypeError: If the labels are neither integers nor memberships.
-        ValueError: If a shape does not fit or a label is out of range.
     """
     if activations.ndim < 2:
         raise ValueError(f"activations must have shape (samples, units, ...), got {tuple(activations.shape)}")

@@ -31,18 +31,16 @@ class SimplexDeviation(NamedTuple):
 
 
 class NeuralCollapse(NamedTuple):
-    """The neural-collapse measures, see :func:`neural_collapse`.
+    """The neural-collapse measures, see :func:`neural_collapse`; what needs the last layer is None without weights.
 
     Attributes:
         within_class_variability: NC1, tr(Sigma_W pinv(Sigma_B)) / K; 0 where every class is one point.
         mean_simplex: NC2 of the class means, taken from the mean of the class means.
-        weight_simplex: NC2 of the class vectors; None without weights.
+        weight_simplex: NC2 of the class vectors.
         self_duality: NC3, the squared Frobenius distance of the class vectors and the centred class means, each matrix
-            divided by its Frobenius norm: 0 (the same up to a factor) to 4; None without weights.
-        mean_weight_cosine: NC3 as an angle, the mean over classes of the cosine of class mean and class vector; None
-            without weights.
-        nearest_mean_agreement: NC4, the fraction of rows for which the last layer and the nearest class mean decide
-            alike; None without weights.
+            divided by its Frobenius norm: 0 (the same up to a factor) to 4.
+        mean_weight_cosine: NC3 as an angle, the mean over classes of the cosine of class mean and class vector.
+        nearest_mean_agreement: NC4, the fraction of rows for which last layer and nearest class mean decide alike.
         nearest_mean_error: The fraction of rows that are nearest to another class's mean than their own.
         num_classes: Classes with samples, over which everything was taken.
     """
@@ -73,12 +71,9 @@ def neural_collapse(
         features: N x D, the input of the last linear layer.
         labels: N integers in 0 .. K - 1.
         num_classes: K.
-        weight: K x D, the last layer's weight as in ``nn.Linear``. Default: none, which leaves NC3 and NC4 out.
+        weight: K x D, the last layer's weight as in ``nn.Linear``; None leaves NC3 and NC4 out.
         bias: K.
         normalize: Scale every row of the features to unit length first (the class vectors stay as they are).
-
-    Returns:
-        The measures.
 
     Raises:
         TypeError: Features are not floating-point, or labels not integers.
@@ -144,17 +139,10 @@ def neural_collapse(
 
 
 def simplex_deviation(vectors: Tensor) -> SimplexDeviation:
-    """How far K vectors are from a simplex equiangular tight frame, in lengths and angles (NC2).
+    """How far K >= 2 vectors (K x D) are from a simplex equiangular tight frame, in lengths and angles (NC2).
 
-    Args:
-        vectors: K x D, K at least 2; class means must have their mean taken away already.
-
-    Returns:
-        Spread of the lengths, spread of the cosines, and the cosines' mean distance from -1/(K - 1). A vector of zeros
-        has cosine 0 with all others.
-
-    Raises:
-        ValueError: Fewer than two vectors, or nothing but zeros.
+    Class means must have their mean taken away already. A vector of zeros has cosine 0 with all others; fewer than two
+    vectors, or nothing but zeros, are a ValueError.
     """
     if vectors.dim() != 2 or len(vectors) < 2:
         raise ValueError(f"a simplex needs K x D vectors with K at least 2, but the shape is {tuple(vectors.shape)}")

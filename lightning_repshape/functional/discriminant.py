@@ -4,6 +4,9 @@ Class-against-rest scatters share the total scatter S_T: S_W(c) = S_T - S_B(c), 
 in the class, n2 in the rest and d the difference of the two means, a = n1 n2 / n d^T S_T^{-1} d is the share of the
 spread along the discriminant axis that lies between the two groups, and the largest eigenvalue of S_B v = lambda S_W v
 is a / (1 - a): one factorisation of S_T serves all classes. FOCA (ICML 2019), section 4.3 and Table 1, shows class 1.
+
+Features or scores that are not floating-point and labels that are no integers are a TypeError; shapes that do not fit,
+labels out of range and values that are not finite a ValueError.
 """
 
 from typing import NamedTuple
@@ -24,14 +27,13 @@ _NEARLY_SOLVED = 5e-5
 
 
 class ClassVsRestLDA(NamedTuple):
-    """What separates each class from all others, see :func:`class_vs_rest_lda`.
+    """What separates each class from all others, see :func:`class_vs_rest_lda`; NaN for a class without samples.
 
     Attributes:
-        eigenvalues: Between-class over within-class scatter along the axis, K; infinite for a separated class, NaN for
-            a class without samples.
+        eigenvalues: Between-class over within-class scatter along the axis, K; infinite for a separated class.
         separated: Whether class and rest have no spread at all along the axis, K booleans.
-        axes: Discriminant axes, K x D, of unit length, pointing from the rest to the class; NaN for a class without
-            samples. Where the scatter is singular, the axis within its range.
+        axes: Discriminant axes, K x D, of unit length, pointing from the rest to the class. Where the scatter is
+            singular, the axis within its range.
         rank: Rank of the total scatter; D at most, N - 1 at most.
         constant_features: How many features never change; they are left out.
         counts: Samples of each class, K.
@@ -49,17 +51,9 @@ class ClassVsRestLDA(NamedTuple):
     normalized: bool
 
     def scores(self, features: Tensor) -> Tensor:
-        """Coordinates of features along all axes, from the mean of the features that the analysis was made of.
+        """M x K float64 coordinates of features M x D along all axes; column k is high for class k.
 
-        Args:
-            features: M x D, of the training or of any other set.
-
-        Returns:
-            M x K, float64; column k is high for class k.
-
-        Raises:
-            TypeError: Features are not floating-point.
-            ValueError: Another number of features, or values that are not finite.
+        The features may be of any set; the origin is the mean of those that the analysis was made of.
         """
         check_features(features)
         check_columns(features, self.axes.shape[1], "the axes have")
@@ -96,13 +90,8 @@ def class_vs_rest_lda(features: Tensor, labels: Tensor, num_classes: int, normal
         num_classes: K.
         normalize: Scale every row to unit length first, as FOCA's Table 1 has it.
 
-    Returns:
-        Eigenvalues first, then flags, axes and rank.
-
     Raises:
-        TypeError: Features are not floating-point, or labels not integers.
-        ValueError: Fewer than two classes with samples, no feature that changes, labels out of range, values that are
-            not finite, shapes that do not fit.
+        ValueError: Fewer than two classes have samples, or no feature changes.
     """
     check_features(features)
     rows, width = features.shape
@@ -118,17 +107,7 @@ def class_vs_rest_lda(features: Tensor, labels: Tensor, num_classes: int, normal
 
 
 def lda_from_scatter(state: ScatterState) -> ClassVsRestLDA:
-    """The same from an accumulated state, see :func:`class_vs_rest_lda`.
-
-    Args:
-        state: Counts, class sums and total scatter of K >= 2 classes.
-
-    Returns:
-        Eigenvalues first, then flags, axes and rank.
-
-    Raises:
-        ValueError: Fewer than two classes with samples, or no feature that changes.
-    """
+    """The same from an accumulated state of K >= 2 classes, see :func:`class_vs_rest_lda`."""
     scatter, scale, varying = _scaled_scatter(state)
     right = (_differences(state)[:, varying] * scale).T
     factor, info = torch.linalg.cholesky_ex(scatter)
@@ -164,13 +143,6 @@ def threshold_errors(scores: Tensor, labels: Tensor) -> ThresholdErrors:
     Args:
         scores: M x K, column k high for class k, as :meth:`ClassVsRestLDA.scores` gives them.
         labels: M integers in 0 .. K - 1.
-
-    Returns:
-        Errors (fractions) and thresholds of the K classes.
-
-    Raises:
-        TypeError: Scores are not floating-point, or labels not integers.
-        ValueError: Shapes that do not fit, or labels out of range.
     """
     check_features(scores)
     rows, classes = scores.shape

@@ -10,9 +10,6 @@ from torch import nn
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; afterwards every submodule has the mode back that it had before.
 
-    Args:
-        module: The module, with all its submodules.
-
     Example:
         >>> net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3).eval())
         >>> with evaluating(net):

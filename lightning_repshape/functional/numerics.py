@@ -30,18 +30,9 @@ def chunks(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yields (slice of the rows, a copy of them in float64), a bounded number of rows at a time.
 
-    The copy may be changed in place; the next chunk overwrites it.
-
-    Args:
-        features: N x D, of any floating dtype, on any device (a memory map too).
-        normalize: Divide every row by its length; rows of zeros stay zeros.
-        device: Where the chunks are wanted. Default: on the features' device, if it has float64.
-
-    Yields:
-        The slice and the rows.
-
-    Raises:
-        ValueError: A row holds a value that is not finite.
+    Features may be of any floating dtype and on any device (a memory map too); None: chunks are wanted on theirs, if it
+    has float64. The copy may be changed in place; the next chunk overwrites it. Rows of zeros stay zeros when rows are
+    scaled to unit length; a row that is not finite is a ValueError.
     """
     device = float64_device(features.device) if device is None else device
     rows = max(1, min(CHUNK_ELEMENTS // features.shape[1], CHUNK_ROWS))
@@ -101,17 +92,11 @@ def eigvalsh(matrix: Tensor) -> Tensor:
 
 
 def leading_eigenvectors(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest eigenvalues (descending) and their eigenvectors (as rows) of a symmetric matrix.
+    """The k largest eigenvalues (descending) and their eigenvectors (as rows) of a symmetric float64 matrix.
 
-    The whole decomposition of a large matrix takes far longer than the few directions of a plot, hence Lanczos
-    iterations from a fixed start there, and the whole decomposition where they do not converge.
-
-    Args:
-        matrix: Symmetric, D x D, float64.
-        k: How many.
-
-    Returns:
-        k values and k x D vectors of length one; the largest entry of each vector is positive.
+    Vectors have length one; the largest entry of each is positive. The whole decomposition of a large matrix takes far
+    longer than the few directions of a plot, hence Lanczos iterations from a fixed start there, and the whole
+    decomposition where they do not converge.
     """
     if matrix.shape[0] > max(512, 8 * k):
         from scipy.sparse.linalg import ArpackError, eigsh
@@ -135,13 +120,9 @@ def orient(rows: Tensor) -> Tensor:
 
 
 def rounding(size: int) -> float:
-    """The relative size below which an eigenvalue of a scatter matrix is rounding, not data.
+    """The relative size below which an eigenvalue of a scatter matrix of so many rows is rounding, not data.
 
-    Args:
-        size: Rows of the matrix.
-
-    Returns:
-        ``size`` times float64's epsilon, but at least 512 times: sums over many equal rows come out that wrong (130
-        times were seen), and the variance that storing a feature in float32 makes (64 times) is below it too.
+    That is ``size`` times float64's epsilon, but at least 512 times: sums over many equal rows come out that wrong (130
+    times were seen), and the variance that storing a feature in float32 makes (64 times) is below it too.
     """
     return max(size, 512) * torch.finfo(torch.float64).eps

@@ -43,13 +43,13 @@ _GROUP_BYTES, _GPU_GROUP_BYTES = 128 * 2**20, 4 * 2**30
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PartialRetrainingResult:
-    """Test errors of heads trained on parts of a data set.
+    """Test errors of heads trained on parts of a data set, as float64 on the CPU.
 
     Attributes:
         sizes: The numbers of samples n', ascending.
-        errors: For each size the ``r(n')`` test errors in [0, 1], float64 on the CPU. A head that diverged counts with
-            the error that its logits make.
-        losses: For each size the heads' final training losses, float64 on the CPU; not finite where a head diverged.
+        errors: For each size the ``r(n')`` test errors in [0, 1]. A head that diverged counts with the error that its
+            logits make.
+        losses: For each size the heads' final training losses; not finite where a head diverged.
     """
 
     sizes: tuple[int, ...]
@@ -75,22 +75,10 @@ class PartialRetrainingResult:
 
 
 def balanced_subset(labels: Tensor, size: int, num_classes: int, generator: torch.Generator) -> Tensor:
-    """Draws a class-balanced subset without replacement.
+    """Draws ``size`` (K to N) distinct indices, int64, ordered by class, from N labels on the CPU.
 
     Every class gives ``size // num_classes`` samples; what is left over comes from classes drawn at random, one sample
-    each.
-
-    Args:
-        labels: ``N`` integers in 0..K-1, on the CPU.
-        size: n', from K to N.
-        num_classes: K.
-        generator: CPU generator of the draw.
-
-    Returns:
-        ``size`` distinct indices (int64), ordered by class.
-
-    Raises:
-        ValueError: If ``size`` is below K, or a class has too few samples.
+    each. A ``size`` below K, or a class of too few samples, is a ValueError.
     """
     return _draw(_members(labels, num_classes), size, generator)
 
@@ -168,14 +156,14 @@ def partial_retraining(
         recipe: How each head is trained, on features scaled by one number, found on the training features; minibatches
             only for sizes above ``batch_size``: 200 full-batch updates on 50,000 samples of 4,096 features are some
             10^13 operations. Default: ``HeadRecipe()``.
-        num_classes: K; None (default): one more than the largest training label.
-        loss: ``"cross_entropy"`` (default) or ``"squared"``.
+        num_classes: K; None: one more than the largest training label.
+        loss: ``"cross_entropy"`` or ``"squared"``.
         share_first_layer: Heads of one size begin with the same first layer; testing heads of few samples is then
-            several times cheaper, but they are no longer independent. Default: False.
-        form: ``"auto"`` (default), ``"primal"`` or ``"gram"``; see :func:`gradient_descent`.
-        seed: Of all draws. Default: 0.
-        heads_at_once: Heads that are drawn, trained and tested together; None (default): about 128 MB of them on
-            a CPU, 4 GB on a GPU.
+            several times cheaper, but they are no longer independent.
+        form: See :func:`gradient_descent`.
+        seed: Of all draws.
+        heads_at_once: Heads that are drawn, trained and tested together; None: about 128 MB of them on a CPU, 4 GB on
+            a GPU.
 
     Returns:
         The errors, whose mean and standard deviation against ``sizes`` is the paper's Figure 2.

@@ -63,21 +63,8 @@ def vr(
 ) -> Tensor:
     """Variance regularizer: the mean over units of the biased variance over the batch.
 
-    AAAI 2019, Table 1, Omega_VR = 1/I sum_i v_i, with gradient 2 (z - mu) / (N I).
-
-    Args:
-        activations: (N, I), or (N, C, H, W) and the like.
-        positions: ``"units"``: every channel-position is a unit; ``"samples"``: positions are further samples.
-        scale: Factor of the result.
-        sync: Statistics of the joined batch of all processes.
-        group: Process group of these.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        TypeError: If the activations are no floating-point tensor.
-        ValueError: If their shape or ``positions`` is wrong.
+    AAAI 2019, Table 1, Omega_VR = 1/I sum_i v_i, with gradient 2 (z - mu) / (N I). Activations, options and errors are
+    told in the module's text.
 
     Example:
         >>> vr(torch.tensor([[0.0, 1.0], [2.0, 1.0]]))
@@ -103,23 +90,8 @@ def cw_vr(
 ) -> Tensor:
     """Class-wise variance regularizer: the mean over classes and units of the biased variance within the class.
 
-    AAAI 2019, Table 1, Omega_cw-VR = 1/(K I) sum_k sum_i v^k_i, with gradient 2 (z - mu_k) / (K I n_k).
-
-    Args:
-        activations: (N, I), or (N, C, H, W) and the like.
-        labels: (N,) integers in 0..K-1, or (N, K) non-negative memberships.
-        num_classes: K, the task's number of classes, not the batch's.
-        positions: ``"units"``: every channel-position is a unit; ``"samples"``: positions are further samples.
-        scale: Factor of the result.
-        sync: Statistics of the joined batch of all processes.
-        group: Process group of these.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        TypeError: If activations or labels have the wrong type.
-        ValueError: If a shape, a label (on the CPU) or ``positions`` is wrong.
+    AAAI 2019, Table 1, Omega_cw-VR = 1/(K I) sum_k sum_i v^k_i, with gradient 2 (z - mu_k) / (K I n_k). K is the task's
+    number of classes, not the batch's. Activations, labels, options and errors are told in the module's text.
 
     Example:
         >>> cw_vr(torch.tensor([[0.0], [2.0], [7.0]]), torch.tensor([0, 0, 1]), 2)
@@ -146,20 +118,7 @@ def cr(
 
     AAAI 2019, Table 1, Omega_CR = 2/(I (I-1)) sum_{i<j} c_ij^2, with gradient
     4/(N I (I-1)) sum_{j != i} c_ij (z_j - mu_j). The table prints the sum over i != j; its gradient is that of i < j.
-
-    Args:
-        activations: (N, I), or (N, C, H, W) and the like, of at least two units.
-        positions: ``"units"``: every channel-position is a unit; ``"samples"``: positions are further samples.
-        scale: Factor of the result.
-        sync: Statistics of the joined batch of all processes.
-        group: Process group of these.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        TypeError: If the activations are no floating-point tensor.
-        ValueError: If their shape or ``positions`` is wrong, or there is one unit only.
+    Activations (of at least two units), options and errors are told in the module's text.
 
     Example:
         >>> cr(torch.tensor([[0.0, 0.0], [2.0, 4.0]]))
@@ -187,23 +146,8 @@ def cw_cr(
     """Class-wise covariance regularizer: the mean over classes and pairs of units of the squared class covariance.
 
     AAAI 2019, Eq. 5 and Table 1, Omega_cw-CR = 2/(K I (I-1)) sum_k sum_{i<j} (c^k_ij)^2, with gradient
-    4/(K I (I-1) n_k) sum_{j != i} c^k_ij (z_j - mu^k_j).
-
-    Args:
-        activations: (N, I), or (N, C, H, W) and the like, of at least two units.
-        labels: (N,) integers in 0..K-1, or (N, K) non-negative memberships, which are slower.
-        num_classes: K, the task's number of classes, not the batch's.
-        positions: ``"units"``: every channel-position is a unit; ``"samples"``: positions are further samples.
-        scale: Factor of the result.
-        sync: Statistics of the joined batch of all processes.
-        group: Process group of these.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        TypeError: If activations or labels have the wrong type.
-        ValueError: If a shape, a label (on the CPU) or ``positions`` is wrong, or there is one unit only.
+    4/(K I (I-1) n_k) sum_{j != i} c^k_ij (z_j - mu^k_j). K is the task's number of classes, not the batch's.
+    Activations (of at least two units), labels, options and errors are told in the module's text.
 
     Example:
         >>> cw_cr(torch.tensor([[0.0, 0.0], [2.0, 4.0], [7.0, 9.0]]), torch.tensor([0, 0, 1]), 2)
@@ -225,19 +169,8 @@ def l1r(
 ) -> Tensor:
     """L1 penalty of a representation: the mean of absolute activations, 1/(N I) sum ``|z|``.
 
-    Args:
-        activations: (N, I), or (N, C, H, W) and the like.
-        scale: Factor of the result.
-        sync: The mean over the joined batch of all processes, which differs from the mean of their means where batch
-            sizes differ.
-        group: Process group of these.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        TypeError: If the activations are no floating-point tensor.
-        ValueError: If their shape is wrong.
+    With ``sync``, the mean over the joined batch differs from the mean of the processes' means where their batch sizes
+    differ. Activations, options and errors are told in the module's text.
 
     Example:
         >>> l1r(torch.tensor([[1.0, -3.0]]))
@@ -252,17 +185,9 @@ def l1r(
 
 
 def l1w(weights: Tensor | Iterable[Tensor]) -> Tensor:
-    """L1 weight decay: the sum of absolute weights (AAAI 2019, baseline L1W).
+    """L1 weight decay: the sum of absolute weights, one tensor or several (AAAI 2019, baseline L1W).
 
-    Args:
-        weights: One weight tensor or several.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        TypeError: If a weight is no floating-point tensor.
-        ValueError: If there are none.
+    Weights that are no floating-point tensors are a TypeError, none at all a ValueError.
 
     Example:
         >>> l1w(torch.tensor([[1.0, -3.0]]))
@@ -272,17 +197,7 @@ def l1w(weights: Tensor | Iterable[Tensor]) -> Tensor:
 
 
 def l2w(weights: Tensor | Iterable[Tensor]) -> Tensor:
-    """L2 weight decay: the sum of squared weights (AAAI 2019, baseline L2W).
-
-    Args:
-        weights: One weight tensor or several.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        TypeError: If a weight is no floating-point tensor.
-        ValueError: If there are none.
+    """L2 weight decay: the sum of squared weights (AAAI 2019, baseline L2W); takes and refuses what :func:`l1w` does.
 
     Example:
         >>> l2w(torch.tensor([[1.0, -3.0]]))

@@ -1,4 +1,8 @@
-"""The scatter of features, gathered chunk by chunk: the one state behind LDA, PCA and effective rank."""
+"""The scatter of features, gathered chunk by chunk: the one state behind LDA, PCA and effective rank.
+
+Features that are not floating-point and labels that are no integers are a TypeError; shapes that do not fit, labels out
+of range and values that are not finite a ValueError.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple, Self
@@ -37,7 +41,7 @@ class ScatterState:
 
     Args:
         num_features: D.
-        num_classes: K. Default: 1 (labels are not needed then).
+        num_classes: K; labels are not needed for 1.
         normalize: Divide every row by its length first.
         device: Where the state lives; chunks move there. Default: where the first rows are.
 
@@ -74,16 +78,7 @@ class ScatterState:
         self.outer = torch.zeros(num_features if home else 0, num_features, dtype=torch.float64, device=home)
 
     def update(self, features: Tensor, labels: Tensor | None = None) -> Self:
-        """Adds rows; returns itself.
-
-        Args:
-            features: N x D.
-            labels: N integers in 0 .. K - 1. Default: all 0, which only a state of one class takes.
-
-        Raises:
-            TypeError: Features are not floating-point, or labels not integers.
-            ValueError: Shapes that do not fit, labels out of range, values that are not finite.
-        """
+        """Adds rows N x D and returns itself; labels None are all 0, which only a state of one class takes."""
         check_features(features)
         check_columns(features, self.num_features, "the state has")
         if labels is None:
@@ -99,11 +94,8 @@ class ScatterState:
     def merge(self, other: Self) -> Self:
         """Adds another state's rows to this one, which is returned; the other stays as it is.
 
-        Args:
-            other: A state of the same features, classes and normalisation.
-
         Raises:
-            ValueError: The states do not belong together.
+            ValueError: The states are not of the same features, classes and normalisation.
         """
         mine, theirs = ((s.num_features, s.num_classes, s.normalize) for s in (self, other))
         if mine != theirs:
@@ -120,14 +112,7 @@ class ScatterState:
         return self
 
     def about(self, shift: Tensor) -> Self:
-        """Expresses the sums and the scatter about another point; the rows do not change. Returns itself.
-
-        Args:
-            shift: D numbers, such as zeros or the mean over all processes.
-
-        Raises:
-            ValueError: Another number of features.
-        """
+        """Expresses sums and scatter about another point, as zeros or a mean over all processes; returns itself."""
         if shift.shape != (self.num_features,):
             raise ValueError(f"shift must be {self.num_features} numbers, but the shape is {tuple(shift.shape)}")
         if self.shift is None:
@@ -211,29 +196,15 @@ class RoughScatterState(ScatterState):
 def scatter_state(
     features: Tensor, labels: Tensor | None = None, num_classes: int = 1, normalize: bool = False
 ) -> ScatterState:
-    """The state of one matrix of features.
-
-    Args:
-        features: N x D.
-        labels: N integers in 0 .. K - 1. Default: none, for analyses that ask for no labels.
-        num_classes: K.
-        normalize: Divide every row by its length first.
-
-    Raises:
-        TypeError: Features are not floating-point, or labels not integers.
-        ValueError: Shapes that do not fit, labels out of range, values that are not finite.
-    """
+    """The state of one matrix of features N x D; analyses that ask for no labels need none."""
     check_features(features)
     return ScatterState(features.shape[1], num_classes, normalize=normalize).update(features, labels)
 
 
 class CenteredColumns(NamedTuple):
-    """Some columns of a matrix about their mean, see :func:`centered_columns`.
+    """Columns ``span`` of a matrix about their mean: N x (length of the span), float64.
 
-    Attributes:
-        span: Which columns.
-        values: N x (length of the span), float64; a column that never changes is exactly zero.
-        mean: Their means.
+    A column that never changes is exactly zero.
     """
 
     span: slice
@@ -242,18 +213,7 @@ class CenteredColumns(NamedTuple):
 
 
 def centered_columns(features: Tensor, normalize: bool = False) -> Iterator[CenteredColumns]:
-    """Walks over the columns about their means, in float64, a bounded number of columns at a time.
-
-    Args:
-        features: N x D.
-        normalize: Divide every row by its length first.
-
-    Yields:
-        Spans of columns, in order.
-
-    Raises:
-        ValueError: A row holds a value that is not finite.
-    """
+    """Walks over the columns about their means, in float64, a bounded number of columns at a time."""
     device, eps = float64_device(features.device), torch.finfo(torch.float64).eps
     lengths = torch.cat([torch.linalg.vector_norm(chunk, dim=1, keepdim=True) for _, chunk in chunks(features)])
     lengths.masked_fill_(lengths == 0, 1)
@@ -270,18 +230,7 @@ def centered_columns(features: Tensor, normalize: bool = False) -> Iterator[Cent
 
 
 def centered_gram(features: Tensor, normalize: bool = False) -> Tensor:
-    """Inner products of the rows about their mean: the short way to a decomposition of fewer rows than columns.
-
-    Args:
-        features: N x D.
-        normalize: Divide every row by its length first.
-
-    Returns:
-        N x N, float64.
-
-    Raises:
-        ValueError: A row holds a value that is not finite.
-    """
+    """Inner products N x N, float64, of the rows about their mean: short where there are fewer rows than columns."""
     rows = features.shape[0]
     gram = torch.zeros(rows, rows, dtype=torch.float64, device=float64_device(features.device))
     for _, values, _ in centered_columns(features, normalize):

@@ -20,13 +20,7 @@ class ExactSums(Metric):
     full_state_update = False
 
     def add_sums(self, *names: str, shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float64) -> None:
-        """Adds states that begin at zero and are summed over processes.
-
-        Args:
-            *names: Of the states.
-            shape: Of each.
-            dtype: Of each.
-        """
+        """Adds states of these names that begin at zero and are summed over processes."""
         for name in names:
             self.add_state(name, torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
 
@@ -43,11 +37,7 @@ class ExactSums(Metric):
 
 
 def per_column(shift: float | Tensor, width: int) -> torch.nn.Buffer:
-    """A shift, one number or one a column, as a buffer of float64 that checkpoints do not hold.
-
-    Raises:
-        ValueError: Neither one number nor ``width`` of them.
-    """
+    """A shift, one number or ``width`` of them, as a buffer of float64 that checkpoints do not hold."""
     shifts = torch.as_tensor(shift, dtype=torch.float64)
     if shifts.ndim and shifts.shape != (width,):
         raise ValueError(f"shift must be a number or ({width},) numbers, got shape {tuple(shifts.shape)}")

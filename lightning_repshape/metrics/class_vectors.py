@@ -30,14 +30,7 @@ class ClassCosines(ExactSums):
         self.add_sums("count", dtype=torch.int64)
 
     def update(self, features: Tensor, vectors: Tensor, target: Tensor, predicted: Tensor) -> None:
-        """Adds one batch.
-
-        Args:
-            features: N x D, what the last layer receives.
-            vectors: K x D.
-            target: N class indices.
-            predicted: N class indices.
-        """
+        """Adds features N x D (what the last layer receives), class vectors K x D, and N true and predicted classes."""
         self.own_sum.add_(sample_cosines(features, vectors, target).sum())
         self.predicted_sum.add_(sample_cosines(features, vectors, predicted).sum())
         self.count.add_(target.shape[0])

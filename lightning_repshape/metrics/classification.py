@@ -30,13 +30,7 @@ class ClassificationSums(ExactSums):
         self.add_sums("errors", "count", dtype=torch.int64)
 
     def update(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
-        """Adds one batch.
-
-        Args:
-            loss: The batch's mean loss, a scalar.
-            logits: N x K.
-            target: N class indices.
-        """
+        """Adds a batch: its mean loss, logits N x K and N class indices."""
         samples = target.shape[0]
         # In place: assigning to a module's attribute costs as much as the sum itself.
         self.loss_sum.add_(loss.detach(), alpha=samples)

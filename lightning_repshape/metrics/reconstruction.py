@@ -21,13 +21,7 @@ class ReconstructionSums(ExactSums):
         self.add_sums("count", dtype=torch.int64)
 
     def update(self, loss: Tensor, error: Tensor, samples: int) -> None:
-        """Adds one batch.
-
-        Args:
-            loss: The batch's mean loss, a scalar.
-            error: Its mean squared error, a scalar.
-            samples: Its size.
-        """
+        """Adds a batch: its mean loss, its mean squared error and its size."""
         self.loss_sum.add_(loss.detach(), alpha=samples)
         self.error_sum.add_(error.detach(), alpha=samples)
         self.count.add_(samples)

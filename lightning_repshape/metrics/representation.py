@@ -37,6 +37,16 @@ class RepresentationStatistics(ExactSums):
     - with ``characteristics=True``: the fields of :class:`lightning_repshape.functional.Characteristics` under their
       names with ``characteristics/`` in front; covariances and correlations only with ``pairs=True`` (else NaN).
 
+    Args:
+        num_classes: K.
+        num_units: I, after flattening.
+        characteristics: Also collect what Table 5 needs of single units, 3 K I numbers more.
+        pairs: Also collect what it needs of pairs of units, 6 K I^2 numbers, and spend O(N I^2): for layers of some
+            hundred units; for wider ones use the function
+            :func:`lightning_repshape.functional.representation_characteristics`. Implies ``characteristics``.
+        positive_only: The characteristics are of positive activations alone, as in the paper.
+        shift: Taken off the activations before they are summed: a number, or (I,) numbers.
+
     Example:
         >>> statistics = RepresentationStatistics(num_classes=2, num_units=1)
         >>> statistics.update(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 0]))
@@ -58,22 +68,6 @@ class RepresentationStatistics(ExactSums):
         positive_only: bool = True,
         shift: float | Tensor = 0.0,
     ) -> None:
-        """Creates the metric with empty sums.
-
-        Args:
-            num_classes: K.
-            num_units: I, after flattening.
-            characteristics: Also collect what Table 5 needs of single units, 3 K I numbers more.
-            pairs: Also collect what it needs of pairs of units, 6 K I^2 numbers, and spend O(N I^2): for layers of some
-                hundred units; for wider ones use the function
-                :func:`lightning_repshape.functional.representation_characteristics`. Implies ``characteristics``.
-            positive_only: The characteristics are of positive activations alone, as in the paper.
-            shift: Taken off the activations before they are summed: a number, or (I,) numbers.
-
-        Raises:
-            TypeError: If a number is of the wrong type.
-            ValueError: If a number or shape is wrong.
-        """
         super().__init__()
         check_num_classes(num_classes)
         check_at_least("num_units", num_units, 1)
@@ -96,16 +90,10 @@ class RepresentationStatistics(ExactSums):
             self.add_sums(*(f"pair_{name}" for name in PairSums._fields), shape=(*shape, num_units))
 
     def update(self, activations: Tensor, labels: Tensor) -> None:
-        """Adds one batch.
+        """Adds activations N x I, or more dimensions (N x C x H x W) with I numbers a sample, and N integer labels.
 
-        Args:
-            activations: N x I, or more dimensions (N x C x H x W) with I numbers a sample.
-            labels: N integers in 0 .. K - 1.
-
-        Raises:
-            TypeError: If the activations are not floating point or the labels no integers.
-            ValueError: If a shape does not fit, a label is out of range (checked on the CPU; an accelerator's own index
-                check reports it there) or, for the characteristics, an activation is not finite.
+        Other types are a TypeError. A label out of range is a ValueError on the CPU (an accelerator's own index check
+        reports it there); for the characteristics, so is an activation that is not finite.
         """
         check_activations(activations)
         rows = activations.detach().flatten(1)

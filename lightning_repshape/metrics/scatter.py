@@ -15,6 +15,12 @@ class ScatterMetric(ExactSums):
     features less ``shift``: where means are more than some thousand times larger than standard deviations, give a
     rough mean, the same in all processes. Memory: 8 D^2 bytes.
 
+    Args:
+        num_classes: K.
+        num_features: D.
+        normalize: Scale every feature vector to unit length first.
+        shift: Taken off the features before they are summed: a number, or (D,) numbers.
+
     Example:
         >>> scatter = ScatterMetric(num_classes=2, num_features=1)
         >>> scatter.update(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 0]))
@@ -30,18 +36,6 @@ class ScatterMetric(ExactSums):
     def __init__(
         self, num_classes: int, num_features: int, normalize: bool = False, shift: float | Tensor = 0.0
     ) -> None:
-        """Creates the metric with empty sums.
-
-        Args:
-            num_classes: K.
-            num_features: D.
-            normalize: Scale every feature vector to unit length first.
-            shift: Taken off the features before they are summed: a number, or (D,) numbers.
-
-        Raises:
-            TypeError: If a number is of the wrong type.
-            ValueError: If a number or shape is wrong.
-        """
         super().__init__()
         empty = ScatterState(num_features, num_classes, normalize=normalize, device="cpu")
         self.num_classes = num_classes
@@ -53,16 +47,7 @@ class ScatterMetric(ExactSums):
         self.add_state("outer", empty.outer, dist_reduce_fx="sum")
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        """Adds one batch.
-
-        Args:
-            features: N x D.
-            labels: N class indices.
-
-        Raises:
-            TypeError: If the features are not floating point or the labels no integers.
-            ValueError: If a shape does not fit, a label is out of range or a feature is not finite.
-        """
+        """Adds features N x D with N class indices; refuses what ``ScatterState.update`` refuses."""
         self.state().update(features.to(self.counts.device), labels)
 
     def state(self) -> ScatterState:
@@ -89,9 +74,5 @@ class LDAEigenvalueMetric(ScatterMetric):
     """
 
     def compute(self) -> Tensor:  # type: ignore[override]
-        """The K eigenvalues of everything added, float64.
-
-        Raises:
-            ValueError: If fewer than two classes have samples, or no feature changes.
-        """
+        """The K eigenvalues, float64; a ValueError if fewer than two classes have samples, or no feature changes."""
         return lda_from_scatter(self.state()).eigenvalues

@@ -10,14 +10,7 @@ from lightning_repshape.metrics.base import ExactSums
 
 
 def too_few_features(weight: Tensor) -> str:
-    """What is to be said about e(W) of a weight without more features than classes.
-
-    Args:
-        weight: K x D.
-
-    Returns:
-        A sentence, with the least e(W) that is possible; empty where D > K.
-    """
+    """A sentence on e(W) of a weight K x D with D <= K, and the least that is possible; empty where D > K."""
     classes, width = weight.shape
     if width > classes:
         return ""
@@ -58,15 +51,7 @@ class WeightSeparabilityMetric(ExactSums):
         self._said = False
 
     def update(self, weight: Tensor) -> None:
-        """Adds a weight.
-
-        Args:
-            weight: K x D, a class vector a row, as in ``nn.Linear``.
-
-        Raises:
-            TypeError: If the weight is not floating-point.
-            ValueError: If it is not a non-empty matrix.
-        """
+        """Adds a weight K x D, a class vector a row, as in ``nn.Linear``."""
         weight = weight.detach()
         wide = weight.double() if weight.is_floating_point() else weight
         raw, unit = weight_separability(wide), weight_separability(wide, normalize=True)

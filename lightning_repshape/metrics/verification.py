@@ -17,6 +17,9 @@ class VerificationMetric(ExactSums):
     The scores are gathered, so the result of several processes is that of one, whatever each of them has seen. With
     ``index`` a pair that was seen twice (samplers repeat some to give every process equally many) counts once.
 
+    Args:
+        fars: False accept rates at which true accept rates are wanted.
+
     Example:
         >>> metric = VerificationMetric()
         >>> same = torch.tensor([True, False, True, False])
@@ -30,11 +33,6 @@ class VerificationMetric(ExactSums):
     rows: list[Tensor]
 
     def __init__(self, fars: Sequence[float] = (1e-2, 1e-3)) -> None:
-        """Creates the metric.
-
-        Args:
-            fars: False accept rates at which true accept rates are wanted.
-        """
         super().__init__()
         self.fars = tuple(fars)
         # One state, so that a process without any pair can take part in gathering: score, same, fold, number a pair.
@@ -42,17 +40,9 @@ class VerificationMetric(ExactSums):
         self.set_dtype(torch.float64)
 
     def update(self, scores: Tensor, same: Tensor, folds: Tensor, index: Tensor | None = None) -> None:
-        """Adds pairs.
+        """Adds P pairs: scores (the higher, the more alike), whether each is of one person, and their folds' numbers.
 
-        Args:
-            scores: P; the higher, the more alike.
-            same: P booleans.
-            folds: P integers.
-            index: P numbers of the pairs, not negative; give it in all calls or in none. Default: none, every pair
-                counts.
-
-        Raises:
-            ValueError: Shapes differ.
+        ``index``, the pairs' own numbers, not negative, is given in all calls or in none (then every pair counts).
         """
         if scores.ndim != 1 or not scores.shape == same.shape == folds.shape:
             raise ValueError("scores, same and folds must be vectors of one length")
@@ -63,11 +53,7 @@ class VerificationMetric(ExactSums):
         self.rows.append(torch.stack(columns, dim=1).flatten())
 
     def compute(self) -> VerificationResult:
-        """The figures of all pairs.
-
-        Raises:
-            ValueError: There are too few pairs or folds, or a score is NaN.
-        """
+        """The figures of all pairs; a ValueError where pairs or folds are too few, or a score is NaN."""
         rows = dim_zero_cat(self.rows).view(-1, 4) if len(self.rows) else torch.empty(0, 4, dtype=torch.float64)
         index = rows[:, 3]
         if len(index) and float(index.min()) >= 0:
@@ -83,6 +69,10 @@ class PairFeatures(ExactSums):
     length first. States are sums, so any split of the images over batches and processes gives the same; an image that
     was seen twice changes nothing where items are single images (their mean is the same), and counts twice in a video.
 
+    Args:
+        num_items: How many items there are, at least 1.
+        num_features: D.
+
     Example:
         >>> pairs = PairFeatures(num_items=2, num_features=2)
         >>> pairs.update(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 1]))
@@ -94,15 +84,6 @@ class PairFeatures(ExactSums):
     counts: Tensor
 
     def __init__(self, num_items: int, num_features: int) -> None:
-        """Creates the metric with empty sums.
-
-        Args:
-            num_items: How many items there are.
-            num_features: D.
-
-        Raises:
-            ValueError: A number is below 1.
-        """
         super().__init__()
         if num_items < 1 or num_features < 1:
             raise ValueError(f"num_items and num_features must be at least 1, got {num_items} and {num_features}")
@@ -110,15 +91,7 @@ class PairFeatures(ExactSums):
         self.add_sums("counts", shape=(num_items,), dtype=torch.int64)
 
     def update(self, features: Tensor, items: Tensor) -> None:
-        """Adds images.
-
-        Args:
-            features: N x D.
-            items: N integers.
-
-        Raises:
-            ValueError: Shapes do not fit.
-        """
+        """Adds features N x D of images, and the N items that these belong to."""
         if features.ndim != 2 or features.shape[1] != self.sums.shape[1] or items.shape != features.shape[:1]:
             raise ValueError(
                 f"need N x {self.sums.shape[1]} features and N items, got {tuple(features.shape)} and "
@@ -128,19 +101,11 @@ class PairFeatures(ExactSums):
         self.counts.index_add_(0, items, torch.ones_like(items))
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """The items' features.
-
-        Returns:
-            float64 items x D, zeros where no image of an item was seen, and how many images of each item were.
-        """
+        """Features (float64 items x D, zeros where no image of an item was seen) and numbers of images of all items."""
         return self.sums / self.counts.clamp(min=1)[:, None], self.counts.clone()
 
     def scores(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """The pairs' cosines. To be called by all processes.
-
-        Args:
-            first: P items.
-            second: P items.
+        """The cosines of P pairs of items, given by their numbers. To be called by all processes.
 
         Returns:
             The cosines of those pairs whose two items have been seen, and their positions among the P pairs; on the

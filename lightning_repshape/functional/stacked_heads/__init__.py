@@ -3,6 +3,9 @@
 FOCA's weak classifiers, the head of the secondary optimisation and the heads of partial-dataset retraining are all this
 one thing. :func:`solve_heads` is the door for most uses; :func:`init_heads`, :func:`gradient_descent` and :func:`ridge`
 are its parts. What makes it fast is told in the documentation page on stacked heads.
+
+Features that are not floating-point, and labels or indices that are no integers, are a TypeError; a value, a shape or a
+combination that cannot work is a ValueError that says which.
 """
 
 from lightning_repshape.functional.stacked_heads.descent import EarlyStopping, HeadSolution, gradient_descent

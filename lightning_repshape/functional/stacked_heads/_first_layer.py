@@ -110,16 +110,8 @@ def choose_samples(
 ) -> Samples:
     """Gathers each head's samples once, unless it is less work to keep them as rows of the shared ones.
 
-    Args:
-        features: ``N x D`` or ``E x N x D``.
-        labels: ``N`` or ``E x N``.
-        indices: ``E x n`` or None.
-        gram: Whether the Gram form is to be used: then one N x N kernel stands against E of n x n.
-        batch_size: None for full batches; minibatches in primal form are gathered when they come.
-        width: H.
-
-    Returns:
-        The samples.
+    With ``gram``, one N x N kernel stands against E of n x n; minibatches (``batch_size``) in primal form are gathered
+    when they come. ``width`` is H.
     """
     features = features if features.ndim == 3 else features.unsqueeze(0)
     labels = labels if labels.ndim == 2 else labels.unsqueeze(0)

@@ -115,19 +115,13 @@ class StackedHeads:
         return self.biases[-1].shape[1]
 
     def forward(self, features: Tensor, form: Form = "auto") -> Tensor:
-        """Logits of every head; differentiable in the features.
+        """Logits of every head, ``E x N x K``; differentiable in the features.
 
         Args:
             features: ``N x D`` for all heads, or ``E x N x D``. Computed in the heads' precision, also under autocast.
             form: ``"primal"`` multiplies the first layer out (once; it is kept), ``"gram"`` applies its factors to the
                 features, ``"auto"`` takes what needs fewer multiplications. Heads without factors have one form only,
-                and any choice means that one. Default: ``"auto"``.
-
-        Returns:
-            ``E x N x K``.
-
-        Raises:
-            ValueError: If the features' shape does not fit, or ``form`` is none of the three.
+                and any choice means that one.
         """
         check_choice("form", form, ("auto", "primal", "gram"))
         if features.ndim not in (2, 3) or features.shape[-1] != self.num_features:
@@ -169,11 +163,8 @@ class StackedHeads:
     def scaled_features(self, scale: float | Tensor) -> StackedHeads:
         """Heads that give for ``f`` what these give for ``scale * f``: the scale moves into the first layer.
 
-        Args:
-            scale: A number, or a tensor of one element (then nothing waits for the GPU).
-
-        Returns:
-            New heads; the other layers and the biases are shared with these.
+        It is a number, or a tensor of one element (then nothing waits for the GPU). The new heads share the other
+        layers and the biases with these.
         """
         first = self.first
         if isinstance(first, GramWeight):
@@ -186,14 +177,7 @@ class StackedHeads:
         return StackedHeads(self.weights[0], self.later, self.biases)
 
     def select(self, heads: slice) -> StackedHeads:
-        """Some of the heads, as views.
-
-        Args:
-            heads: Which, for example ``slice(0, 4)``.
-
-        Returns:
-            These heads as a stack of their own.
-        """
+        """Some of the heads, such as ``slice(0, 4)``, as views: a stack of their own."""
         first = self.first
         if isinstance(first, GramWeight):
             samples = first.samples if first.samples.ndim == 2 else first.samples[heads]
@@ -205,14 +189,7 @@ class StackedHeads:
         )
 
     def linear_layers(self, head: int = 0) -> list[nn.Linear]:
-        """One head's layers as ``nn.Linear`` modules, with copied parameters that require gradient.
-
-        Args:
-            head: Which of the E heads. Default: 0.
-
-        Returns:
-            The layers in forward order; ReLU stands between them.
-        """
+        """Copies of one head's layers in forward order (ReLU goes between) as ``nn.Linear`` that require gradient."""
         layers = []
         for weight, bias in zip(self.weights, self.biases, strict=True):
             layer = nn.Linear(weight.shape[2], weight.shape[1], device="meta")
@@ -222,14 +199,7 @@ class StackedHeads:
         return layers
 
     def state_dict(self, head: int = 0) -> dict[str, Tensor]:
-        """One head's state with the keys of ``nn.Sequential(Linear, ReLU, Linear, ...)``.
-
-        Args:
-            head: Which of the E heads. Default: 0.
-
-        Returns:
-            Copies under ``0.weight``, ``0.bias``, ``2.weight``, and so on.
-        """
+        """Copies of one head's state under the keys of ``nn.Sequential(Linear, ReLU, Linear, ...)``."""
         state = {}
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             state[f"{2 * number}.weight"] = weight[head].detach().clone()
@@ -238,16 +208,9 @@ class StackedHeads:
 
     @classmethod
     def from_linear_layers(cls, heads: Sequence[Sequence[nn.Linear]]) -> StackedHeads:
-        """Stacks heads that were built elsewhere, copied.
+        """Stacks copies of heads that were built elsewhere: of each its ``nn.Linear`` layers in forward order.
 
-        Args:
-            heads: For each head its ``nn.Linear`` layers in forward order, all heads of one shape.
-
-        Returns:
-            The stacked heads.
-
-        Raises:
-            ValueError: If there is no head, or shapes differ, or a layer has no bias.
+        All heads must have the same layer shapes and every layer a bias, or a ValueError says so.
         """
         shapes = {tuple(tuple(layer.weight.shape) for layer in layers) for layers in heads}
         if len(shapes) != 1 or not heads[0] or any(layer.bias is None for layers in heads for layer in layers):
@@ -260,18 +223,7 @@ class StackedHeads:
 
 
 def head_seeds(seed: int | Sequence[int], num_heads: int) -> list[int]:
-    """One seed per head: hashed from ``(seed, head)``, or the given ones.
-
-    Args:
-        seed: A seed for all, or E seeds.
-        num_heads: E.
-
-    Returns:
-        E integers.
-
-    Raises:
-        ValueError: If the number of seeds is not E.
-    """
+    """One seed per head: hashed from ``(seed, head)``, or the E given ones."""
     if isinstance(seed, int):
         return [key_to_seed("stacked-heads", seed, head) for head in range(num_heads)]
     if len(seed) != num_heads:
@@ -297,20 +249,13 @@ def init_heads(
     Args:
         num_heads: E, at least 1.
         sizes: Widths from features to outputs: ``(D, *hidden, K)``.
-        init_std: Standard deviation of the weights. Default: 0.1.
+        init_std: Standard deviation of the weights, not negative.
         seed: One integer for all (each head gets a seed hashed from it and its number), E integers, or E generators
-            (which then decide the device of the draw). Default: 0.
+            (which then decide the device of the draw).
         first_layer_seed: All heads begin with one first layer, drawn by this seed; evaluating many heads of few samples
-            each is then much cheaper. None (default): each has its own.
-        device: Where the heads live. Default: CPU.
-        dtype: ``torch.float32`` (default) or ``torch.float64``.
-
-    Returns:
-        The heads.
-
-    Raises:
-        ValueError: If E < 1, a width is below 1, fewer than two widths are given, ``init_std`` is negative, or the
-            number of seeds is not E.
+            each is then much cheaper. None: each has its own.
+        device: Where the heads live.
+        dtype: ``torch.float32`` or ``torch.float64``.
     """
     check_at_least("num_heads (E)", num_heads, 1)
     if len(sizes) < 2 or min(sizes) < 1:
@@ -336,10 +281,7 @@ def init_heads(
 def redraw_heads(heads: StackedHeads, seed: int | Sequence[int], init_std: float) -> None:
     """Draws heads of :func:`init_heads` anew where they lie, which spares the price of fresh memory.
 
-    Args:
-        heads: Fresh heads with zero biases, on the device of the draw; a first layer that all share stays as it is.
-        seed: As in :func:`init_heads`.
-        init_std: Standard deviation of the weights.
+    Biases must be zero and the device that of the draw; a first layer that all heads share stays as it is.
     """
     weights = heads.later if _is_shared(heads.weights[0]) else heads.weights
     _draw(weights, _generators(heads.num_heads, seed, heads.weights[0].device), init_std)
@@ -366,20 +308,14 @@ def _draw(weights: Sequence[Tensor], generators: Sequence[torch.Generator], init
 def classification_error(
     heads: StackedHeads, features: Tensor, labels: Tensor, *, scale: float | Tensor = 1.0, chunk_size: int | None = None
 ) -> Tensor:
-    """Fraction of samples that each head gets wrong.
+    """Fraction of samples that each head gets wrong: ``E`` rates in [0, 1], in the features' precision.
 
     Args:
         heads: E heads.
         features: ``N x D``.
         labels: ``N`` integers.
-        scale: Features are multiplied by this. Default: 1.
-        chunk_size: Samples taken at once; None (default) keeps the first layer's values near 64 MB.
-
-    Returns:
-        ``E`` error rates in [0, 1], in the features' precision.
-
-    Raises:
-        ValueError: If features and labels do not fit together.
+        scale: Features are multiplied by this.
+        chunk_size: Samples taken at once; None keeps the first layer's values near 64 MB.
     """
     if features.ndim != 2 or labels.shape != features.shape[:1] or len(labels) == 0:
         raise ValueError(

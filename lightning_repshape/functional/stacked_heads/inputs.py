@@ -72,17 +72,7 @@ def check_values(features: Tensor, labels: Tensor, num_classes: int, indices: Te
 
 
 def make_targets(labels: Tensor, num_outputs: int, loss: Loss, dtype: torch.dtype) -> Tensor:
-    """The logits' targets: one-hot, or -1 and +1 where the squared loss has one output for two classes.
-
-    Args:
-        labels: ``... x N`` integers.
-        num_outputs: Width of the heads' last layer.
-        loss: Which loss they are for.
-        dtype: Of the result.
-
-    Returns:
-        ``... x N x num_outputs``.
-    """
+    """Targets ``... x N x outputs`` of labels ``... x N``: one-hot, or -1 and +1 for the squared loss of one output."""
     if num_outputs == 1 and loss == "squared":
         return (2 * labels - 1).to(dtype).unsqueeze(-1)
     classes = torch.arange(num_outputs, device=labels.device)
@@ -90,16 +80,9 @@ def make_targets(labels: Tensor, num_outputs: int, loss: Loss, dtype: torch.dtyp
 
 
 def loss_per_head(logits: Tensor, targets: Tensor, loss: Loss, reduction: Reduction) -> Tensor:
-    """The loss of every head without its decay term.
+    """The ``E`` losses of logits ``E x N x K`` without decay; targets may be shared (1 x N x K).
 
-    Args:
-        logits: ``E x N x K``.
-        targets: ``E x N x K`` or ``1 x N x K``, from :func:`make_targets`.
-        loss: ``"cross_entropy"``, or ``"squared"`` (summed over outputs).
-        reduction: Over samples.
-
-    Returns:
-        ``E`` losses.
+    The squared loss is summed over outputs; ``reduction`` is over samples.
     """
     if loss == "cross_entropy":
         per_sample = -(F.log_softmax(logits, dim=-1) * targets).sum(dim=-1)

@@ -84,30 +84,14 @@ class HeadRecipe(Descent):
 
 
 def check_counts(prefix: str, **counts: int | None) -> None:
-    """Checks options that count something; None is left out.
-
-    Args:
-        prefix: What messages put before an option's name.
-        **counts: The options.
-
-    Raises:
-        ConfigError: If one is below 1.
-    """
+    """Raises ConfigError if an option that counts something is below 1; messages begin with ``prefix``; None passes."""
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ConfigError(f"{prefix}{name} is {value}, but at least 1 is needed")
 
 
 def check_above_zero(prefix: str, **values: float | None) -> None:
-    """Checks options that must be above 0; None is left out.
-
-    Args:
-        prefix: What messages put before an option's name.
-        **values: The options.
-
-    Raises:
-        ConfigError: If one is not.
-    """
+    """Raises ConfigError if an option is not above 0; messages begin with ``prefix``; None passes."""
     for name, value in values.items():
         if value is not None and not value > 0:
             raise ConfigError(f"{prefix}{name} is {value}, but it must be above 0 (or null where it may be left out)")

@@ -120,6 +120,9 @@ def representation_characteristics(
         positive_only: Statistics over positive activations alone, as in the paper. Otherwise over all samples; the
             amplitude is the mean of positive activations in either case.
 
+    Returns:
+        The characteristics and what was left out of them.
+
     Raises:
         TypeError: If the activations are no floating-point tensor or the labels no integers.
         ValueError: If a shape does not fit, a label is out of range or an activation is not finite.

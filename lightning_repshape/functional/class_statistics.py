@@ -36,6 +36,18 @@ def memberships(labels: Tensor, num_classes: int, dtype: torch.dtype = torch.flo
 
     On the CPU a label out of range is an error here; on an accelerator, where reading it back would make the host wait,
     the device's own index check reports it.
+
+    Args:
+        labels: (N,) integers or (N, K) memberships.
+        num_classes: K.
+        dtype: Floating-point type of the result.
+
+    Returns:
+        (N, K) memberships.
+
+    Raises:
+        TypeError: If the labels are neither integers nor memberships.
+        ValueError: If shape or values do not fit.
     """
     soft = check_labels(labels, labels.shape[0] if labels.ndim else 0, num_classes)
     if soft:
@@ -52,7 +64,19 @@ def memberships(labels: Tensor, num_classes: int, dtype: torch.dtype = torch.flo
 
 
 def class_counts(labels: Tensor, num_classes: int) -> Tensor:
-    """Samples of each class, (K,) int64 (soft labels: total membership)."""
+    """Samples of each class (soft labels: total membership).
+
+    Args:
+        labels: (N,) integers or (N, K) memberships.
+        num_classes: K.
+
+    Returns:
+        (K,) counts, int64 for integer labels.
+
+    Raises:
+        TypeError: If the labels are neither integers nor memberships.
+        ValueError: If shape or values do not fit.
+    """
     if check_labels(labels, labels.shape[0] if labels.ndim else 0, num_classes):
         check_label_range(labels, num_classes)
         return labels.detach().sum(0)
@@ -63,7 +87,8 @@ def class_counts(labels: Tensor, num_classes: int) -> Tensor:
 def class_sums(rows: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Counts and sums of rows by class, in full precision whatever ``torch.set_float32_matmul_precision`` says.
 
-    Labels out of range are found as in :func:`memberships`.
+    On the CPU a label out of range is an error here; on an accelerator, where reading it back would make the host wait,
+    the device's own index check reports it.
 
     Args:
         rows: (N, I).
@@ -72,6 +97,9 @@ def class_sums(rows: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, 
 
     Returns:
         (K,) counts in the type of the rows, (K, I) sums.
+
+    Raises:
+        ValueError: If a label is out of range (on the CPU).
     """
     if not labels.is_floating_point():
         try:
@@ -91,6 +119,10 @@ def class_sums(rows: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, 
 
 def class_groups(labels: Tensor, num_classes: int) -> Iterator[tuple[int, Tensor, Tensor | None]]:
     """Walks over the classes that have samples.
+
+    Args:
+        labels: (N,) integers in 0..K-1, or (N, K) memberships.
+        num_classes: K.
 
     Yields:
         Class, (n,) positions of its samples in ascending order, and their memberships (None for integer labels).
@@ -123,6 +155,13 @@ def class_moments(
         labels: (N,) integers or (N, K) memberships.
         num_classes: K.
         dtype: Type of the arithmetic and of the result.
+
+    Returns:
+        The moments.
+
+    Raises:
+        TypeError: If the labels are neither integers nor memberships.
+        ValueError: If a shape does not fit or a label is out of range.
     """
     if activations.ndim < 2:
         raise ValueError(f"activations must have shape (samples, units, ...), got {tuple(activations.shape)}")

@@ -18,9 +18,18 @@ _ROWS = 4096  # samples that are looked at together
 
 
 def random_class_vectors(num_classes: int, num_features: int, generator: torch.Generator) -> Tensor:
-    """Draws K x D class vectors, float64, from N(0, I), each divided by its length (sections 2 and 3 of the paper).
+    """Draws class vectors from N(0, I) and divides each by its length (sections 2 and 3 of the paper).
 
-    The generator is one of the CPU, so that every machine and rank draws the same.
+    Args:
+        num_classes: K.
+        num_features: D.
+        generator: A generator of the CPU, so that every machine and rank draws the same.
+
+    Returns:
+        K x D, float64, rows of unit length.
+
+    Raises:
+        ValueError: If K or D is below 1.
     """
     check_sizes(num_classes, num_features)
     drawn = torch.randn(num_classes, num_features, generator=generator, dtype=torch.float64, device="cpu")
@@ -28,10 +37,20 @@ def random_class_vectors(num_classes: int, num_features: int, generator: torch.G
 
 
 def cosine_logits(features: Tensor, vectors: Tensor) -> Tensor:
-    """The N x K cosines of samples N x D with class vectors K x D (Eq. 2), differentiable in both.
+    """The cosine of every sample with every class vector (Eq. 2), differentiable in both.
 
     Computed in float32 (float64 for float64), under autocast too: the differences that matter between cosines are below
     the resolution of 16 bits. Only angles count, so the vectors need not be of unit length.
+
+    Args:
+        features: N x D.
+        vectors: K x D.
+
+    Returns:
+        N x K cosines. Those of features of zeros are 0, with a gradient of 0 (the cosine has none there).
+
+    Raises:
+        ValueError: If the widths differ.
     """
     check_features_and_vectors(features, vectors)
     dtype = torch.promote_types(torch.promote_types(features.dtype, vectors.dtype), torch.float32)
@@ -44,7 +63,17 @@ def cosine_logits(features: Tensor, vectors: Tensor) -> Tensor:
 
 
 def class_vector_cosines(vectors: Tensor) -> Tensor:
-    """Cosines K x K, float64, between class vectors K x D: exactly symmetric, with a diagonal of 1 but for zeros."""
+    """Cosines between class vectors.
+
+    Args:
+        vectors: K x D.
+
+    Returns:
+        K x K, float64, exactly symmetric; the diagonal is 1 but for vectors of zeros.
+
+    Raises:
+        ValueError: If it is no matrix.
+    """
     if vectors.dim() != 2 or vectors.numel() == 0:
         raise ValueError(f"class vectors must be a non-empty K x D matrix, not of shape {tuple(vectors.shape)}")
     units = vectors.detach().double()
@@ -55,7 +84,14 @@ def class_vector_cosines(vectors: Tensor) -> Tensor:
 
 
 def largest_class_cosine(vectors: Tensor) -> Tensor:
-    """The largest cosine between two class vectors K x D: near 1 says that two have closed up. NaN for K = 1."""
+    """The largest cosine between two class vectors: near 1 says that two classes have closed up.
+
+    Args:
+        vectors: K x D.
+
+    Returns:
+        A float64 scalar; NaN for a single vector.
+    """
     cosines = class_vector_cosines(vectors)
     if len(cosines) < 2:
         return torch.full((), torch.nan, dtype=torch.float64, device=cosines.device)
@@ -72,6 +108,9 @@ def sample_cosines(features: Tensor, vectors: Tensor, classes: Tensor) -> Tensor
 
     Returns:
         N float64 cosines, on the features' device.
+
+    Raises:
+        ValueError: If shapes do not fit.
     """
     check_features_and_vectors(features, vectors)
     if classes.shape != features.shape[:1]:
@@ -86,7 +125,19 @@ def sample_cosines(features: Tensor, vectors: Tensor, classes: Tensor) -> Tensor
 
 
 def confusion_counts(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """How often samples of class i were taken for class j: K x K int64, rows true, columns predicted classes."""
+    """How often samples of class i were taken for class j.
+
+    Args:
+        labels: N class indices.
+        predicted: N class indices.
+        num_classes: K.
+
+    Returns:
+        K x K int64: rows true, columns predicted classes.
+
+    Raises:
+        ValueError: If shapes differ or a class is not in 0 .. K - 1.
+    """
     if labels.shape != predicted.shape or labels.dim() != 1:
         raise ValueError(f"labels and predictions must be N each, not {tuple(labels.shape)}, {tuple(predicted.shape)}")
     for name, values in (("labels", labels), ("predictions", predicted)):
@@ -106,6 +157,9 @@ def confusion_pairs(cosines: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Te
 
     Returns:
         The pairs P x 2, their cosines P and their counts P.
+
+    Raises:
+        ValueError: If the shapes differ.
     """
     if cosines.shape != counts.shape or cosines.dim() != 2 or cosines.shape[0] != cosines.shape[1]:
         raise ValueError(f"two K x K matrices are needed, not {tuple(cosines.shape)} and {tuple(counts.shape)}")
@@ -117,7 +171,15 @@ def confusion_pairs(cosines: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Te
 def spearman(x: Tensor, y: Tensor) -> float:
     """Spearman's rank correlation; tied values share their mean rank.
 
-    NaN for fewer than two pairs, or where all x or all y are equal.
+    Args:
+        x: N numbers.
+        y: N numbers.
+
+    Returns:
+        The correlation; NaN for fewer than two pairs, or where all x or all y are equal.
+
+    Raises:
+        ValueError: If the shapes differ.
     """
     if x.shape != y.shape or x.dim() != 1:
         raise ValueError(f"two lists of the same length are needed, not {tuple(x.shape)} and {tuple(y.shape)}")

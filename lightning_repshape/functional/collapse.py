@@ -71,9 +71,12 @@ def neural_collapse(
         features: N x D, the input of the last linear layer.
         labels: N integers in 0 .. K - 1.
         num_classes: K.
-        weight: K x D, the last layer's weight as in ``nn.Linear``; None leaves NC3 and NC4 out.
+        weight: K x D, the last layer's weight as in ``nn.Linear``. Default: none, which leaves NC3 and NC4 out.
         bias: K.
         normalize: Scale every row of the features to unit length first (the class vectors stay as they are).
+
+    Returns:
+        The measures.
 
     Raises:
         TypeError: Features are not floating-point, or labels not integers.
@@ -139,10 +142,17 @@ def neural_collapse(
 
 
 def simplex_deviation(vectors: Tensor) -> SimplexDeviation:
-    """How far K >= 2 vectors (K x D) are from a simplex equiangular tight frame, in lengths and angles (NC2).
+    """How far K vectors are from a simplex equiangular tight frame, in lengths and angles (NC2).
 
-    Class means must have their mean taken away already. A vector of zeros has cosine 0 with all others; fewer than two
-    vectors, or nothing but zeros, are a ValueError.
+    Args:
+        vectors: K x D, K at least 2; class means must have their mean taken away already.
+
+    Returns:
+        Spread of the lengths, spread of the cosines, and the cosines' mean distance from -1/(K - 1). A vector of zeros
+        has cosine 0 with all others.
+
+    Raises:
+        ValueError: Fewer than two vectors, or nothing but zeros.
     """
     if vectors.dim() != 2 or len(vectors) < 2:
         raise ValueError(f"a simplex needs K x D vectors with K at least 2, but the shape is {tuple(vectors.shape)}")

@@ -90,8 +90,13 @@ def class_vs_rest_lda(features: Tensor, labels: Tensor, num_classes: int, normal
         num_classes: K.
         normalize: Scale every row to unit length first, as FOCA's Table 1 has it.
 
+    Returns:
+        Eigenvalues first, then flags, axes and rank.
+
     Raises:
-        ValueError: Fewer than two classes have samples, or no feature changes.
+        TypeError: Features are not floating-point, or labels not integers.
+        ValueError: Fewer than two classes with samples, no feature that changes, labels out of range, values that are
+            not finite, shapes that do not fit.
     """
     check_features(features)
     rows, width = features.shape
@@ -107,7 +112,17 @@ def class_vs_rest_lda(features: Tensor, labels: Tensor, num_classes: int, normal
 
 
 def lda_from_scatter(state: ScatterState) -> ClassVsRestLDA:
-    """The same from an accumulated state of K >= 2 classes, see :func:`class_vs_rest_lda`."""
+    """The same from an accumulated state, see :func:`class_vs_rest_lda`.
+
+    Args:
+        state: Counts, class sums and total scatter of K >= 2 classes.
+
+    Returns:
+        Eigenvalues first, then flags, axes and rank.
+
+    Raises:
+        ValueError: Fewer than two classes with samples, or no feature that changes.
+    """
     scatter, scale, varying = _scaled_scatter(state)
     right = (_differences(state)[:, varying] * scale).T
     factor, info = torch.linalg.cholesky_ex(scatter)
@@ -143,6 +158,13 @@ def threshold_errors(scores: Tensor, labels: Tensor) -> ThresholdErrors:
     Args:
         scores: M x K, column k high for class k, as :meth:`ClassVsRestLDA.scores` gives them.
         labels: M integers in 0 .. K - 1.
+
+    Returns:
+        Errors (fractions) and thresholds of the K classes.
+
+    Raises:
+        TypeError: Scores are not floating-point, or labels not integers.
+        ValueError: Shapes that do not fit, or labels out of range.
     """
     check_features(scores)
     rows, classes = scores.shape

@@ -82,14 +82,12 @@ def fisher_geodesic(
 ) -> FisherGeodesic:
     """Fisher lengths of the line between two heads that are stacks of linear layers with ReLU between.
 
-    Layers are named ``"1"``, ``"2"`` and so on in the result.
-
     Args:
         features: N x D, the samples over which the Fisher matrix is a mean [a random 5 % of the training set].
         labels: N integers in 0 .. K - 1.
         start: theta_LD, the head trained on everything. Everything is computed on its device.
         end: theta_SD, the head trained on the smallest subset, from the same initial numbers.
-        segments: P, at least 1 (the paper's: 15).
+        segments: P. Default: 15 (the paper's).
         loss: ``"cross_entropy"``, or ``"squared"``: summed over the outputs, targets one-hot, or -1 and +1 for heads
             with one output and two classes.
         fisher: Over which labels the mean is taken: ``"empirical"`` takes the samples' own (the paper's),
@@ -100,9 +98,13 @@ def fisher_geodesic(
         dtype: Precision of the computation; sums over samples are in float64 in any case. Default: the features'
             (float32 for half precision).
 
+    Returns:
+        Lengths by layer (named ``"1"``, ``"2"`` and so on), for all layers together, and the test errors.
+
     Raises:
         TypeError: Features are not floating-point, or labels not integers.
-        ValueError: Shapes that do not fit, an option or label out of range, values that are not finite.
+        ValueError: Heads of different shapes or that do not fit the features, fewer than one segment, unknown options,
+            labels out of range, values that are not finite.
     """
     _check_options(segments, loss, fisher)
     check_features(features)
@@ -126,10 +128,9 @@ def fisher_geodesic_module(
 ) -> FisherGeodesic:
     """The same for any head, by forward-mode automatic differentiation; some ten times slower.
 
-    The head runs in evaluation mode. A layer is what belongs to one submodule, whose name it has in the result
-    (``"net.0"`` has ``net.0.weight`` and ``net.0.bias``). Parameters move along the line; so do floating-point buffers
-    (batch normalisation's running statistics), that both ends be the heads as they were trained, but these are no
-    coordinates of the metric. Errors are those of :func:`fisher_geodesic`.
+    The head runs in evaluation mode. A layer is what belongs to one submodule (``"net.0"`` has ``net.0.weight`` and
+    ``net.0.bias``). Parameters move along the line; so do floating-point buffers (batch normalisation's running
+    statistics), that both ends be the heads as they were trained, but these are no coordinates of the metric.
 
     Args:
         features: N x D (or of any shape that the head takes), converted to the head's device and dtype.
@@ -137,12 +138,20 @@ def fisher_geodesic_module(
         head: A module from features to logits; its own parameters stay as they are.
         start: State of theta_LD, as from ``state_dict()``.
         end: State of theta_SD.
-        segments: P, at least 1 (the paper's: 15).
+        segments: P. Default: 15 (the paper's).
         loss: As in :func:`fisher_geodesic`.
         fisher: As in :func:`fisher_geodesic`.
         test_features: M samples for the test error along the line.
         test_labels: M integers.
         chunk_size: Samples at a time.
+
+    Returns:
+        Lengths by layer (named by submodule), for all layers together, and the test errors.
+
+    Raises:
+        TypeError: Features are not floating-point, or labels not integers.
+        ValueError: States that do not fit the head, fewer than one segment or sample in a chunk, unknown options,
+            labels out of range, values that are not finite.
     """
     _check_options(segments, loss, fisher)
     check_at_least("chunk_size", chunk_size, 1)

@@ -75,10 +75,22 @@ class PartialRetrainingResult:
 
 
 def balanced_subset(labels: Tensor, size: int, num_classes: int, generator: torch.Generator) -> Tensor:
-    """Draws ``size`` (K to N) distinct indices, int64, ordered by class, from N labels on the CPU.
+    """Draws a class-balanced subset without replacement.
 
     Every class gives ``size // num_classes`` samples; what is left over comes from classes drawn at random, one sample
-    each. A ``size`` below K, or a class of too few samples, is a ValueError.
+    each.
+
+    Args:
+        labels: ``N`` integers in 0..K-1, on the CPU.
+        size: n', from K to N.
+        num_classes: K.
+        generator: CPU generator of the draw.
+
+    Returns:
+        ``size`` distinct indices (int64), ordered by class.
+
+    Raises:
+        ValueError: If ``size`` is below K, or a class has too few samples.
     """
     return _draw(_members(labels, num_classes), size, generator)
 

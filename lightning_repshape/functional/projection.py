@@ -49,8 +49,15 @@ def pca(features: Tensor, k: int = 2, normalize: bool = False) -> Projection:
 
     Args:
         features: N x D.
-        k: How many, 1 to min(N - 1, D); 2 or 3 for a plot.
+        k: How many, 2 or 3 for a plot.
         normalize: Scale every row to unit length first.
+
+    Returns:
+        Components, mean and explained variance.
+
+    Raises:
+        TypeError: Features are not floating-point.
+        ValueError: ``k`` above min(N - 1, D) or below 1, features that never change, values that are not finite.
     """
     check_features(features)
     rows, width = features.shape
@@ -73,7 +80,18 @@ def pca(features: Tensor, k: int = 2, normalize: bool = False) -> Projection:
 
 
 def pca_from_scatter(state: ScatterState, k: int = 2) -> Projection:
-    """The same from an accumulated state of any number of classes, see :func:`pca`."""
+    """The same from an accumulated state of any number of classes, see :func:`pca`.
+
+    Args:
+        state: Counts, sums and scatter.
+        k: How many.
+
+    Returns:
+        Components, mean and explained variance.
+
+    Raises:
+        ValueError: ``k`` above min(N - 1, D) or below 1, or features that never change.
+    """
     _check_k(k, state.total, state.num_features)
     scatter = _scatter(state)
     return _projection(state, scatter, *leading_eigenvectors(scatter, k))
@@ -85,9 +103,15 @@ def discriminant_plane(state: ScatterState, lda: ClassVsRestLDA, label: int) -> 
     Two groups have one discriminant axis only, hence the second direction; label the plot's axes accordingly.
 
     Args:
-        state: Counts, sums and scatter of the features (D >= 2) that gave the axes.
+        state: Counts, sums and scatter of the features that gave the axes.
         lda: The discriminant analysis.
-        label: The class, 0 .. K - 1, which must have samples; the axis points from the rest to it.
+        label: The class, 0 .. K - 1.
+
+    Returns:
+        The axis, pointing from the rest to the class, and the component.
+
+    Raises:
+        ValueError: Fewer than two features, a class that does not exist or has no samples, a state of other features.
     """
     if not 0 <= label < len(lda.axes):
         raise ValueError(f"label must lie in 0 .. {len(lda.axes) - 1}, not {label}")
@@ -117,6 +141,13 @@ def effective_rank(features: Tensor, center: bool = True, normalize: bool = Fals
         features: N x D.
         center: Take the mean away first, so that only spread counts.
         normalize: Scale every row to unit length first.
+
+    Returns:
+        The effective rank.
+
+    Raises:
+        TypeError: Features are not floating-point.
+        ValueError: Features that never change (or, not centred, are all zero), values that are not finite.
     """
     check_features(features)
     if center and features.shape[0] <= features.shape[1]:
@@ -125,7 +156,18 @@ def effective_rank(features: Tensor, center: bool = True, normalize: bool = Fals
 
 
 def effective_rank_from_scatter(state: ScatterState, center: bool = True) -> float:
-    """The same from an accumulated state, see :func:`effective_rank`."""
+    """The same from an accumulated state, see :func:`effective_rank`.
+
+    Args:
+        state: Counts, sums and scatter.
+        center: Take the mean away first.
+
+    Returns:
+        The effective rank.
+
+    Raises:
+        ValueError: Features that never change (or, not centred, are all zero).
+    """
     if center:
         return _effective_rank(_scatter(state))
     return _effective_rank(state.total_scatter().addr_(state.mean(), state.mean(), alpha=state.total))

@@ -24,12 +24,15 @@ def weight_separability(weight: Tensor, normalize: bool = False) -> Tensor:
     r"""How far the class vectors are from orthonormal: e(W) = 1/K \|W^T W - I\|_F^2 (Eq. 6).
 
     0 says that the K class vectors are orthonormal; with more classes than features the least possible is 1 - D/K. The
-    value, a scalar of the weight's dtype (float32 for half precision), is differentiable.
+    value is differentiable.
 
     Args:
         weight: K x D, one class vector a row, as in ``nn.Linear`` (the paper's W has them as columns).
         normalize: Scale every class vector to unit length first, so that only angles count: the mean over classes of
             the sum of squared cosines with all others. A class vector of zeros stays zero and counts 1.
+
+    Returns:
+        A scalar of the weight's dtype (float32 for half precision).
 
     Raises:
         TypeError: ``weight`` is not a floating-point tensor.
@@ -62,15 +65,18 @@ def feed_backward_loss(
     """The feed-backward reconstruction loss KL(P || Q) (Eq. 9), P = softmax(feature), Q = softmax(class vector of y).
 
     Both softmaxes run over the D features. The gradient to a feature is P (log P - log Q - KL), to its class vector
-    Q - P. The loss is never below zero but for rounding.
+    Q - P.
 
     Args:
         features: N x D, the input of the last linear layer.
         weight: K x D, the last layer's weight as in ``nn.Linear``.
         y: N labels, integers in 0 .. K - 1.
-        temperature: Features and class vectors are divided by it before the softmax (the paper's: 1).
+        temperature: Features and class vectors are divided by it before the softmax. Default: 1 (the paper's).
         stop_gradient: ``"features"`` lets the loss move the weights alone, ``"weight"`` the features alone.
         reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for N values.
+
+    Returns:
+        A scalar, or N values; never below zero but for rounding.
 
     Raises:
         TypeError: Features or weight are not floating-point, or labels not integers.
@@ -107,8 +113,16 @@ def feed_backward_loss(
 def orthonormal_class_vectors(num_classes: int, num_features: int, generator: torch.Generator | None = None) -> Tensor:
     """Orthonormal class vectors: Q of the QR decomposition of numbers from U(-1, 1) (Eq. 2, Fig. 2).
 
-    They are K x D, float32, a class vector a row, so that e(W) is 0. Fewer features than classes, or a number below 1,
-    are a ValueError. Generator None: PyTorch's global one.
+    Args:
+        num_classes: K.
+        num_features: D, at least K.
+        generator: Where the numbers come from. Default: PyTorch's global one.
+
+    Returns:
+        K x D, float32, a class vector a row: e(W) is 0.
+
+    Raises:
+        ValueError: Fewer features than classes, or a number below 1.
     """
     check_sizes(num_classes, num_features)
     if num_features < num_classes:

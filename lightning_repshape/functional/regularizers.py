@@ -12,18 +12,9 @@ minibatch of N samples (n_k of class k), I units, biased (1/N) statistics and th
 
 A class without samples contributes 0, so does the variance of a single sample; K stays the task's number of classes.
 
-The functions of activations take (N, I), or (N, C, H, W) and the like, and return a scalar. They share these options:
-
-- ``positions``: ``"units"``: every channel-position is a unit; ``"samples"``: channels are units and positions count as
-  further samples, of their image's class.
-- ``scale``: factor of the result; cheaper than multiplying it afterwards.
-- ``sync``: with an initialised ``torch.distributed`` the statistics are those of the joined batch of all processes of
-  ``group`` (None: the world), and gradients are scaled for DistributedDataParallel's averaging. All processes must call
-  the function equally often; their batch sizes and classes may differ.
-
-Labels are (N,) integers in 0..K-1, or (N, K) non-negative memberships (soft labels; slower for :func:`cw_cr`).
-Activations that are no floating-point tensor and labels of a wrong type are a TypeError; a shape, a label (on the CPU)
-or an option that is wrong is a ValueError, and so is a covariance of one unit.
+With ``sync`` and an initialised ``torch.distributed`` the statistics are those of the joined batch of all processes, and
+gradients are scaled for DistributedDataParallel's averaging. All processes must call the function equally often; their
+batch sizes and classes may differ.
 
 Arithmetic is float32 for half-precision activations, inside autocast too; float32 and float64 stay what they are.
 Only first derivatives are defined: differentiating twice raises a RuntimeError.
@@ -63,8 +54,21 @@ def vr(
 ) -> Tensor:
     """Variance regularizer: the mean over units of the biased variance over the batch.
 
-    AAAI 2019, Table 1, Omega_VR = 1/I sum_i v_i, with gradient 2 (z - mu) / (N I). Activations, options and errors are
-    told in the module's text.
+    AAAI 2019, Table 1, Omega_VR = 1/I sum_i v_i, with gradient 2 (z - mu) / (N I).
+
+    Args:
+        activations: (N, I), or (N, C, H, W) and the like.
+        positions: ``"units"``: every channel-position is a unit; ``"samples"``: positions are further samples.
+        scale: Factor of the result.
+        sync: Statistics of the joined batch of all processes.
+        group: Process group of these.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        TypeError: If the activations are no floating-point tensor.
+        ValueError: If their shape or ``positions`` is wrong.
 
     Example:
         >>> vr(torch.tensor([[0.0, 1.0], [2.0, 1.0]]))
@@ -90,8 +94,23 @@ def cw_vr(
 ) -> Tensor:
     """Class-wise variance regularizer: the mean over classes and units of the biased variance within the class.
 
-    AAAI 2019, Table 1, Omega_cw-VR = 1/(K I) sum_k sum_i v^k_i, with gradient 2 (z - mu_k) / (K I n_k). K is the task's
-    number of classes, not the batch's. Activations, labels, options and errors are told in the module's text.
+    AAAI 2019, Table 1, Omega_cw-VR = 1/(K I) sum_k sum_i v^k_i, with gradient 2 (z - mu_k) / (K I n_k).
+
+    Args:
+        activations: (N, I), or (N, C, H, W) and the like.
+        labels: (N,) integers in 0..K-1, or (N, K) non-negative memberships.
+        num_classes: K, the task's number of classes, not the batch's.
+        positions: ``"units"``: every channel-position is a unit; ``"samples"``: positions are further samples.
+        scale: Factor of the result.
+        sync: Statistics of the joined batch of all processes.
+        group: Process group of these.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        TypeError: If activations or labels have the wrong type.
+        ValueError: If a shape, a label (on the CPU) or ``positions`` is wrong.
 
     Example:
         >>> cw_vr(torch.tensor([[0.0], [2.0], [7.0]]), torch.tensor([0, 0, 1]), 2)
@@ -118,7 +137,20 @@ def cr(
 
     AAAI 2019, Table 1, Omega_CR = 2/(I (I-1)) sum_{i<j} c_ij^2, with gradient
     4/(N I (I-1)) sum_{j != i} c_ij (z_j - mu_j). The table prints the sum over i != j; its gradient is that of i < j.
-    Activations (of at least two units), options and errors are told in the module's text.
+
+    Args:
+        activations: (N, I), or (N, C, H, W) and the like, of at least two units.
+        positions: ``"units"``: every channel-position is a unit; ``"samples"``: positions are further samples.
+        scale: Factor of the result.
+        sync: Statistics of the joined batch of all processes.
+        group: Process group of these.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        TypeError: If the activations are no floating-point tensor.
+        ValueError: If their shape or ``positions`` is wrong, or there is one unit only.
 
     Example:
         >>> cr(torch.tensor([[0.0, 0.0], [2.0, 4.0]]))
@@ -146,8 +178,23 @@ def cw_cr(
     """Class-wise covariance regularizer: the mean over classes and pairs of units of the squared class covariance.
 
     AAAI 2019, Eq. 5 and Table 1, Omega_cw-CR = 2/(K I (I-1)) sum_k sum_{i<j} (c^k_ij)^2, with gradient
-    4/(K I (I-1) n_k) sum_{j != i} c^k_ij (z_j - mu^k_j). K is the task's number of classes, not the batch's.
-    Activations (of at least two units), labels, options and errors are told in the module's text.
+    4/(K I (I-1) n_k) sum_{j != i} c^k_ij (z_j - mu^k_j).
+
+    Args:
+        activations: (N, I), or (N, C, H, W) and the like, of at least two units.
+        labels: (N,) integers in 0..K-1, or (N, K) non-negative memberships, which are slower.
+        num_classes: K, the task's number of classes, not the batch's.
+        positions: ``"units"``: every channel-position is a unit; ``"samples"``: positions are further samples.
+        scale: Factor of the result.
+        sync: Statistics of the joined batch of all processes.
+        group: Process group of these.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        TypeError: If activations or labels have the wrong type.
+        ValueError: If a shape, a label (on the CPU) or ``positions`` is wrong, or there is one unit only.
 
     Example:
         >>> cw_cr(torch.tensor([[0.0, 0.0], [2.0, 4.0], [7.0, 9.0]]), torch.tensor([0, 0, 1]), 2)
@@ -169,8 +216,19 @@ def l1r(
 ) -> Tensor:
     """L1 penalty of a representation: the mean of absolute activations, 1/(N I) sum ``|z|``.
 
-    With ``sync``, the mean over the joined batch differs from the mean of the processes' means where their batch sizes
-    differ. Activations, options and errors are told in the module's text.
+    Args:
+        activations: (N, I), or (N, C, H, W) and the like.
+        scale: Factor of the result.
+        sync: The mean over the joined batch of all processes, which differs from the mean of their means where batch
+            sizes differ.
+        group: Process group of these.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        TypeError: If the activations are no floating-point tensor.
+        ValueError: If their shape is wrong.
 
     Example:
         >>> l1r(torch.tensor([[1.0, -3.0]]))
@@ -185,9 +243,17 @@ def l1r(
 
 
 def l1w(weights: Tensor | Iterable[Tensor]) -> Tensor:
-    """L1 weight decay: the sum of absolute weights, one tensor or several (AAAI 2019, baseline L1W).
+    """L1 weight decay: the sum of absolute weights (AAAI 2019, baseline L1W).
 
-    Weights that are no floating-point tensors are a TypeError, none at all a ValueError.
+    Args:
+        weights: One weight tensor or several.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        TypeError: If a weight is no floating-point tensor.
+        ValueError: If there are none.
 
     Example:
         >>> l1w(torch.tensor([[1.0, -3.0]]))
@@ -197,7 +263,17 @@ def l1w(weights: Tensor | Iterable[Tensor]) -> Tensor:
 
 
 def l2w(weights: Tensor | Iterable[Tensor]) -> Tensor:
-    """L2 weight decay: the sum of squared weights (AAAI 2019, baseline L2W); takes and refuses what :func:`l1w` does.
+    """L2 weight decay: the sum of squared weights (AAAI 2019, baseline L2W).
+
+    Args:
+        weights: One weight tensor or several.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        TypeError: If a weight is no floating-point tensor.
+        ValueError: If there are none.
 
     Example:
         >>> l2w(torch.tensor([[1.0, -3.0]]))

@@ -196,7 +196,18 @@ class RoughScatterState(ScatterState):
 def scatter_state(
     features: Tensor, labels: Tensor | None = None, num_classes: int = 1, normalize: bool = False
 ) -> ScatterState:
-    """The state of one matrix of features N x D; analyses that ask for no labels need none."""
+    """The state of one matrix of features.
+
+    Args:
+        features: N x D.
+        labels: N integers in 0 .. K - 1. Default: none, for analyses that ask for no labels.
+        num_classes: K.
+        normalize: Divide every row by its length first.
+
+    Raises:
+        TypeError: Features are not floating-point, or labels not integers.
+        ValueError: Shapes that do not fit, labels out of range, values that are not finite.
+    """
     check_features(features)
     return ScatterState(features.shape[1], num_classes, normalize=normalize).update(features, labels)
 

@@ -60,7 +60,19 @@ class VerificationResult(NamedTuple):
 
 
 def pair_cosines(first: Tensor, second: Tensor) -> Tensor:
-    """P cosines of paired features, two P x D matrices; 0 where a feature vector is zero."""
+    """Cosine of the features of each pair.
+
+    Args:
+        first: P x D.
+        second: P x D.
+
+    Returns:
+        P cosines; 0 where a feature vector is zero.
+
+    Raises:
+        TypeError: The features are not floating point.
+        ValueError: They are no two matrices of one shape.
+    """
     if first.ndim != 2 or first.shape != second.shape:
         raise ValueError(f"need two P x D matrices, got {tuple(first.shape)} and {tuple(second.shape)}")
     check_floating("features", first)
@@ -69,11 +81,23 @@ def pair_cosines(first: Tensor, second: Tensor) -> Tensor:
 
 
 def best_threshold(scores: Tensor, same: Tensor) -> float:
-    """The threshold with the highest accuracy: pairs at or above it are taken to be of one person.
+    """The threshold with the highest accuracy.
 
-    Thresholds lie halfway between neighbouring distinct scores, or below all of them (minus infinity, all accepted), or
-    above all of them (infinity). Of several with the same accuracy, the one in the widest gap between scores is taken
-    (the ends count as gaps of width 0), and of several of these the lowest.
+    Thresholds lie halfway between neighbouring distinct scores, or below all of them, or above all of them. Of several
+    with the same accuracy, the one in the widest gap between scores is taken (the ends count as gaps of width 0), and
+    of several of these the lowest.
+
+    Args:
+        scores: P; the higher, the more alike.
+        same: P booleans, whether the pair is of one person.
+
+    Returns:
+        The threshold: pairs at or above it are taken to be of one person. Infinite where rejecting all is best,
+        minus infinity where accepting all is.
+
+    Raises:
+        TypeError: Scores or labels are of a wrong type.
+        ValueError: Shapes do not fit, there is no pair, or a score is NaN.
     """
     scores, same = _checked(scores, same)
     values, first_place = _distinct(scores)
@@ -95,7 +119,19 @@ def best_threshold(scores: Tensor, same: Tensor) -> float:
 
 
 def roc_curve(scores: Tensor, same: Tensor) -> ROCCurve:
-    """The ROC curve in float64, a point for every distinct score; without pairs of both kinds a ValueError."""
+    """The ROC curve, with a point for every distinct score.
+
+    Args:
+        scores: P; the higher, the more alike.
+        same: P booleans.
+
+    Returns:
+        The curve in float64.
+
+    Raises:
+        TypeError: Scores or labels are of a wrong type.
+        ValueError: Shapes do not fit, a score is NaN, or one of both kinds of pairs is missing.
+    """
     scores, same = _checked(scores, same)
     positives = int(same.sum())
     negatives = len(same) - positives
@@ -113,7 +149,14 @@ def roc_curve(scores: Tensor, same: Tensor) -> ROCCurve:
 
 
 def area_under_curve(curve: ROCCurve) -> float:
-    """Area under a ROC curve, 0 to 1: the chance that a pair of one person scores higher than one of two, ties half."""
+    """Area under a ROC curve: the chance that a pair of one person scores higher than one of two, ties counting half.
+
+    Args:
+        curve: The curve.
+
+    Returns:
+        0 to 1.
+    """
     return float(torch.trapezoid(curve.tar, curve.far))
 
 
@@ -124,9 +167,14 @@ def tar_at_far(curve: ROCCurve, far: float, different: int | None = None) -> flo
 
     Args:
         curve: The ROC curve.
-        far: The false accept rate that is allowed, within (0, 1) or a ValueError.
-        different: Number of different pairs; where they are fewer than 1 / ``far``, too few to measure such a rate, the
-            result is NaN. None: not looked at.
+        far: The false accept rate that is allowed.
+        different: Number of different pairs, where fewer than 1 / ``far`` are to give NaN. Default: not looked at.
+
+    Returns:
+        The rate; NaN where there are too few different pairs to measure a rate as small as ``far``.
+
+    Raises:
+        ValueError: ``far`` is not within (0, 1).
     """
     if not 0 < far < 1:
         raise ValueError(f"a false accept rate must lie between 0 and 1, got {far}")
@@ -143,9 +191,17 @@ def fold_verification(
 
     Args:
         scores: P; the higher, the more alike.
-        same: P booleans, both kinds of which must be there.
+        same: P booleans, whether the pair is of one person.
         folds: P integers, the fold of each pair; at least two different ones.
         fars: False accept rates at which true accept rates are wanted.
+
+    Returns:
+        The figures.
+
+    Raises:
+        TypeError: An argument is of a wrong type.
+        ValueError: Shapes do not fit, a score is NaN, one of both kinds of pairs is missing, or there are fewer than
+            two folds.
 
     Example:
         >>> scores = torch.tensor([0.9, 0.1, 0.8, 0.3])

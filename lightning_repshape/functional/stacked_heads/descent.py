@@ -95,30 +95,37 @@ def gradient_descent(
 
     Each head takes the very steps that ``torch.optim.SGD(lr=rate, momentum=momentum, weight_decay=2 * lam)`` would take
     on it alone. No autograd graph is built; autocast is switched off inside; half-precision features are solved in
-    float32. Under the Gram form the result keeps the first layer as factors.
+    float32.
 
     Args:
         initial: Where to start; left as it is.
         features: ``N x D`` for all heads, or ``E x N x D``.
         labels: ``N`` integers in 0..K-1, or ``E x N``.
-        lam: lambda of Eq. 4, in front of the sum of squares of all weights and biases.
-        updates: How many (the paper's for CIFAR-10: 32).
-        rate: Learning rate.
-        momentum: As in SGD.
-        loss: ``"cross_entropy"``, or ``"squared"``: against one-hot targets, or against -1 and +1 where the heads have
-            one output for two classes; summed over outputs.
-        reduction: ``"mean"`` (Eq. 4) or ``"sum"`` (Algorithm 1) over samples.
+        lam: lambda of Eq. 4, in front of the sum of squares of all weights and biases. Default: 0.
+        updates: Number of updates. Default: 32 (the paper's for CIFAR-10).
+        rate: Learning rate. Default: 0.05.
+        momentum: Momentum. Default: 0.9.
+        loss: ``"cross_entropy"`` (default), or ``"squared"``: against one-hot targets, or against -1 and +1 where the
+            heads have one output for two classes; summed over outputs.
+        reduction: ``"mean"`` (default, Eq. 4) or ``"sum"`` (Algorithm 1) over samples.
         indices: ``E x n``, each head's own samples among shared features; None: every head takes all.
         batch_size: Samples of an update, drawn for each head by its seed: a fresh permutation each epoch, whose
-            incomplete last batch is left out. None: full batch.
-        early_stopping: Held-out samples that decide which update's parameters a head keeps; None: the last.
+            incomplete last batch is left out. None (default): full batch.
+        early_stopping: Held-out samples that decide which update's parameters a head keeps; None (default): the last.
         form: ``"primal"`` carries the first layer's weights, ``"gram"`` their coefficients in the samples, and
-            ``"auto"`` takes what needs fewer multiplications: Gram while n (T H + D) < 2 T D H for T updates and
-            first-layer width H, so n < 2 D for many updates. Both give the same heads.
-        seed: Of the minibatches; as in :func:`init_heads`.
-        heads_at_once: Heads in one batched program; None: what a CPU core's cache holds, all on a GPU.
+            ``"auto"`` (default) takes what needs fewer multiplications: Gram while n (T H + D) < 2 T D H for T updates
+            and first-layer width H, so n < 2 D for many updates. Both give the same heads.
+        seed: Of the minibatches; as in :func:`init_heads`. Default: 0.
+        heads_at_once: Heads in one batched program; None (default): what a CPU core's cache holds, all on a GPU.
         validate: Look at the values too (NaN features, labels out of range), which on a GPU waits for the device once
-            or twice before the first update.
+            or twice before the first update. Default: True.
+
+    Returns:
+        The solved heads with their losses. In Gram form the first layer is kept as factors.
+
+    Raises:
+        ValueError: If a value or shape cannot work; the message says which.
+        TypeError: If features are not floating point, or labels or indices not integers.
     """
     check_choice("loss", loss, ("cross_entropy", "squared"))
     check_choice("reduction", reduction, ("mean", "sum"))

@@ -223,7 +223,18 @@ class StackedHeads:
 
 
 def head_seeds(seed: int | Sequence[int], num_heads: int) -> list[int]:
-    """One seed per head: hashed from ``(seed, head)``, or the E given ones."""
+    """One seed per head: hashed from ``(seed, head)``, or the given ones.
+
+    Args:
+        seed: A seed for all, or E seeds.
+        num_heads: E.
+
+    Returns:
+        E integers.
+
+    Raises:
+        ValueError: If the number of seeds is not E.
+    """
     if isinstance(seed, int):
         return [key_to_seed("stacked-heads", seed, head) for head in range(num_heads)]
     if len(seed) != num_heads:
@@ -249,13 +260,20 @@ def init_heads(
     Args:
         num_heads: E, at least 1.
         sizes: Widths from features to outputs: ``(D, *hidden, K)``.
-        init_std: Standard deviation of the weights, not negative.
+        init_std: Standard deviation of the weights. Default: 0.1.
         seed: One integer for all (each head gets a seed hashed from it and its number), E integers, or E generators
-            (which then decide the device of the draw).
+            (which then decide the device of the draw). Default: 0.
         first_layer_seed: All heads begin with one first layer, drawn by this seed; evaluating many heads of few samples
-            each is then much cheaper. None: each has its own.
-        device: Where the heads live.
-        dtype: ``torch.float32`` or ``torch.float64``.
+            each is then much cheaper. None (default): each has its own.
+        device: Where the heads live. Default: CPU.
+        dtype: ``torch.float32`` (default) or ``torch.float64``.
+
+    Returns:
+        The heads.
+
+    Raises:
+        ValueError: If E < 1, a width is below 1, fewer than two widths are given, ``init_std`` is negative, or the
+            number of seeds is not E.
     """
     check_at_least("num_heads (E)", num_heads, 1)
     if len(sizes) < 2 or min(sizes) < 1:
@@ -308,14 +326,20 @@ def _draw(weights: Sequence[Tensor], generators: Sequence[torch.Generator], init
 def classification_error(
     heads: StackedHeads, features: Tensor, labels: Tensor, *, scale: float | Tensor = 1.0, chunk_size: int | None = None
 ) -> Tensor:
-    """Fraction of samples that each head gets wrong: ``E`` rates in [0, 1], in the features' precision.
+    """Fraction of samples that each head gets wrong.
 
     Args:
         heads: E heads.
         features: ``N x D``.
         labels: ``N`` integers.
-        scale: Features are multiplied by this.
-        chunk_size: Samples taken at once; None keeps the first layer's values near 64 MB.
+        scale: Features are multiplied by this. Default: 1.
+        chunk_size: Samples taken at once; None (default) keeps the first layer's values near 64 MB.
+
+    Returns:
+        ``E`` error rates in [0, 1], in the features' precision.
+
+    Raises:
+        ValueError: If features and labels do not fit together.
     """
     if features.ndim != 2 or labels.shape != features.shape[:1] or len(labels) == 0:
         raise ValueError(

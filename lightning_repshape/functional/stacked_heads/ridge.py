@@ -48,15 +48,19 @@ def ridge(
         labels: ``N`` integers, or ``E x N``.
         num_outputs: K, or 1 for two classes.
         lam: lambda of Eq. 4 (with ``reduction="sum"``: in front of the sum of losses), above 0.
-        num_heads: E.
-        reduction: ``"mean"`` or ``"sum"`` over samples.
-        indices: ``E x n``, each head's own samples among shared features; None: all of them.
-        form: ``"gram"`` solves n x n, ``"primal"`` D x D, ``"auto"`` the smaller one.
-        validate: Look at the values too; see :func:`gradient_descent`.
+        num_heads: E. Default: 1.
+        reduction: ``"mean"`` (default) or ``"sum"`` over samples.
+        indices: ``E x n``, each head's own samples among shared features; None (default): all of them.
+        form: ``"gram"`` solves n x n, ``"primal"`` D x D, ``"auto"`` (default) the smaller one.
+        validate: Look at the values too; see :func:`gradient_descent`. Default: True.
 
     Returns:
         The heads with their losses (without the decay term); NaN where a matrix was not positive definite, which means
         that ``lam`` is too small for the features' precision.
+
+    Raises:
+        ValueError: If ``lam`` is not above 0, or a value or shape cannot work; the message says which.
+        TypeError: If features are not floating point, or labels or indices not integers.
     """
     check_choice("reduction", reduction, ("mean", "sum"))
     check_choice("form", form, ("auto", "primal", "gram"))

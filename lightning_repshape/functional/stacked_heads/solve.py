@@ -48,25 +48,33 @@ def solve_heads(
         features: ``N x D`` for all heads, or ``E x N x D``.
         labels: ``N`` integers in 0..K-1, or ``E x N``.
         num_classes: K.
-        num_heads: E.
-        hidden: Widths of the hidden layers (the paper's: (128, 128)); empty for linear heads.
-        num_outputs: None: K; or 1 for two classes under the squared loss.
-        solver: ``"gd"``, see :func:`gradient_descent`; ``"ridge"``, see :func:`ridge`: closed form, for linear heads
-            and the squared loss; it uses neither initial numbers nor updates.
-        loss: ``"cross_entropy"`` or ``"squared"``.
-        reduction: ``"mean"`` or ``"sum"`` over samples.
-        lam: lambda of Eq. 4; under ``"gd"`` on weights and biases, under ``"ridge"`` on weights (unpublished).
-        updates: Updates of ``"gd"`` (the paper's: 32 for CIFAR-10, 64 for CIFAR-100).
-        rate: Learning rate of ``"gd"`` (unpublished).
-        momentum: Momentum of ``"gd"`` (unpublished).
-        init_std: Standard deviation of the initial weights (the paper's: 0.1).
-        seed: One integer, or E of them; decides initial numbers and minibatches.
-        indices: ``E x n``, each head's own samples among shared features; None: all of them.
-        batch_size: Samples of an update of ``"gd"``; None: full batch.
-        early_stopping: For ``"gd"``; None: none.
-        form: ``"auto"``, ``"primal"`` or ``"gram"``.
-        heads_at_once: Heads in one batched program of ``"gd"``; None: by the size of a CPU's cache.
-        validate: Look at the values too; see :func:`gradient_descent`.
+        num_heads: E. Default: 1.
+        hidden: Widths of the hidden layers; empty for linear heads. Default: (128, 128), the paper's.
+        num_outputs: K (None, the default), or 1 for two classes under the squared loss.
+        solver: ``"gd"`` (default), see :func:`gradient_descent`; ``"ridge"``, see :func:`ridge`: closed form, for
+            linear heads and the squared loss; it uses neither initial numbers nor updates.
+        loss: ``"cross_entropy"`` (default) or ``"squared"``.
+        reduction: ``"mean"`` (default) or ``"sum"`` over samples.
+        lam: lambda of Eq. 4; under ``"gd"`` on weights and biases, under ``"ridge"`` on weights. Default: 1e-3
+            (unpublished).
+        updates: Updates of ``"gd"``. Default: 32 (the paper's for CIFAR-10; 64 for CIFAR-100).
+        rate: Learning rate of ``"gd"``. Default: 0.05 (unpublished).
+        momentum: Momentum of ``"gd"``. Default: 0.9 (unpublished).
+        init_std: Standard deviation of the initial weights. Default: 0.1 (the paper's).
+        seed: One integer, or E of them; decides initial numbers and minibatches. Default: 0.
+        indices: ``E x n``, each head's own samples among shared features; None (default): all of them.
+        batch_size: Samples of an update of ``"gd"``; None (default): full batch.
+        early_stopping: For ``"gd"``; None (default): none.
+        form: ``"auto"`` (default), ``"primal"`` or ``"gram"``.
+        heads_at_once: Heads in one batched program of ``"gd"``; None (default): by the size of a CPU's cache.
+        validate: Look at the values too; see :func:`gradient_descent`. Default: True.
+
+    Returns:
+        The solved heads with their losses.
+
+    Raises:
+        ValueError: If a value, a shape or a combination cannot work; the message says which.
+        TypeError: If features are not floating point, or labels or indices not integers.
     """
     check_choice("solver", solver, ("gd", "ridge"))
     check_at_least("num_heads (E)", num_heads, 1)
@@ -123,9 +131,17 @@ def solve_heads(
 
 
 def feature_scale(features: Tensor, norm: float) -> Tensor:
-    """What to multiply features ``N x D`` by, so that their mean L2 norm is ``norm`` (above 0).
+    """What to multiply features by, so that their mean L2 norm is ``norm``.
 
-    A tensor without dimensions, detached, that nothing waited for. Features that are all zero give 1.
+    Args:
+        features: ``N x D``.
+        norm: The mean norm wanted, above 0.
+
+    Returns:
+        A tensor without dimensions, detached, that nothing waited for. Features that are all zero give 1.
+
+    Raises:
+        ValueError: If ``norm`` is not above 0.
     """
     if not norm > 0:
         raise ValueError(f"norm must be above 0, got {norm}")
@@ -152,13 +168,17 @@ def solve_head(
         recipe: How the head is trained; its scale of features is moved into the head, which takes features as they
             are. Default: ``HeadRecipe()``, that of partial-dataset retraining.
         num_classes: K.
-        loss: ``"cross_entropy"`` or ``"squared"``.
-        early_stopping: Held-out samples (their features as they are) that decide when to stop; None: never.
-        form: ``"auto"``, ``"primal"`` or ``"gram"``.
-        seed: Of initial numbers and minibatches.
+        loss: ``"cross_entropy"`` (default) or ``"squared"``.
+        early_stopping: Held-out samples (their features as they are) that decide when to stop; None (default): never.
+        form: ``"auto"`` (default), ``"primal"`` or ``"gram"``.
+        seed: Of initial numbers and minibatches. Default: 0.
 
     Returns:
         A solution of one head (E = 1), multiplied out; ``solution.heads.linear_layers()`` gives its layers as modules.
+
+    Raises:
+        ValueError: If a value, a shape or a combination cannot work; the message says which.
+        TypeError: If features are not floating point or labels not integers.
     """
     recipe = recipe or HeadRecipe()
     scale = None if recipe.feature_norm is None else feature_scale(features, recipe.feature_norm)

@@ -13,8 +13,8 @@ minibatch of N samples (n_k of class k), I units, biased (1/N) statistics and th
 A class without samples contributes 0, so does the variance of a single sample; K stays the task's number of classes.
 
 With ``sync`` and an initialised ``torch.distributed`` the statistics are those of the joined batch of all processes,
-and gradients are scaled for DistributedDataParallel's averaging. All processes must call the function equally often; their
-batch sizes and classes may differ.
+and gradients are scaled for DistributedDataParallel's averaging. All processes must call the function equally often;
+their batch sizes and classes may differ.
 
 Arithmetic is float32 for half-precision activations, inside autocast too; float32 and float64 stay what they are.
 Only first derivatives are defined: differentiating twice raises a RuntimeError.

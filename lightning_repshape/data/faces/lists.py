@@ -147,7 +147,7 @@ class YTFPairs(VerificationPairs):
         wanted = list(dict.fromkeys(video for first, second, _, _ in entries for video in (first, second)))
         frames: dict[str, tuple[str, ...]] = {}
         for video in wanted:
-            found = list_images([folder / video])[0] if (folder / video).is_dir() else []
+            found = list_images([folder / video])[0] if os.path.isdir(folder / video) else []
             found = natural_order(found)
             if self.frames is not None and len(found) > self.frames:
                 found = [found[(2 * step + 1) * len(found) // (2 * self.frames)] for step in range(self.frames)]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_repshape.data.files import (
     FITS,
+    IMAGE_SUFFIXES,
     Fit,
     ImageFiles,
     both_sides,
@@ -146,15 +147,17 @@ class VerificationPairs(ABC):
         absent = [path for paths in table.paths for path in paths if not os.path.isfile(path)]
         absent += [name for name, paths in zip(table.items, table.paths, strict=True) if not paths]
         if absent:
-            near = Path(absent[0]).parent
-            there = [Path(path).name for path in list_images([near])[0]] if near.is_dir() else []
+            near = os.path.dirname(absent[0])
+            there = sorted(os.listdir(near)) if os.path.isdir(near) else []
+            there = [name for name in there if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
             raise DataError(
-                f"{self.name}: {len(absent):,} of {len(table.items):,} images or videos named by the pairs are not "
-                f"there, such as {some(absent, 3)}{f'; {near} holds {some(there, 3)}' if there else ''}"
+                f"{self.name}, in {self.root}: {len(absent):,} of {len(table.items):,} images or videos named by the "
+                f"pairs are not there, such as {some(absent, 3)}"
+                f"{f'; {near} holds {some(there, 3)}' if there else ''}"
                 f"{f'; taken are {self.expected}' if self.expected else ''}; get them, or take their pairs out of the "
                 "list"
             )
-        _check_usable(self.name, table)
+        _check_usable(f"{self.name}, in {self.root}", table)
         paths = [path for paths in table.paths for path in paths]
         images = ImageFiles.of(paths, input_shape, self.fit, self.center_crop, exif=self.exif_orientation)
         items = torch.repeat_interleave(torch.tensor([len(paths) for paths in table.paths]))

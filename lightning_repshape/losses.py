@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.functional.numerics import at_least_float32
+from lightning_repshape.functional.numerics import at_least_float32, unit_rows
 from lightning_repshape.functional.reconstruction import feed_backward_loss
 from lightning_repshape.layers import check_number, check_positive
 
@@ -121,7 +121,7 @@ class L2Softmax(ClassificationLoss):
     def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Of features of the given length."""
         with torch.autocast(features.device.type, enabled=False):
-            units = F.normalize(at_least_float32(features), dim=1) * self.scale
+            units = unit_rows(at_least_float32(features)) * self.scale
             return F.linear(units, at_least_float32(weight), None if bias is None else at_least_float32(bias))
 
     def extra_repr(self) -> str:
@@ -157,9 +157,7 @@ class CosFace(ClassificationLoss):
     def logits(self, features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The scaled cosines."""
         with torch.autocast(features.device.type, enabled=False):
-            return self.scale * (
-                F.normalize(at_least_float32(features), dim=1) @ F.normalize(at_least_float32(weight), dim=1).T
-            )
+            return self.scale * (unit_rows(at_least_float32(features)) @ unit_rows(at_least_float32(weight)).T)
 
     def training_logits(
         self, features: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, logits: Tensor | None = None

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torchvision
 from PIL import Image
+from scipy.io import savemat
 
 from lightning_repshape.data.sets import cifar
 
@@ -57,6 +58,32 @@ def write_cifar(folder: Path, monkeypatch: pytest.MonkeyPatch, fine: bool = Fals
     published = torchvision.datasets.CIFAR100 if fine else torchvision.datasets.CIFAR10
     monkeypatch.setattr(published, "train_list", [[name, sums[name]] for name in names[:-1]])
     monkeypatch.setattr(published, "test_list", [[names[-1], sums[names[-1]]]])
+    return entries
+
+
+def _cifar_parts(monkeypatch: pytest.MonkeyPatch, fine: bool, folder: Path) -> dict[str, dict[str, Any]]:
+    """The arrays of the Python version, which is not left there."""
+    entries = write_cifar(folder, monkeypatch, fine)
+    for name in entries:
+        (folder / name).unlink()
+    return entries
+
+
+def write_cifar_binary(folder: Path, monkeypatch: pytest.MonkeyPatch, fine: bool = False) -> dict[str, dict[str, Any]]:
+    entries = _cifar_parts(monkeypatch, fine, folder)
+    for name, entry in entries.items():
+        labels = np.array(entry["fine_labels" if fine else "labels"], dtype=np.uint8)[:, None]
+        columns = [labels // 5, labels] if fine else [labels]  # the coarse label first
+        (folder / f"{name}.bin").write_bytes(np.hstack([*columns, entry["data"]]).tobytes())
+    return entries
+
+
+def write_cifar_matlab(folder: Path, monkeypatch: pytest.MonkeyPatch, fine: bool = False) -> dict[str, dict[str, Any]]:
+    entries = _cifar_parts(monkeypatch, fine, folder)
+    key = "fine_labels" if fine else "labels"
+    for name, entry in entries.items():
+        labels = np.array(entry[key], dtype=np.uint8)[:, None]
+        savemat(folder / f"{name}.mat", {"data": entry["data"], key: labels, "batch_label": name})
     return entries
 
 
@@ -219,6 +246,12 @@ Person_D\t2\t3
 Person_C\t1\tPerson_D\t2
 Person_C\t3\tPerson_D\t1
 """
+
+
+def lfw_table() -> str:
+    """The same list as Kaggle has it: a table with a heading, and without the number of folds."""
+    rows = [line.split("\t") for line in LFW_LIST.splitlines()[1:]]
+    return "name,imagenum1,imagenum2,\n" + "".join(",".join([*row, ""][:4]) + "\n" for row in rows)
 
 
 def write_ytf(root: Path) -> Path:

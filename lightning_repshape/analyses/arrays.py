@@ -24,7 +24,6 @@ def read_arrays(path: Path) -> dict[str, Any]:
         raise DataError(f"there is no file {path} with features")
     if path.suffix == ".safetensors":
         try:
-            safetensors = importlib.import_module("safetensors")
             load_file = importlib.import_module("safetensors.torch").load_file
         except ImportError as error:
             raise ConfigError(
@@ -32,23 +31,31 @@ def read_arrays(path: Path) -> dict[str, Any]:
             ) from error
         try:
             return dict(load_file(str(path)))
-        except (safetensors.SafetensorError, OSError) as error:
+        except Exception as error:  # the package raises errors of its own and of others
             raise DataError(f"{path} cannot be read as safetensors ({error})") from error
     if path.suffix != ".npz":
         raise ConfigError(
             f"{path}: features are read from .npz or .safetensors files, not from {path.suffix or 'this'}"
         )
     try:
+        with zipfile.ZipFile(path) as packed:
+            damaged = packed.testzip()  # a header that claims fewer numbers would be read without its checksum
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is wrong")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as an .npz file ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # zip files, zlib and headers of arrays raise errors of many kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} cannot be read as an .npz file ({reason})") from error
     found: dict[str, Any] = {}
     for name, array in arrays.items():
         try:
-            found[name] = array if array.dtype.kind in "US" else torch.from_numpy(np.ascontiguousarray(array))
-        except TypeError as error:
-            raise DataError(f"{path}: array {name!r} of {array.dtype} cannot be used") from error
+            native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+            found[name] = array if array.dtype.kind in "US" else torch.from_numpy(native)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"{path}: array {name!r} of {getattr(array, 'dtype', type(array))} cannot be used"
+            ) from error
     return found
 
 
@@ -69,6 +76,8 @@ def splits_of(arrays: dict[str, Any], path: Path) -> dict[str, Features]:
         features: Tensor = arrays[f"{prefix}features"]
         labels: Tensor = arrays[f"{prefix}labels"]
         logits: Tensor | None = arrays.get(f"{prefix}logits")
+        if logits is not None and not isinstance(logits, Tensor):
+            raise DataError(f"{path}: {prefix}logits must be numbers, not {logits.dtype}")
         if not features.is_floating_point():
             raise DataError(f"{path}: {prefix}features must be floating-point numbers, not {features.dtype}")
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.dim() != 1:

@@ -18,6 +18,7 @@ from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.class_statistics import class_moments
 from lightning_repshape.functional.collapse import NeuralCollapse as Measures
 from lightning_repshape.functional.collapse import neural_collapse
+from lightning_repshape.functional.numerics import unit_rows
 from lightning_repshape.functional.projection import effective_rank
 from lightning_repshape.functional.reconstruction import weight_separability
 from lightning_repshape.metrics.representation import RepresentationStatistics
@@ -147,7 +148,7 @@ class NeuralCollapse(Analysis):
         features, labels = part.features.to(inputs.device), part.labels.to(inputs.device)
         weight, bias = (None, None) if head is None else (head.weight, head.bias)
         if head is not None and head.cosine:
-            weight = torch.nn.functional.normalize(head.weight, dim=1)  # their lengths play no part in predictions
+            weight = unit_rows(head.weight)  # their lengths play no part in predictions
         found: Measures = neural_collapse(features, labels, classes, weight, bias, normalize=self.normalize)
         figures = {
             "nc1": found.within_class_variability,
@@ -199,7 +200,7 @@ def _mean_cosines(part: Features, classes: int) -> Tensor:
     moments = class_moments(part.features, part.labels, classes)
     present = moments.counts > 0
     means = moments.means - moments.means[present].mean(dim=0)
-    units = torch.nn.functional.normalize(means, dim=1)
+    units = unit_rows(means)
     cosines = units @ units.T
     cosines[~present] = torch.nan
     cosines[:, ~present] = torch.nan

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_repshape import plots
@@ -13,6 +12,7 @@ from lightning_repshape.analyses.inputs import AnalysisInputs, Split
 from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.analyses.samples import percent, some_rows
 from lightning_repshape.errors import ConfigError, DataError
+from lightning_repshape.functional.numerics import unit_rows
 from lightning_repshape.functional.projection import pca
 from lightning_repshape.seeding import key_to_seed
 
@@ -138,7 +138,7 @@ class TSNE(SplitAnalysis):
         chosen = some_rows(len(part.labels), self.max_samples, "tsne", inputs.seed)
         rows = part.features[chosen].float()
         if self.normalize:
-            rows = torch.nn.functional.normalize(rows, dim=1)
+            rows = unit_rows(rows)
         if len(rows) < 4 or rows.shape[1] < 2:
             raise DataError(f"t-SNE needs 4 samples of 2 features, but there are {len(rows)} of {rows.shape[1]}")
         if bool((rows == rows[0]).all()):

@@ -14,6 +14,7 @@ from lightning_repshape.analyses.samples import class_vs_rest, percent, some_row
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.discriminant import ClassVsRestLDA, threshold_errors
+from lightning_repshape.functional.numerics import unit_rows
 from lightning_repshape.functional.projection import Projection, discriminant_plane, pca
 from lightning_repshape.functional.scatter import ScatterState
 
@@ -169,7 +170,7 @@ def _plane(state: ScatterState | None, lda: ClassVsRestLDA, train: Features, lab
     axis = lda.axes[label].cpu()
     rest = train.features.double()
     if lda.normalized:
-        rest = torch.nn.functional.normalize(rest, dim=1)
+        rest = unit_rows(rest)
     rest = rest - lda.mean.cpu()
     rest = rest - (rest @ axis).unsqueeze(1) * axis
     second = pca(rest, 1)

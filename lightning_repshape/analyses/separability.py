@@ -12,6 +12,7 @@ from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.analyses.samples import class_vectors, some_rows, weight_of
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.functional.class_statistics import class_moments
+from lightning_repshape.functional.numerics import unit_rows
 from lightning_repshape.functional.projection import pca
 from lightning_repshape.functional.reconstruction import weight_separability
 from lightning_repshape.metrics.separability import too_few_features
@@ -41,7 +42,7 @@ class WeightSeparability(Analysis):
             raise DataError(f"the weight of {layer} holds NaN or infinite values")
         classes, width = weight.shape
         raw, unit = (float(weight_separability(weight, normalize=normalize)) for normalize in (False, True))
-        units = torch.nn.functional.normalize(weight, dim=1)
+        units = unit_rows(weight)
         cosines = units @ units.T
         scalars = {"raw": raw, "unit": unit}
         if classes > 1:
@@ -112,7 +113,7 @@ class ActivationPatterns(SplitAnalysis):
         present = (moments.counts > 0).nonzero().flatten().tolist()
         means = moments.means.double().cpu()
         apart = torch.linalg.vector_norm(means - vectors, dim=1)
-        units = torch.nn.functional.normalize(means, dim=1), torch.nn.functional.normalize(vectors, dim=1)
+        units = unit_rows(means), unit_rows(vectors)
         cosines = (units[0] * units[1]).sum(dim=1)
         unit_apart = torch.linalg.vector_norm(units[0] - units[1], dim=1)
         if len(present) < len(names):

@@ -25,6 +25,7 @@ def choose_classes(
     chosen: list[int] = []
     for entry in classes:
         if isinstance(entry, int):
+            _check_means_a_label(entry, names, where)
             if not 0 <= entry < len(names):
                 raise ConfigError(f"{where} has the label {entry}, but labels go from 0 to {len(names) - 1}")
             label = entry
@@ -39,6 +40,19 @@ def choose_classes(
     if not chosen:
         raise ConfigError(f"{where} is empty, so that no class is left; leave it out to use all {len(names)}")
     return chosen
+
+
+def _check_means_a_label(entry: int, names: Sequence[str], where: str) -> None:
+    """Refuses an integer where classes are named by integers, and this one is another class's name, or no name."""
+    name = names[entry] if 0 <= entry < len(names) else None
+    if (str(entry) in names and name != str(entry)) or (
+        name is not None and name.isascii() and name.isdigit() and int(name) != entry
+    ):
+        other = f" and class {name!r} has the label {entry}" if name is not None else ""
+        raise ConfigError(
+            f"{where} has the integer {entry}, but the classes are named by integers ({', '.join(names[:5])}"
+            f"{', ...' if len(names) > 5 else ''}){other}: give names, in quotes, such as '{name or entry}'"
+        )
 
 
 def stratified(labels: Tensor, count: int, seed: int) -> Tensor:

@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,9 @@ from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 Fit = Literal["stretch", "crop", "exact"]
 FITS: tuple[Fit, ...] = ("stretch", "crop", "exact")
-_CLUTTER = frozenset({"thumbs.db", "desktop.ini"})
+_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # those of the suffixes: no other decoder is started
+_BITS, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274  # tags of TIFF and EXIF
 _HASHED_AT_ONCE = 1 << 24
 
 
@@ -37,6 +39,7 @@ class ImageFiles:
         exact: Whether an image of another size is an error, instead of being fitted.
         center: Rows and columns that are cut out of the middle of every image before anything else, such as (150, 150)
             of LFW's 250 x 250; None: nothing is cut.
+        exif: Whether an image is turned as the camera noted in its EXIF data (TIFF: in its tags).
     """
 
     paths: tuple[str, ...]
@@ -46,6 +49,7 @@ class ImageFiles:
     fit: Literal["stretch", "crop"] = "stretch"
     exact: bool = False
     center: tuple[int, int] | None = None
+    exif: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -104,17 +108,18 @@ class ImageFiles:
     def decode_one(self, path: str) -> Any:
         """Decodes one of the files to an array, uint8 H x W x C. DataError as for :meth:`decode`."""
         import numpy as np
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, ImageOps
 
         try:
-            with Image.open(self.content(path)) as opened:
-                image: Image.Image = opened
-                if image.mode.startswith("I;16"):  # PIL would clip 16 bits to 8 instead of scaling them
-                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-                image = image.convert("RGB" if self.channels == 3 else "L")
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            with Image.open(self.content(path), formats=_FORMATS) as opened:
+                image = _upright(opened) if self.exif else _as_stored(opened)
+                image = _eight_bits(image, opened, path).convert("RGB" if self.channels == 3 else "L")
+        except DataError:
+            raise
+        except Exception as error:  # a damaged file can raise anything
             raise DataError(
-                f"cannot read the image {path}: {error}; it is damaged, cut off or no image: replace or remove it"
+                f"cannot read the image {path}: {error or type(error).__name__}; it is damaged, cut off or no image: "
+                "replace or remove it"
             ) from error
         if self.center is not None:
             rows, columns = self.center
@@ -160,9 +165,56 @@ class ImageFiles:
 
     def form(self) -> str:
         """A line with everything but the files that the decoded images depend on, for :meth:`fingerprint`."""
-        # Plain images keep the keys that they always had.
-        cut = (self.center, self.exact) if self.center is not None or self.exact else ()
-        return repr((self.shape, self.fit, *cut))
+        return repr((self.shape, self.fit, self.center, self.exact, self.exif))
+
+
+def _orientation(image: Any) -> int:
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # EXIF data that cannot be read say nothing
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _turned(image: Any, orientation: int, back: bool = False) -> Any:
+    """An image turned (or turned back) by an EXIF orientation."""
+    from PIL.Image import Transpose
+
+    turns = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM}
+    turns |= {5: Transpose.TRANSPOSE, 7: Transpose.TRANSVERSE}
+    left, right = Transpose.ROTATE_90, Transpose.ROTATE_270
+    turns |= {6: left, 8: right} if back else {6: right, 8: left}
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def _upright(opened: Any) -> Any:
+    opened.load()
+    return _turned(opened, _orientation(opened))  # of a TIFF file that PIL has turned, nothing is left to do
+
+
+def _as_stored(opened: Any) -> Any:
+    noted = _orientation(opened)
+    opened.load()
+    return opened if _orientation(opened) == noted else _turned(opened, noted, back=True)
+
+
+def _eight_bits(image: Any, opened: Any, path: str) -> Any:
+    """The image with 8 bits a channel: PIL would clip more bits to 8 instead of scaling them."""
+    import numpy as np
+    from PIL import Image
+
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and opened.format in ("PNG", "PPM"))
+    if not deep and image.mode[0] in "IF":
+        raise DataError(
+            f"the image {path} has 32 bits or signed numbers a pixel (PIL's mode {image.mode}), of which nobody knows "
+            "what is white; save it with 8 or 16 bits"
+        )
+    if not deep:
+        return image
+    tags = opened.tag_v2 if opened.format == "TIFF" else {}
+    bits = tags.get(_BITS, (16,))[0]
+    values = np.asarray(image) >> (bits - 8)
+    return Image.fromarray((255 - values if tags.get(_PHOTOMETRIC) == 0 else values).astype(np.uint8))
 
 
 def content_hash(array: Tensor) -> str:
@@ -183,17 +235,35 @@ def list_images(folders: Sequence[Path]) -> list[list[str]]:
     others: list[str] = []
     for folder in folders:
         images: list[str] = []
-        for parent, below, names in os.walk(folder, followlinks=True):
-            below[:] = sorted(name for name in below if not name.startswith("."))
-            for name in sorted(names):
-                if name.startswith(".") or name.lower() in _CLUTTER:
-                    continue
-                is_image = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-                (images if is_image else others).append(os.path.join(parent, name))
+        for path in _files_below(str(folder), ()):
+            (images if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES else others).append(path)
         listed.append(images)
     if others:
         rank_zero_warn(f"left out {len(others)} file(s) that are no images: {some(others, 3)}")
     return listed
+
+
+def _files_below(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """The files in a folder, then those of its folders, sorted; links are followed. DataError: one leads back up."""
+    try:
+        state = os.stat(folder)
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries if not _hidden(entry.name))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the folder {folder}: {error}") from error
+    here = (state.st_dev, state.st_ino)
+    if here in above:
+        raise DataError(f"the folder {folder} is a link to a folder that it lies in; remove the link")
+    yield from (os.path.join(folder, name) for name, is_folder in found if not is_folder)
+    for name, is_folder in found:
+        if is_folder:
+            yield from _files_below(os.path.join(folder, name), (*above, here))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _CLUTTER
 
 
 def list_labelled(folders: Sequence[Path], labels: Sequence[int]) -> tuple[list[str], list[int]]:
@@ -209,9 +279,32 @@ def list_labelled(folders: Sequence[Path], labels: Sequence[int]) -> tuple[list[
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the folders inside a folder, sorted, without hidden ones."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    """Names of the folders inside a folder, sorted, without hidden ones. DataError: it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name))
+    except OSError as error:
+        raise DataError(f"cannot read the folder {folder}: {error}") from error
+
+
+def check_not_nested(folder: Path, names: Sequence[str], option: str) -> None:
+    """Refuses a folder of class folders that lies one folder further down, where all of it would be one class.
+
+    DataError, which names that folder and the ``option`` to set: the only class has no images of its own, but folders,
+    or the classes are named as the parts of a set.
+    """
+    if len(names) == 1:
+        below = folder / names[0]
+        inner = class_folders(below)
+        direct = any(os.path.splitext(entry)[1].lower() in IMAGE_SUFFIXES for entry in os.listdir(below))
+        if inner and not direct:
+            raise DataError(
+                f"{folder} holds the folder {names[0]!r} alone, which has no images of its own, but {len(inner)} "
+                f"folder(s) ({some(inner, 3)}): the classes are those of {below}; {option}"
+            )
+    parts = {"train", "test", "val", "valid", "validation"}
+    if len(names) > 1 and parts.issuperset(name.lower() for name in names):
+        raise DataError(f"the class folders in {folder} are named as parts of a set ({some(names)}); {option}")
 
 
 def natural_order(names: list[str]) -> list[str]:
@@ -225,8 +318,30 @@ def natural_order(names: list[str]) -> list[str]:
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first of some names, for a message, such as "a, b, ..."."""
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+    """The first of some names, for a message, such as "a, b, ..."; of long ones the beginning."""
+    return ", ".join(name if len(name) <= 200 else f"{name[:200]} ..." for name in names[:limit]) + (", ..." if len(names) > limit else "")
+
+
+def read_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
+    """The lines of a text file that are not empty, with their numbers, without blanks around them.
+
+    UTF-8, with a byte-order mark or without. DataError, which ends in the ``remedy``: it cannot be read, or holds a
+    null byte, which no path may.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}; {remedy}") from error
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    broken = next((number for number, line in lines if "\0" in line), None)
+    if broken is not None:
+        raise DataError(f"cannot read {path}: line {broken} holds a null byte; {remedy}")
+    return lines
+
+
+def whole_number(word: str) -> int | None:
+    """The number that a word of digits 0 to 9 means, where it fits into 64 bits; else None."""
+    return int(word) if word.isascii() and word.isdigit() and len(word) <= 18 else None
 
 
 def check_fit(where: str, fit: str, choices: Sequence[str] = ("stretch", "crop")) -> None:

@@ -112,7 +112,7 @@ def read_array(path: Path, name: str, mapped: bool = False) -> Array:
     try:
         # Copy on write, since PyTorch wants arrays that may be written to.
         array: Array = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{name}: cannot read {path} ({reason}); get the file again") from error
     return array
@@ -123,6 +123,7 @@ def check_array(array: Array, path: Path, name: str, shape: Sequence[int | None]
     fits = array.ndim == len(shape) and all(
         want is None or want == have for want, have in zip(shape, array.shape, strict=True)
     )
+    fits = fits and bool(array.flags.c_contiguous)  # a header that says otherwise would give other pixels
     right = array.dtype == np.uint8 if kind == "uint8" else array.dtype.kind in "iu"
     if not (fits and right):
         wanted = " x ".join("N" if size is None else str(size) for size in shape)

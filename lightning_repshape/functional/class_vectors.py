@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_repshape.functional.checks import check_features_and_vectors, check_sizes
+from lightning_repshape.functional.numerics import unit_rows
 
-_ZERO = 1e-12  # vectors up to this length count as zeros
 _ROWS = 4096  # samples that are looked at together
 
 
@@ -33,7 +33,7 @@ def random_class_vectors(num_classes: int, num_features: int, generator: torch.G
     """
     check_sizes(num_classes, num_features)
     drawn = torch.randn(num_classes, num_features, generator=generator, dtype=torch.float64, device="cpu")
-    return F.normalize(drawn, dim=1)
+    return unit_rows(drawn)
 
 
 def cosine_logits(features: Tensor, vectors: Tensor) -> Tensor:
@@ -200,7 +200,7 @@ def _ranks(values: Tensor) -> Tensor:
 def _inverse_lengths(rows: Tensor) -> Tensor:
     """1 / length of each row, 0 for rows of zeros, with gradients that are finite for all rows."""
     lengths = torch.linalg.vector_norm(rows, dim=1)
-    there = lengths > _ZERO
+    there = lengths > torch.finfo(lengths.dtype).tiny  # whatever the features' units
     inverse: Tensor = torch.where(there, 1 / torch.where(there, lengths, 1), 0)
     return inverse
 

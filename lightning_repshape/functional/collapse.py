@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_repshape.functional.checks import check_class_indices, check_features
 from lightning_repshape.functional.class_statistics import class_counts
-from lightning_repshape.functional.numerics import chunks, float64_device, rounding, sums_by_class
+from lightning_repshape.functional.numerics import chunks, float64_device, rounding, sums_by_class, unit_rows
 
 
 class SimplexDeviation(NamedTuple):
@@ -100,9 +100,14 @@ def neural_collapse(
     if bool((means.abs() <= 64 * torch.finfo(torch.float64).eps * center.abs()).all()):
         raise ValueError("all class means coincide: there is nothing that the classes could collapse to")
 
-    _, singular, directions = torch.linalg.svd(means / math.sqrt(classes), full_matrices=False)
-    kept = singular.square() > rounding(classes) * singular[0].square()
-    directions, between = directions[kept], singular[kept].square()
+    # Where the class means span all of the space, NC1 does not depend on the features' units, and is computed so.
+    scale = means.square().mean(dim=0).sqrt()
+    scale = torch.where(scale > 0, scale, 1)
+    singular, directions = _between(means / scale)
+    if len(singular) < means.shape[1]:
+        scale = torch.ones_like(scale)
+        singular, directions = _between(means)
+    between = singular.square()
 
     position = torch.full_like(counts, -1)  # of a class among those present
     position[present] = torch.arange(classes, device=device)
@@ -115,7 +120,7 @@ def neural_collapse(
         misplaced += int((nearest != own).sum())
         if logits is not None:
             agreeing += int((nearest == logits.argmax(dim=1)).sum())
-        spread = ((chunk - means[own]) @ directions.T).square()
+        spread = ((chunk - means[own]) / scale @ directions.T).square()
         within += (spread / counts[present][own].unsqueeze(1)).sum(dim=0)
 
     rows = features.shape[0]
@@ -141,6 +146,13 @@ def neural_collapse(
     )
 
 
+def _between(means: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values of the centred class means over sqrt(K), but for rounding, and their directions."""
+    _, singular, directions = torch.linalg.svd(means / math.sqrt(len(means)), full_matrices=False)
+    kept = singular.square() > rounding(len(means)) * singular[0].square()
+    return singular[kept], directions[kept]
+
+
 def simplex_deviation(vectors: Tensor) -> SimplexDeviation:
     """How far K vectors are from a simplex equiangular tight frame, in lengths and angles (NC2).
 
@@ -160,7 +172,7 @@ def simplex_deviation(vectors: Tensor) -> SimplexDeviation:
     lengths = torch.linalg.vector_norm(vectors, dim=1)
     if not bool(lengths.any()):
         raise ValueError("all vectors are zero: they have no angles")
-    units = F.normalize(vectors, dim=1, eps=torch.finfo(torch.float64).tiny)
+    units = unit_rows(vectors)
     classes = len(vectors)
     above = torch.ones(classes, classes, dtype=torch.bool, device=vectors.device).triu(1)
     cosines = (units @ units.T)[above]

@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 
 from lightning_repshape.functional.checks import check_class_indices, check_columns, check_features
-from lightning_repshape.functional.numerics import chunks, eigh, rounding
-from lightning_repshape.functional.scatter import RoughScatterState, ScatterState, centered_columns, centered_gram
+from lightning_repshape.functional.numerics import chunks, eigh, float64_device, rounding, unit_rows
+from lightning_repshape.functional.scatter import RoughScatterState, ScatterState, centered_columns
 
 # A factor whose squared pivots (of columns with unit spread) stay above this leaves ten digits to the float64 solve.
 _REGULAR = 1e-10
 # And above this, a factor of float32 products is near enough for refinement to converge at once.
 _NEARLY_REGULAR = 1e-5
+# An axis within the features' range whose scores differ by no more than this, relatively, is the same axis.
+_AGREES = 1e-6
 # A correction of this size, relative to what it corrects, leaves an error of about its square.
 _NEARLY_SOLVED = 5e-5
 
@@ -141,6 +143,9 @@ def lda_from_scatter(state: ScatterState) -> ClassVsRestLDA:
         # of all axes that agree on these rows, the one that ignores directions in which they never vary
         span = torch.linalg.qr(vectors / scale.unsqueeze(1)).Q
         axes = (solution.T * scale @ span) @ span.T
+        lost = solution.T - axes / scale  # units that differ by many digits can cost these rows' scores
+        agrees = ((lost @ scatter) * lost).sum(dim=1) <= _AGREES**2 * half.square().sum(dim=0)
+        axes = torch.where(agrees.unsqueeze(1), axes, solution.T * scale)
     share = _weights(state) * half.square().sum(dim=0)
     # how far rounding in the scatter can move the share, to first order: x^T dS x for S x = d
     doubt = 64 * torch.finfo(torch.float64).eps * torch.linalg.matrix_norm(scatter)
@@ -194,20 +199,50 @@ _ALL_CONSTANT = "every feature is constant: there is nothing to discriminate by"
 
 def _lda_from_few(features: Tensor, labels: Tensor, num_classes: int, normalize: bool) -> ClassVsRestLDA:
     """Fewer rows than columns: the rows' coordinates in the space that they span are features as good as any."""
-    values, vectors = eigh(centered_gram(features, normalize))
+    plain, scaled, spreads = _grams(features, normalize)
+    values, vectors = eigh(scaled)
     kept = values > rounding(len(values)) * values[-1]
     if not bool(kept.any()):
         raise ValueError(_ALL_CONSTANT)
     lengths, vectors = values[kept].sqrt(), vectors[:, kept]
     small = lda_from_scatter(ScatterState(len(lengths), num_classes).update(vectors * lengths, labels))
+    scores = (vectors * lengths) @ small.axes.T
+    # of all axes with these scores, the one that ignores directions in which these rows never vary
+    values, basis = eigh(plain)
+    kept = values > rounding(len(values)) * values[-1]
+    basis = basis[:, kept]
+    within = basis @ ((basis.T @ scores) / values[kept].unsqueeze(1))
+    agrees = (plain @ within - scores).norm(dim=0) <= _AGREES * scores.norm(dim=0)
     axes = small.axes.new_zeros(num_classes, features.shape[1])
     mean = small.mean.new_zeros(features.shape[1])
     constant = 0
     for span, columns, column_mean in centered_columns(features, normalize):
-        axes[:, span] = (small.axes / lengths) @ (vectors.T @ columns)
+        other = (small.axes / lengths) @ (vectors.T @ (columns / spreads[span])) / spreads[span]
+        axes[:, span] = torch.where(agrees.unsqueeze(1), within.T @ columns, other)
         mean[span] = column_mean
         constant += int((columns == 0).all(dim=0).sum())
-    return small._replace(axes=_unit(axes), constant_features=constant, mean=mean, normalized=normalize)
+    return small._replace(axes=unit_rows(axes), constant_features=constant, mean=mean, normalized=normalize)
+
+
+def _grams(features: Tensor, normalize: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Inner products of the centred rows, as they are and with unit spread in every column; these spreads (1 for 0).
+
+    What counts as singular is seen in the latter, which do not depend on the features' units.
+    """
+    device = float64_device(features.device)
+    plain = torch.zeros(len(features), len(features), dtype=torch.float64, device=device)
+    scaled, spreads = torch.zeros_like(plain), plain.new_zeros(features.shape[1])
+    for span, columns, _ in centered_columns(features, normalize):
+        plain.addmm_(columns, columns.T)
+        largest = columns.abs().amax(dim=0)
+        largest = torch.where(largest > 0, largest, 1)
+        columns = columns / largest
+        lengths = torch.linalg.vector_norm(columns, dim=0)
+        lengths = torch.where(lengths > 0, lengths, 1)
+        columns = columns / lengths
+        scaled.addmm_(columns, columns.T)
+        spreads[span] = largest * lengths
+    return plain, scaled, spreads
 
 
 def _lda_refined(features: Tensor, labels: Tensor, num_classes: int, normalize: bool) -> ClassVsRestLDA | None:
@@ -215,6 +250,10 @@ def _lda_refined(features: Tensor, labels: Tensor, num_classes: int, normalize: 
     # For an approximate solution x of S x = d and r = d - S x, d^T S^{-1} d = d^T x + x^T r + r^T S^{-1} r, so that an
     # error of the factor enters in the third power: one more pass over the features is nearly always enough.
     state = RoughScatterState(features.shape[1], num_classes, normalize=normalize).update(features, labels)
+    squares = state.outer.diagonal()
+    seen = (squares > 0) | (state.sums != 0).any(dim=0)
+    if not bool(((squares > 1e-30) & (squares < 1e30) | ~seen).all()):
+        return None  # units in which float32 products under- or overflow
     scatter, scale, varying = _scaled_scatter(state)
     factor, info = torch.linalg.cholesky_ex(scatter)
     del scatter
@@ -281,13 +320,9 @@ def _result(
     eigenvalues[absent] = torch.nan
     full_axes = axes.new_zeros(state.num_classes, state.num_features)
     full_axes[:, varying] = axes
-    full_axes = _unit(full_axes)
+    full_axes = unit_rows(full_axes)
     full_axes[absent] = torch.nan
     constant = int((~varying).sum())
     return ClassVsRestLDA(
         eigenvalues, separated, full_axes, rank, constant, state.counts, state.mean(), state.normalize
     )
-
-
-def _unit(rows: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(rows, dim=1, eps=torch.finfo(rows.dtype).tiny)

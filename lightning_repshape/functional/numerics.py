@@ -25,6 +25,13 @@ def float64_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows divided by their lengths, however short; rows of zeros stay zeros, and get a gradient of zeros."""
+    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    units: Tensor = rows / torch.where(lengths > 0, lengths, torch.inf)
+    return units
+
+
 def chunks(
     features: Tensor, normalize: bool = False, device: torch.device | None = None
 ) -> Iterator[tuple[slice, Tensor]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_repshape.functional.checks import check_columns, check_features
 from lightning_repshape.functional.discriminant import ClassVsRestLDA
-from lightning_repshape.functional.numerics import chunks, eigvalsh, leading_eigenvectors, orient, rounding
+from lightning_repshape.functional.numerics import chunks, eigvalsh, leading_eigenvectors, orient, rounding, unit_rows
 from lightning_repshape.functional.scatter import ScatterState, centered_columns, centered_gram, scatter_state
 
 
@@ -127,7 +127,7 @@ def discriminant_plane(state: ScatterState, lda: ClassVsRestLDA, label: int) -> 
     rest = scatter.addr(along, axis, alpha=-1).addr_(axis, along, alpha=-1)
     value, component = leading_eigenvectors(rest, 1)
     component = component - (component @ axis).unsqueeze(1) * axis
-    component = orient(torch.nn.functional.normalize(component, dim=1))
+    component = orient(unit_rows(component))
     return _projection(state, scatter, torch.stack([spread, value[0]]), torch.cat([axis.unsqueeze(0), component]))
 
 

@@ -17,7 +17,7 @@ from lightning_repshape.functional.checks import (
     check_matrix,
     check_sizes,
 )
-from lightning_repshape.functional.numerics import at_least_float32
+from lightning_repshape.functional.numerics import at_least_float32, unit_rows
 
 
 def weight_separability(weight: Tensor, normalize: bool = False) -> Tensor:
@@ -42,7 +42,7 @@ def weight_separability(weight: Tensor, normalize: bool = False) -> Tensor:
     weight = at_least_float32(weight)
     with torch.autocast(weight.device.type, enabled=False):
         if normalize:
-            weight = F.normalize(weight, dim=1)
+            weight = unit_rows(weight)
         classes, width = weight.shape
         if classes <= width:
             gram = weight @ weight.T
@@ -160,5 +160,5 @@ def dependent_class_vectors(
         )
     directions = torch.linalg.qr(2 * torch.rand(num_features, rank, generator=generator, dtype=torch.float64) - 1).Q
     mixtures = 2 * torch.rand(num_classes, rank, generator=generator, dtype=torch.float64) - 1
-    vectors: Tensor = F.normalize(mixtures, dim=1) @ directions.T
+    vectors: Tensor = unit_rows(mixtures) @ directions.T
     return vectors.float()

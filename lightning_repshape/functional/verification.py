@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_repshape.functional.checks import check_floating, check_scores
+from lightning_repshape.functional.numerics import unit_rows
 
 
 class ROCCurve(NamedTuple):
@@ -77,7 +78,7 @@ def pair_cosines(first: Tensor, second: Tensor) -> Tensor:
         raise ValueError(f"need two P x D matrices, got {tuple(first.shape)} and {tuple(second.shape)}")
     check_floating("features", first)
     check_floating("features", second)
-    return (F.normalize(first, dim=1) * F.normalize(second, dim=1)).sum(dim=1)
+    return (unit_rows(first) * unit_rows(second)).sum(dim=1)
 
 
 def best_threshold(scores: Tensor, same: Tensor) -> float:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_repshape.functional.numerics import unit_rows
 from lightning_repshape.functional.verification import VerificationResult, fold_verification, pair_cosines
 from lightning_repshape.metrics.base import ExactSums
 
@@ -97,7 +98,7 @@ class PairFeatures(ExactSums):
                 f"need N x {self.sums.shape[1]} features and N items, got {tuple(features.shape)} and "
                 f"{tuple(items.shape)}"
             )
-        self.sums.index_add_(0, items, F.normalize(features.detach().double(), dim=1))
+        self.sums.index_add_(0, items, unit_rows(features.detach().double()))
         self.counts.index_add_(0, items, torch.ones_like(items))
 
     def compute(self) -> tuple[Tensor, Tensor]:

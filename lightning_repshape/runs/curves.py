@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_repshape.errors import DataError
 from lightning_repshape.runs.files import plain_number, written_atomically
 from lightning_repshape.runs.folders import CURVES
 
@@ -58,12 +59,13 @@ class MetricsCSVLogger(Logger):
     def rows(self) -> list[dict[str, Any]]:
         """The rows so far, those of an earlier session included."""
         if self._rows is None:
-            self._rows = []
-            if self.path.is_file():
-                with self.path.open(newline="", encoding="utf-8") as file:
-                    for row in csv.DictReader(file):
-                        kept = {key: value for key, value in row.items() if value not in ("", None)}
-                        self._rows.append({**kept, "step": int(float(row["step"]))})
+            try:
+                self._rows = _read(self.path) if self.path.is_file() else []
+            except Exception as error:  # csv, codecs and numbers raise errors of many kinds
+                raise DataError(
+                    f"cannot go on with {self.path}: {error}; it is damaged: mend it, or move it away and lose the "
+                    "curves so far"
+                ) from error
         return self._rows
 
     @rank_zero_only
@@ -107,3 +109,17 @@ class MetricsCSVLogger(Logger):
             writer.writerows(self.rows)
         self._written = time.monotonic()
         self._epoch_ended = False
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            kept = {key: value for key, value in row.items() if value not in ("", None)}
+            try:
+                for value in kept.values():
+                    float(value)
+                rows.append({**kept, "step": int(float(row["step"]))})
+            except (TypeError, ValueError, KeyError, OverflowError) as error:
+                raise ValueError(f"line {number}: expected numbers, a step among them ({error!r})") from error
+    return rows

@@ -51,6 +51,7 @@ class CASIAWebFaceDataModule(ImageDataModule):
         std: Standard deviation of each channel. None: 0.5.
         eval_batch_size: Validation images a batch, and images of pairs.
         augment: "none", "flip" (as in the paper), "shift" or "crop-flip".
+        exif_orientation: Whether images are turned as their EXIF data say.
         **kwargs: Every other option of :class:`ImageDataModule` but ``download`` and ``renumber``. Without ``val_size``
             there is no validation part; with it, every identity needs two images.
 
@@ -73,6 +74,7 @@ class CASIAWebFaceDataModule(ImageDataModule):
         *,
         eval_batch_size: int = 512,
         augment: Augmentation = "flip",
+        exif_orientation: bool = True,
         **kwargs: Any,
     ) -> None:
         where = type(self).__name__
@@ -85,6 +87,7 @@ class CASIAWebFaceDataModule(ImageDataModule):
         self.fit: Fit = fit
         self.center_crop = None if center_crop is None else both_sides(where, "center_crop", center_crop)
         self.min_images = min_images
+        self.exif_orientation = exif_orientation
         self._folder = folder
         self._faces: tuple[ImageFiles, Tensor, tuple[str, ...]] | None = None
         super().__init__(
@@ -125,7 +128,9 @@ class CASIAWebFaceDataModule(ImageDataModule):
                 return place / "train.rec"
             if records:
                 return records[0]
-            if files.class_folders(place):
+            people = files.class_folders(place)
+            if people:
+                files.check_not_nested(place, people, "set folder to it")
                 return place
         looked = " or ".join(
             str(place) for place in (places[:1] if self._folder is not None else [places[0], self.root])
@@ -145,7 +150,9 @@ class CASIAWebFaceDataModule(ImageDataModule):
             numbers = record_file.image_numbers()
             names, labels = identities_of(record_file.labels(numbers))
             paths = tuple(f"{self._source}#{number}" for number in numbers)
-            images = RecordFaces.of(paths, self._shape, self.fit, self.center_crop, file=record_file)
+            images = RecordFaces.of(
+                paths, self._shape, self.fit, self.center_crop, exif=self.exif_orientation, file=record_file
+            )
         else:
             names = tuple(natural_order(files.class_folders(self._source)))
             listed = files.list_images([self._source / name for name in names])
@@ -156,7 +163,7 @@ class CASIAWebFaceDataModule(ImageDataModule):
                     "them, or set min_images=2 to leave out identities with fewer than two"
                 )
             paths = tuple(path for found in listed for path in found)
-            images = ImageFiles.of(paths, self._shape, self.fit, self.center_crop)
+            images = ImageFiles.of(paths, self._shape, self.fit, self.center_crop, exif=self.exif_orientation)
             labels = torch.repeat_interleave(torch.tensor([len(found) for found in listed]))
         counts = torch.bincount(labels, minlength=len(names))
         if self.min_images > 1:

@@ -1,13 +1,26 @@
 """Lists of pairs: LFW's and YouTube Faces' as published, and one's own."""
 
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning_repshape.data.faces.pairs import PairTable, VerificationPairs, pair_table
-from lightning_repshape.data.files import IMAGE_SUFFIXES, class_folders, list_images, natural_order
+from lightning_repshape.data.files import (
+    IMAGE_SUFFIXES,
+    class_folders,
+    list_images,
+    natural_order,
+    read_lines,
+    whole_number,
+)
 from lightning_repshape.errors import ConfigError, DataError
+
+LFWPair = tuple[tuple[str, int], tuple[str, int]]
+"""Two images, each a name and a number."""
+LFWEntry = tuple[LFWPair, int]
+"""A pair and its fold."""
 
 
 class LFWPairs(VerificationPairs):
@@ -15,7 +28,9 @@ class LFWPairs(VerificationPairs):
 
     The images, ``<name>/<name>_0001.jpg``, are looked for in ``root``, in ``root``'s folders ``lfw``, ``lfw_funneled``,
     ``lfw-deepfunneled`` and ``lfw-112``, and likewise in ``lfw-py`` (torchvision's layout) and ``lfw_home``
-    (scikit-learn's); the list of pairs beside them or above. Another suffix than ``.jpg`` is found, too.
+    (scikit-learn's), also where such a folder holds one of its own name; the list of pairs beside them or above, also
+    as a table (``pairs.csv`` with a heading, as Kaggle has it). Found are another suffix than ``.jpg``, too, and
+    ``<name>/1.jpg``, ``<name>/<name>_1.jpg``, ``<name>/0001.jpg`` and ``<name>_0001.jpg`` without a folder.
 
     Args:
         root: Folder that holds the unpacked set.
@@ -23,8 +38,12 @@ class LFWPairs(VerificationPairs):
             to ten folds here; for validation, as LFW's protocol has it), or a path.
         images: The folder of images, below ``root`` or absolute. None: looked for.
         name: Name in keys and tables.
-        **kwargs: ``fit`` and ``center_crop``, see :class:`VerificationPairs`.
+        **kwargs: ``fit``, ``center_crop`` and ``exif_orientation``, see :class:`VerificationPairs`.
     """
+
+    expected: ClassVar[str] = (
+        "<name>/<name>_0001.jpg, <name>/<name>_1.jpg, <name>/0001.jpg, <name>/1.jpg and <name>_0001.jpg, of any format"
+    )
 
     def __init__(
         self,
@@ -44,7 +63,7 @@ class LFWPairs(VerificationPairs):
             return self.root / Path(self.images).expanduser()
         below = ("lfw-deepfunneled", "lfw_funneled", "lfw-112", "lfw")
         for parent in (self.root, self.root / "lfw-py", self.root / "lfw_home", self.root / "lfw"):
-            for place in (*(parent / name for name in below), parent):
+            for place in (*(parent / name / again for name in below for again in (name, "")), parent):
                 if place.is_dir() and _holds_people(place):
                     return place
         raise DataError(
@@ -57,6 +76,7 @@ class LFWPairs(VerificationPairs):
         folder = self._find_images()
         given = self.root / Path(self.pairs).expanduser()
         places = [given, folder / self.pairs, folder.parent / self.pairs, folder.parent.parent / self.pairs]
+        places += [place.with_suffix(".csv") for place in places]
         listed = next((place for place in places if place.is_file()), None)
         if listed is None:
             raise DataError(f"the list of pairs is not there: looked for {' and '.join(str(p) for p in places[:3])}")
@@ -77,7 +97,7 @@ class YTFPairs(VerificationPairs):
         splits: The list of pairs, below ``root`` or absolute.
         images: The folder of frames, below ``root`` or absolute. None: looked for.
         name: Name in keys and tables.
-        **kwargs: ``fit`` and ``center_crop``, see :class:`VerificationPairs`.
+        **kwargs: ``fit``, ``center_crop`` and ``exif_orientation``, see :class:`VerificationPairs`.
     """
 
     def __init__(
@@ -113,25 +133,21 @@ class YTFPairs(VerificationPairs):
         entries: list[tuple[str, str, bool, int]] = []
         for place, (number, line) in enumerate(_lines(listed)):
             parts = [part.strip() for part in line.split(",")]
-            if place == 0 and not parts[0].isdigit():
+            if place == 0 and whole_number(parts[0]) is None:
                 continue  # the heading
-            videos = parts[1:3]
-            if (
-                len(parts) < 4
-                or not parts[0].isdigit()
-                or parts[-1] not in ("0", "1")
-                or not all("/" in v for v in videos)
-            ):
+            videos = [part.replace("\\", "/") for part in parts[1:3]]
+            fold = whole_number(parts[0])
+            if len(parts) < 4 or fold is None or parts[-1] not in ("0", "1") or not all(map(_is_video, videos)):
                 raise DataError(
                     f"{listed}, line {number}: expected 'fold, name/video, name/video, 0 or 1', got {line[:80]!r}"
                 )
-            entries.append((videos[0], videos[1], parts[-1] == "1", int(parts[0])))
+            entries.append((videos[0], videos[1], parts[-1] == "1", fold))
         if not entries:
             raise DataError(f"{listed} names no pair of videos")
         wanted = list(dict.fromkeys(video for first, second, _, _ in entries for video in (first, second)))
         frames: dict[str, tuple[str, ...]] = {}
         for video in wanted:
-            found = list_images([folder / video])[0] if (folder / video).is_dir() else []
+            found = list_images([folder / video])[0] if os.path.isdir(folder / video) else []
             found = natural_order(found)
             if self.frames is not None and len(found) > self.frames:
                 found = [found[(2 * step + 1) * len(found) // (2 * self.frames)] for step in range(self.frames)]
@@ -149,16 +165,16 @@ class PairsFile(VerificationPairs):
     """Pairs from a list of one's own, of images anywhere below a folder.
 
     A line is two paths below ``root``, 1 for one person or 0, and the fold (a whole number; without it, pairs of each
-    kind are dealt out to ten folds in turn), with commas or blanks between. Empty lines and those that begin with "#"
-    are left out. LFW's own format (see :class:`LFWPairs`) is recognised by its first line, for images named
-    ``<name>/<name>_0001.jpg`` or ``<name>/1.jpg``.
+    kind are dealt out to ten folds in turn), with commas or blanks between; backslashes in paths count as "/". Empty
+    lines, those that begin with "#" and the heading of a table with commas are left out. LFW's own format (see
+    :class:`LFWPairs`) is recognised by its first line, for images named as there.
 
     Args:
         root: Folder that holds the images.
         pairs: The list, below ``root`` or absolute.
         folder: Folder of the images, below ``root`` or absolute. None: ``root``.
         name: Name in keys and tables.
-        **kwargs: ``fit`` and ``center_crop``, see :class:`VerificationPairs`.
+        **kwargs: ``fit``, ``center_crop`` and ``exif_orientation``, see :class:`VerificationPairs`.
     """
 
     def __init__(
@@ -179,19 +195,22 @@ class PairsFile(VerificationPairs):
         folder = self.root if self.folder is None else self.root / Path(self.folder).expanduser()
         listed = self.root / Path(self.pairs).expanduser()
         lines = [(number, line) for number, line in _lines(listed) if not line.startswith("#")]
-        if lines and all(word.isdigit() for word in lines[0][1].split()):
+        if lines and (all(whole_number(word) is not None for word in _words(lines[0][1])) or _is_lfw_table(lines)):
             return _lfw_table(listed, folder, "{0}/{1}")
+        if lines and _is_heading(lines[0][1]):
+            del lines[0]
         pairs: list[tuple[str, str, bool, int]] = []
         dealt = {True: 0, False: 0}
         for number, line in lines:
-            parts = [part.strip() for part in line.split(",")] if "," in line else line.split()
-            if len(parts) not in (3, 4) or parts[2] not in ("0", "1") or (len(parts) == 4 and not parts[3].isdigit()):
+            parts = [part.replace("\\", "/") for part in _words(line)]
+            fold = whole_number(parts[3]) if len(parts) == 4 else 0
+            if len(parts) not in (3, 4) or parts[2] not in ("0", "1") or fold is None:
                 raise DataError(
                     f"{listed}, line {number}: expected 'path path 0-or-1' and perhaps a fold, got {line[:80]!r}; or "
                     "LFW's format, whose first line is the number of folds and of pairs"
                 )
             same = parts[2] == "1"
-            pairs.append((parts[0], parts[1], same, int(parts[3]) if len(parts) == 4 else dealt[same] % 10))
+            pairs.append((parts[0], parts[1], same, fold if len(parts) == 4 else dealt[same] % 10))
             dealt[same] += 1
         if not pairs:
             raise DataError(f"{listed} names no pair")
@@ -204,7 +223,7 @@ class PairsFile(VerificationPairs):
         )
 
 
-def read_lfw_list(path: Path) -> list[tuple[tuple[tuple[str, int], tuple[str, int]], int]]:
+def read_lfw_list(path: Path) -> list[LFWEntry]:
     """Reads a list in LFW's format: for each pair its two images (name and number), and the fold.
 
     The first line has the number of folds and of pairs of each kind a fold, or the latter alone (then they are dealt
@@ -212,13 +231,15 @@ def read_lfw_list(path: Path) -> list[tuple[tuple[tuple[str, int], tuple[str, in
     two. DataError: the list is missing or of another format; the message has the line's number.
     """
     lines = _lines(path)
-    head = lines[0][1].split() if lines else []
-    if len(head) not in (1, 2) or not all(word.isdigit() and int(word) > 0 for word in head):
+    if _is_lfw_table(lines):
+        return _read_lfw_rows(path, lines[1:])
+    head = [whole_number(word) or 0 for word in _words(lines[0][1])] if lines else []
+    if len(head) not in (1, 2) or min(head) < 1:
         raise DataError(
             f"{path}, line 1: expected the number of folds and of pairs of each kind, such as '10 300', got "
             f"{lines[0][1][:80] if lines else ''!r}"
         )
-    folds, count = (int(head[0]), int(head[1])) if len(head) == 2 else (1, int(head[0]))
+    folds, count = (head[0], head[1]) if len(head) == 2 else (1, head[0])
     entries = []
     position = 1
     for fold in range(folds):
@@ -230,13 +251,7 @@ def read_lfw_list(path: Path) -> list[tuple[tuple[tuple[str, int], tuple[str, in
                         "again"
                     )
                 number, line = lines[position]
-                words = line.split("\t") if "\t" in line else line.split()
-                numbers = words[1:3] if same else words[1::2]
-                if len(words) != (3 if same else 4) or not all(word.strip().isdigit() for word in numbers):
-                    form = "name number number" if same else "name number name number"
-                    raise DataError(f"{path}, line {number}: expected '{form}', got {line[:80]!r}")
-                first, second = (words[0], words[0]) if same else (words[0], words[2])
-                pair = ((first.strip(), int(numbers[0])), (second.strip(), int(numbers[1])))
+                pair = _lfw_pair(path, number, line, same)
                 entries.append((pair, fold if folds > 1 else number_in_kind % 10))
                 position += 1
     if position < len(lines):
@@ -256,27 +271,80 @@ def _lfw_table(listed: Path, folder: Path, form: str) -> PairTable:
     return pair_table(entries)
 
 
+def _read_lfw_rows(path: Path, lines: list[tuple[int, str]]) -> list[LFWEntry]:
+    """The rows of a table of pairs. Pairs of one person, then as many of two, are a fold, or one list without folds."""
+    runs: list[tuple[bool, list[LFWPair]]] = []
+    for number, line in lines:
+        same = len(_words(line)) == 3
+        if not runs or runs[-1][0] != same:
+            runs.append((same, []))
+        runs[-1][1].append(_lfw_pair(path, number, line, same))
+    published = len(runs) > 2 and len(runs) % 2 == 0 and len({len(pairs) for _, pairs in runs}) == 1
+    return [
+        (pair, place // 2 if published else row % 10)
+        for place, (_, pairs) in enumerate(runs)
+        for row, pair in enumerate(pairs)
+    ]
+
+
+def _lfw_pair(path: Path, number: int, line: str, same: bool) -> LFWPair:
+    words = _words(line)
+    found = [whole_number(word) for word in (words[1:3] if same else words[1::2])]
+    numbers = [number for number in found if number is not None]
+    if len(words) != (3 if same else 4) or len(numbers) < 2:
+        form = "name number number" if same else "name number name number"
+        raise DataError(f"{path}, line {number}: expected '{form}', got {line[:80]!r}")
+    return (words[0], numbers[0]), (words[0] if same else words[2], numbers[1])
+
+
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """The lines that are not empty, with their numbers."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the list of pairs {path}: {error}") from error
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    return read_lines(path, "it must be a text file of pairs in UTF-8")
+
+
+def _words(line: str) -> list[str]:
+    """The entries of a line, with tabs, commas or blanks between; empty ones at its end are none."""
+    separator = next((mark for mark in ("\t", ",") if mark in line), None)
+    words = [word.strip().strip('"') for word in line.split(separator)]
+    while words and not words[-1]:
+        words.pop()
+    return words
+
+
+def _is_heading(line: str) -> bool:
+    """Whether a line of a table names its columns: no entry is a number or an image."""
+    return "," in line and not any(
+        whole_number(word) is not None or Path(word).suffix.lower() in IMAGE_SUFFIXES for word in _words(line)
+    )
+
+
+def _is_lfw_table(lines: list[tuple[int, str]]) -> bool:
+    """Whether lines are LFW's pairs as a table: a heading, then "name,number,number" or "name,number,name,number"."""
+    if len(lines) < 2 or not _is_heading(lines[0][1]):
+        return False
+    first = _words(lines[1][1])
+    return len(first) in (3, 4) and whole_number(first[1]) is not None and whole_number(first[-1]) is not None
+
+
+def _is_video(name: str) -> bool:
+    """Whether a name is "name/video", and leads nowhere else."""
+    parts = name.split("/")
+    return len(parts) > 1 and not {"", ".", ".."}.intersection(parts)
 
 
 def _holds_people(folder: Path) -> bool:
-    """Whether a folder holds ``<name>/<name>_<number>.<suffix>``."""
+    """Whether a folder holds ``<name>/<name>_<number>.<suffix>``, or ``<name>_<number>.<suffix>``."""
     for name in itertools.islice(class_folders(folder), 20):
         if any(entry.name.startswith(f"{name}_") for entry in (folder / name).iterdir()):
             return True
-    return False
+    flat = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
+    return any(whole_number(entry.stem.rpartition("_")[2]) is not None for entry in itertools.islice(flat, 20))
 
 
 def _suffixes(folder: Path) -> tuple[str, ...]:
     """The suffixes to try, that of the folder's first image in front."""
-    for name in itertools.islice(class_folders(folder) if folder.is_dir() else [], 20):
-        for entry in sorted((folder / name).iterdir()):
+    inner = [folder / name for name in itertools.islice(class_folders(folder) if folder.is_dir() else [], 20)]
+    for place in (*inner, folder):
+        for entry in sorted(place.iterdir()) if place.is_dir() else ():
             if entry.suffix.lower() in IMAGE_SUFFIXES:
                 return (entry.suffix, *sorted(IMAGE_SUFFIXES - {entry.suffix}))
     return (".jpg", *sorted(IMAGE_SUFFIXES - {".jpg"}))
@@ -284,8 +352,13 @@ def _suffixes(folder: Path) -> tuple[str, ...]:
 
 def _path(folder: Path, who: str, number: int, suffixes: Sequence[str]) -> str:
     """The image of a person; where it does not exist, the name that it would have."""
-    names = [f"{who}_{number:04d}{suffix}" for suffix in suffixes] + [f"{number}{suffix}" for suffix in suffixes]
-    for name in names:
-        if (folder / who / name).is_file():
-            return str(folder / who / name)
-    return str(folder / who / names[0])
+    stems = (
+        f"{who}/{who}_{number:04d}",
+        f"{who}/{number}",
+        f"{who}/{who}_{number}",
+        f"{who}/{number:04d}",
+        f"{who}_{number:04d}",
+    )
+    names = [f"{stem}{suffix}" for stem in stems for suffix in suffixes]
+    found = next((name for name in names if os.path.isfile(folder / name)), names[0])
+    return str(folder / found)

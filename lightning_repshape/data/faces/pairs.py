@@ -1,21 +1,24 @@
 """Pairs of faces to verify: what they are, what a set of them must offer, and pairs made from identities."""
 
 import itertools
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_repshape.data.files import (
     FITS,
+    IMAGE_SUFFIXES,
     Fit,
     ImageFiles,
     both_sides,
     check_fit,
+    check_not_nested,
     class_folders,
     list_images,
     natural_order,
@@ -91,7 +94,7 @@ def pair_table(entries: Sequence[tuple[tuple[Item, ...], int]], same: Sequence[b
 class VerificationPairs(ABC):
     """Pairs of images or videos, some of one person, some of two.
 
-    A set of one's own needs :meth:`read`.
+    A set of one's own needs :meth:`read`; where it looks for files by names of its own, ``expected`` says which.
 
     Args:
         root: Folder that holds the set.
@@ -99,10 +102,13 @@ class VerificationPairs(ABC):
         fit: What happens to an image of another size than the model's, see :class:`CASIAWebFaceDataModule`.
         center_crop: Rows and columns to cut out of the middle first; of LFW's 250 x 250 pixels the face fills about the
             middle 150.
+        exif_orientation: Whether images are turned as their EXIF data say.
 
     Raises:
         ConfigError: An option that cannot be.
     """
+
+    expected: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -110,6 +116,7 @@ class VerificationPairs(ABC):
         name: str,
         fit: Fit = "crop",
         center_crop: int | tuple[int, int] | None = None,
+        exif_orientation: bool = True,
     ) -> None:
         where = type(self).__name__
         check_fit(where, fit, FITS)
@@ -119,6 +126,7 @@ class VerificationPairs(ABC):
         self.name = name
         self.fit: Fit = fit
         self.center_crop = None if center_crop is None else both_sides(where, "center_crop", center_crop)
+        self.exif_orientation = exif_orientation
 
     @abstractmethod
     def read(self) -> PairTable:
@@ -133,20 +141,25 @@ class VerificationPairs(ABC):
 
         Raises:
             DataError: The list is missing or of another format, cannot be verified on (one fold, or pairs of one kind
-                alone), or images are missing: all are listed.
+                alone), or images are missing: the first are named.
         """
         table = self.read()
-        absent = [path for paths in table.paths for path in paths if not Path(path).is_file()]
-        empty = [name for name, paths in zip(table.items, table.paths, strict=True) if not paths]
-        if absent or empty:
-            listed = "".join(f"\n  {entry}" for entry in [*absent, *empty])
+        absent = [path for paths in table.paths for path in paths if not os.path.isfile(path)]
+        absent += [name for name, paths in zip(table.items, table.paths, strict=True) if not paths]
+        if absent:
+            near = os.path.dirname(absent[0])
+            there = sorted(os.listdir(near)) if os.path.isdir(near) else []
+            there = [name for name in there if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
             raise DataError(
-                f"{self.name}: {len(absent) + len(empty):,} of {len(table.items):,} images or videos named by the "
-                f"pairs are not there; get them, or take their pairs out of the list:{listed}"
+                f"{self.name}, in {self.root}: {len(absent):,} of {len(table.items):,} images or videos named by the "
+                f"pairs are not there, such as {some(absent, 3)}"
+                f"{f'; {near} holds {some(there, 3)}' if there else ''}"
+                f"{f'; taken are {self.expected}' if self.expected else ''}; get them, or take their pairs out of the "
+                "list"
             )
-        _check_usable(self.name, table)
+        _check_usable(f"{self.name}, in {self.root}", table)
         paths = [path for paths in table.paths for path in paths]
-        images = ImageFiles.of(paths, input_shape, self.fit, self.center_crop)
+        images = ImageFiles.of(paths, input_shape, self.fit, self.center_crop, exif=self.exif_orientation)
         items = torch.repeat_interleave(torch.tensor([len(paths) for paths in table.paths]))
         return PairSet(self.name, images, items, table)
 
@@ -198,6 +211,7 @@ class IdentityPairs(VerificationPairs):
         if not folder.is_dir():
             raise DataError(f"no folder {folder}; set root to the folder that holds a folder for each identity")
         known = natural_order(class_folders(folder))
+        check_not_nested(folder, known, "set folder to it")
         wanted = self.identities
         if isinstance(wanted, list):
             absent = [name for name in wanted if name not in known]

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_repshape.data.files import ImageFiles
+from lightning_repshape.data.files import ImageFiles, read_lines, whole_number
 from lightning_repshape.errors import DataError
 
 MAGIC = 0xCED7230A
@@ -73,20 +73,14 @@ class RecordFile:
 
     def _read_index(self, index: Path) -> dict[int, int]:
         offsets: dict[int, int] = {}
-        try:
-            lines = index.read_text(encoding="ascii").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read {index}: {error}; get it again, or remove it") from error
-        for number, line in enumerate(lines, start=1):
-            parts = line.split()
-            if not parts:
-                continue
-            if len(parts) != 2 or not (parts[0].isdigit() and parts[1].isdigit()):
+        for number, line in read_lines(index, "get it again, or remove it"):
+            numbers = [found for found in map(whole_number, line.split()) if found is not None]
+            if len(numbers) != 2 or len(line.split()) != 2:
                 raise DataError(
                     f"{index}, line {number}: expected a record's number and its offset, got {line[:60]!r}; get the "
                     "file again, or remove it"
                 )
-            offsets[int(parts[0])] = int(parts[1])
+            offsets[numbers[0]] = numbers[1]
         return offsets
 
     def _walk(self) -> dict[int, int]:
@@ -163,13 +157,13 @@ class RecordFile:
         first = self.record(numbers[0])
         if numbers[0] != 0 or first.payload or len(first.labels) < 2:
             return numbers
-        end = int(first.labels[0])
-        wanted = list(range(1, end))
-        missing = [number for number in wanted if number not in self.offsets]
-        if missing or not wanted:
+        end = first.labels[0]
+        # Not counted up to: a damaged number may be NaN, or 1e30.
+        wanted = [number for number in numbers if 1 <= number < end]
+        if not wanted or not len(wanted) == end - 1:
             raise DataError(
-                f"{self.path}: record 0 promises images 1 to {end - 1}, but {len(missing)} of them are not in the "
-                f"index, such as {missing[:3]}; get both files again"
+                f"{self.path}: record 0 promises images 1 to {end - 1:.0f}, but {end - 1 - len(wanted):.0f} of them "
+                "are not in the index; get both files again"
             )
         return wanted
 
@@ -190,16 +184,19 @@ class RecordFile:
             heads = self._bytes[clipped]
             words = np.ascontiguousarray(heads[:, :20]).view("<u4")
             ends = some + 8 + (words[:, 1] & _LENGTH)
-            wrong = (words[:, 0] != MAGIC) | (ends > self.size)
+            lengths = words[:, 1] & _LENGTH
+            short = (words[:, 1] >> 29 == 0) & (lengths < _HEADER.size + 4 * (words[:, 2] > 0))
+            wrong = (words[:, 0] != MAGIC) | (ends > self.size) | short
             if wrong.any():
-                self._words(int(some[int(wrong.argmax())]))
+                self.record(numbers[start + int(wrong.argmax())])  # says what is wrong
             single = np.ascontiguousarray(heads[:, 12:16]).view("<f4")[:, 0]
             several = np.ascontiguousarray(heads[:, 32:36]).view("<f4")[:, 0]
             found[start : start + len(some)] = np.where(words[:, 2] > 0, several, single)
             for place in np.flatnonzero(words[:, 1] >> 29):  # in parts: the header may be, too
                 found[start + place] = self.record(numbers[start + int(place)]).labels[0]
-        whole = found.astype(np.int64)
-        bad = np.flatnonzero((found < 0) | (found != whole))
+        with np.errstate(invalid="ignore"):  # NaN and what is beyond 64 bits differ from whatever they become
+            whole = found.astype(np.int64)
+        bad = np.flatnonzero(~((found >= 0) & (found < 2**53) & (found == whole)))
         if len(bad):
             number = numbers[int(bad[0])]
             raise DataError(

@@ -52,12 +52,15 @@ class CIFAR10DataModule(ImageDataModule):
     """CIFAR-10: 50,000 training and 10,000 test images of ten kinds of things, colour 32 x 32.
 
     ``root`` holds ``cifar-10-batches-py/`` (the authors' Python version), or is that folder. Every file's MD5 sum is
-    checked against the published one before it is read. By default the last 10,000 training images (the fifth batch)
-    are the validation part.
+    checked against the published one before it is read; the files may end in ``.pkl``. The authors' binary and MATLAB
+    versions (``cifar-10-batches-bin/``, ``cifar-10-batches-mat/``) are read where the former is not there. By default
+    the last 10,000 training images (the fifth batch) are the validation part.
     """
 
     _torchvision: ClassVar[str] = "CIFAR10"
     _label_key: ClassVar[str] = "labels"
+    _label_bytes: ClassVar[int] = 1
+    _other_versions: ClassVar[tuple[str, str]] = ("cifar-10-batches-bin", "cifar-10-batches-mat")
 
     def describe(self) -> ImageSet:
         """Names, shape and defaults, known before anything is read."""
@@ -72,44 +75,75 @@ class CIFAR10DataModule(ImageDataModule):
         """Reads a split as published."""
         published = self._published()
         parts = published.train_list if split == "train" else published.test_list
-        folder = download.find_folder(
-            self.root, (published.base_folder, ""), parts[0][0], self.described.name, type(self).__name__
-        )
+        found = self._find(parts[0][0])
+        if found is None:
+            raise download.missing(self.root / published.base_folder, self.described.name, type(self).__name__)
+        folder, suffix = found
         images, labels = [], []
         classes = len(self.described.class_names)
         for name, md5 in parts:
-            path = folder / name
-            download.check_sum(path, md5)  # before unpickling, which runs what the file says
+            path = folder / f"{name}{suffix}"
+            if suffix in ("", ".pkl"):
+                download.check_sum(path, md5)  # before unpickling, which runs what the file says
             try:
-                with open(path, "rb") as file:
-                    entry = pickle.load(file, encoding="latin1")
-                pixels, targets = torch.from_numpy(entry["data"]), torch.tensor(entry[self._label_key])
+                pixels, targets = self._read(path)
                 images.append(pixels.view(-1, 3, 32, 32).permute(0, 2, 3, 1))
                 labels.append(targets)
-            except Exception as error:  # a damaged pickle can raise anything
+            except Exception as error:  # a damaged file can raise anything
                 raise DataError(f"cannot read {path}: {error!r}; it is damaged: remove it and get it again") from error
-            if len(pixels) != len(targets) or not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+            right = pixels.dtype == torch.uint8 and len(pixels) == len(targets) > 0 and targets.dim() == 1
+            if not right or not 0 <= int(targets.min()) <= int(targets.max()) < classes:
                 raise DataError(
                     f"{path} has {len(pixels)} images and labels that do not fit; remove it and get it again"
                 )
         return SplitData(torch.cat(images).contiguous(), torch.cat(labels))
 
+    def _find(self, name: str) -> tuple[Path, str] | None:
+        """The folder of a published file in the first of the versions that is there, and the files' suffix."""
+        base = self._published().base_folder
+        binary, matlab = self._other_versions
+        for version, suffix in ((base, ""), (base, ".pkl"), (binary, ".bin"), (matlab, ".mat")):
+            for folder in (self.root / version, self.root):
+                if (folder / f"{name}{suffix}").is_file():
+                    return folder, suffix
+        return None
+
+    def _read(self, path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixels N x 3072 and labels of a file of any version, raising anything where it is damaged."""
+        if path.suffix == ".bin":
+            rows = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8).view(-1, self._label_bytes + 3072)
+            return rows[:, self._label_bytes :].contiguous(), rows[:, self._label_bytes - 1].long()
+        if path.suffix == ".mat":
+            from scipy.io import loadmat
+
+            entry = loadmat(path, variable_names=["data", self._label_key])
+            return torch.from_numpy(entry["data"]), torch.from_numpy(entry[self._label_key].astype("int64")).flatten()
+        with open(path, "rb") as file:
+            entry = pickle.load(file, encoding="latin1")
+        return torch.from_numpy(entry["data"]), torch.tensor(entry[self._label_key])
+
     def download_files(self) -> None:
         """Fetches what is missing."""
         published = self._published()
         names = [name for name, _ in published.train_list + published.test_list]
+        found = self._find(names[0])
+        if found is not None and all((found[0] / f"{name}{found[1]}").is_file() for name in names):
+            return
         download.install_archive(self.root, published, names, self.described.name)
 
 
 class CIFAR100DataModule(CIFAR10DataModule):
     """CIFAR-100: 50,000 training and 10,000 test images of a hundred kinds of things (the fine labels), colour 32 x 32.
 
-    ``root`` holds ``cifar-100-python/``, or is that folder. Checks and defaults as for :class:`CIFAR10DataModule`; with
-    fewer ``classes``, give a ``val_size`` that suits what is left of them (500 training images a class).
+    ``root`` holds ``cifar-100-python/`` (or ``cifar-100-binary/``, ``cifar-100-matlab/``), or is that folder. Checks
+    and defaults as for :class:`CIFAR10DataModule`; with fewer ``classes``, give a ``val_size`` that suits what is left
+    of them (500 training images a class).
     """
 
     _torchvision: ClassVar[str] = "CIFAR100"
     _label_key: ClassVar[str] = "fine_labels"
+    _label_bytes: ClassVar[int] = 2  # the coarse label comes first
+    _other_versions: ClassVar[tuple[str, str]] = ("cifar-100-binary", "cifar-100-matlab")
 
     def describe(self) -> ImageSet:
         """Names, shape and defaults, known before anything is read."""

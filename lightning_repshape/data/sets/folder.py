@@ -35,6 +35,7 @@ class ImageFolderDataModule(ImageDataModule):
             images of ``val``, or a tenth of ``train`` where there is no ``val``.
         train_subset: Which training images ``train_size`` means: the "first" ones (in the order of the classes), or
             "per-class", so many of every class.
+        exif_orientation: Whether images are turned as their EXIF data (of TIFF files, their tags) say.
         **kwargs: Every other option of :class:`ImageDataModule` but ``download``.
 
     Raises:
@@ -54,12 +55,14 @@ class ImageFolderDataModule(ImageDataModule):
         *,
         val_size: int | float | None = None,
         train_subset: Literal["first", "per-class"] = "per-class",
+        exif_orientation: bool = True,
         **kwargs: Any,
     ) -> None:
         where = type(self).__name__
         self._shape = (channels, *both_sides(where, "image_size", image_size))
         check_fit(where, fit)
         self._fit: Literal["stretch", "crop"] = fit
+        self.exif_orientation = exif_orientation
         mean, std = mean or _MEAN.get(channels, ()), std or _STD.get(channels, ())
         self._mean_std = check_channels(where, channels, mean, std)
         self.predict_dir = None if predict_dir is None else Path(predict_dir).expanduser()
@@ -75,12 +78,16 @@ class ImageFolderDataModule(ImageDataModule):
         """Names, shape and defaults, known before anything is read."""
         folder = self.root / "train"
         if not folder.is_dir():
+            below = self.root if self.root.is_dir() else None
+            inner = [name for name in files.class_folders(below) if (below / name / "train").is_dir()] if below else []
             raise DataError(
                 f"no folder {folder}; set root to the folder that holds train/<class>/<image> and test/<class>/<image>"
+                + (f", such as {self.root / inner[0]}" if inner else "")
             )
         names = tuple(files.class_folders(folder))
         if not names:
             raise DataError(f"{folder} has no class folders; images belong into train/<class>/")
+        files.check_not_nested(folder, names, f"set root to {folder}, or move the class folders up")
         mean, std = self._mean_std
         return ImageSet(
             self.root.resolve().name or "images", names, self._shape, mean, std, val_size=0.1, val_split="stratified"
@@ -107,6 +114,8 @@ class ImageFolderDataModule(ImageDataModule):
                 raise DataError(f"no folder {folder}; put the {split} images into {split}/<class>/")
             names = self.described.class_names
             found = files.class_folders(folder)
+            if found != list(names):
+                files.check_not_nested(folder, found, f"move the class folders to {folder}")
             for name in found:
                 if name not in names:
                     raise DataError(
@@ -116,7 +125,8 @@ class ImageFolderDataModule(ImageDataModule):
             paths, labels = files.list_labelled(
                 [folder / name for name in found], [names.index(name) for name in found]
             )
-        return SplitData(ImageFiles.of(paths, self._shape, self._fit), torch.tensor(labels), paths)
+        images = ImageFiles.of(paths, self._shape, self._fit, exif=self.exif_orientation)
+        return SplitData(images, torch.tensor(labels), paths)
 
 
 class ImageFolderSet(GeneralizationSet):
@@ -130,15 +140,24 @@ class ImageFolderSet(GeneralizationSet):
         fit: How an image of another size is brought to the model's: "stretch", or "crop", which keeps its proportions
             and cuts out the centre.
         name: Name in keys and tables. None: the folder's.
+        exif_orientation: As for :class:`ImageFolderDataModule`.
 
     Raises:
         ConfigError: There is no such way to fit, or the name cannot be used.
     """
 
-    def __init__(self, root: str, fit: Literal["stretch", "crop"] = "stretch", name: str | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        fit: Literal["stretch", "crop"] = "stretch",
+        name: str | None = None,
+        *,
+        exif_orientation: bool = True,
+    ) -> None:
         self.root = Path(root).expanduser()
         super().__init__(self.root.resolve().name if name is None else name)
         check_fit("ImageFolderSet", fit)
+        self.exif_orientation = exif_orientation
         self._fit: Literal["stretch", "crop"] = fit
 
     def open(self, class_names: Sequence[str], input_shape: tuple[int, int, int]) -> TestImages:
@@ -149,6 +168,9 @@ class ImageFolderSet(GeneralizationSet):
         if channels not in (1, 3):
             raise DataError(f"{self.root}: images have 1 or 3 channels, but the model takes {channels}")
         found = files.class_folders(self.root)
+        if found != sorted(class_names):
+            files.check_not_nested(self.root, found, "set root to it")
         table = match_classes(f"the folder {self.root}", found, class_names).tolist()
         paths, labels = files.list_labelled([self.root / name for name in found], table)
-        return TestImages(torch.tensor(labels), ImageFiles.of(paths, input_shape, self._fit).decode())
+        images = ImageFiles.of(paths, input_shape, self._fit, exif=self.exif_orientation)
+        return TestImages(torch.tensor(labels), images.decode())

@@ -71,8 +71,9 @@ class MNISTDataModule(ImageDataModule):
     """MNIST: 60,000 training and 10,000 test images of handwritten digits, grey 28 x 28.
 
     ``root`` holds ``MNIST/raw/`` with the four IDX files, plain or packed (``.gz``), as torchvision lays them out;
-    ``raw/`` or the files themselves in ``root`` are found too. By default the last 10,000 training images are the
-    validation part.
+    ``raw/`` or the files themselves in ``root`` are found too, also with a dot in their names
+    (``train-images.idx3-ubyte``) or each in a folder of its own name. By default the last 10,000 training images are
+    the validation part.
     """
 
     _torchvision: ClassVar[str] = "MNIST"
@@ -88,36 +89,52 @@ class MNISTDataModule(ImageDataModule):
 
     def load_split(self, split: SplitName) -> SplitData:
         """Reads a split as published."""
-        name, prefix = self._torchvision, "train" if split == "train" else "t10k"
-        folder = download.find_folder(
-            self.root, (f"{name}/raw", "raw", ""), f"{prefix}-images-idx3-ubyte", name, type(self).__name__
-        )
+        prefix = "train" if split == "train" else "t10k"
         images, labels = (
-            self._read(folder, f"{prefix}-{kind}", size) for kind, size in (("images-idx3", 3), ("labels-idx1", 1))
+            self._read(f"{prefix}-{kind}", size) for kind, size in (("images-idx3", 3), ("labels-idx1", 1))
         )
         if len(labels) and int(labels.max()) >= 10:
             raise DataError(
-                f"{folder}/{prefix}-labels-idx1-ubyte has the label {int(labels.max())}, but there are 10 classes"
+                f"{self._find(f'{prefix}-labels-idx1-ubyte')} has the label {int(labels.max())}, but there are 10 "
+                "classes"
             )
         return SplitData(images[..., None], labels.long())
 
-    def _read(self, folder: Path, name: str, dimensions: int) -> Tensor:
-        plain, packed = folder / f"{name}-ubyte", folder / f"{name}-ubyte.gz"
-        if plain.is_file():
-            return read_idx(plain, dimensions)
-        if not packed.is_file():
-            raise DataError(f"{self._torchvision} is not complete: {plain} (or .gz) is missing; get it again")
-        download.check_sum(packed, dict(self._published().resources)[packed.name])
-        return read_idx(packed, dimensions)
+    def _places(self) -> list[Path]:
+        return [self.root / self._torchvision / "raw", self.root / "raw", self.root]
+
+    def _find(self, name: str) -> Path | None:
+        """A file by its published name, packed or not; None: it is not there."""
+        for place in self._places():
+            for known in (name, name.replace("-idx", ".idx")):
+                for packed in ("", ".gz"):
+                    for path in (place / f"{known}{packed}", place / name / f"{known}{packed}"):
+                        if path.is_file():
+                            return path
+        return None
+
+    def _read(self, name: str, dimensions: int) -> Tensor:
+        path = self._find(f"{name}-ubyte")
+        if path is None:
+            published = [file.removesuffix(".gz") for file, _ in self._published().resources]
+            there = [file for file in map(self._find, published) if file is not None]
+            place = self._places()[0]
+            if not there:
+                raise download.missing(place, self._torchvision, type(self).__name__)
+            raise DataError(
+                f"{self._torchvision} is not complete: {there[0]} is there, but {name}-ubyte (or .gz) is missing; get "
+                "it again"
+            )
+        if path.suffix == ".gz":
+            download.check_sum(path, dict(self._published().resources)[f"{name}-ubyte.gz"])
+        return read_idx(path, dimensions)
 
     def download_files(self) -> None:
         """Fetches what is missing."""
         published = self._published()
         target = self.root / self._torchvision / "raw"
-        for place in (target, self.root / "raw", self.root):
-            stems = [file.removesuffix(".gz") for file, _ in published.resources]
-            if all((place / stem).is_file() or (place / f"{stem}.gz").is_file() for stem in stems):
-                return
+        if all(self._find(file.removesuffix(".gz")) is not None for file, _ in published.resources):
+            return
         with download.staging(self.root, self._torchvision) as folder:
             unpacked = folder / "raw"
             os.mkdir(unpacked)

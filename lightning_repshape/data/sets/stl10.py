@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_repshape.data import download
+from lightning_repshape.data.files import read_lines, whole_number
 from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import ConfigError, DataError
 
@@ -77,11 +78,14 @@ class STL10DataModule(ImageDataModule):
         return SplitData(images[rows].contiguous(), labels[rows], [f"train/{row:05d}" for row in rows.tolist()])
 
     def _fold_rows(self, path: Path, count: int) -> Tensor:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            rows = torch.tensor([int(word) for word in lines[self.fold or 0].split()])
-        except (OSError, ValueError, IndexError) as error:
-            raise DataError(f"cannot read fold {self.fold} of {path}: {error}; get the file again") from error
+        lines = read_lines(path, "get the file again")
+        words = lines[self.fold or 0][1].split() if len(lines) == _FOLDS else []
+        numbers = [number for number in map(whole_number, words) if number is not None]
+        if not words or len(numbers) < len(words):
+            raise DataError(
+                f"cannot read fold {self.fold} of {path}: it has other than {_FOLDS} lines of numbers; get it again"
+            )
+        rows = torch.tensor(numbers)
         if not len(rows) or int(rows.min()) < 0 or int(rows.max()) >= count:
             raise DataError(
                 f"fold {self.fold} of {path} names images that are not there ({count:,} are); get the file again"

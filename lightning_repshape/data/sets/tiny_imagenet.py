@@ -1,5 +1,6 @@
 """Tiny ImageNet, in its folders of JPEG files."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -21,7 +22,8 @@ class TinyImageNetDataModule(ImageDataModule):
     ``root`` holds ``tiny-imagenet-200/`` as the official zip unpacks, or is that folder. The official validation
     images, by ``val/val_annotations.txt``, are the test part, because the official test part has no labels; by default
     a tenth of the training images, stratified, is the validation part. Classes are those of ``wnids.txt``, sorted by
-    their WordNet number, so fewer than 200 work too; ``classes`` and ``class_names`` go by the first word of
+    their WordNet number, so fewer than 200 work too, and ``val/<number>/`` in place of the annotations; the folders
+    ``images`` may be left out; ``classes`` and ``class_names`` go by the first word of
     ``words.txt`` (with the number, where two classes share it), and ``classes`` by the numbers as well. Grey images
     become colour images.
 
@@ -54,6 +56,9 @@ class TinyImageNetDataModule(ImageDataModule):
         if folder is None:
             return ()
         wnids = sorted(set(_read_lines(folder / "wnids.txt")))
+        odd = next((wnid for wnid in wnids if wnid in (".", "..") or "/" in wnid or "\\" in wnid), None)
+        if odd is not None:
+            raise DataError(f"{folder / 'wnids.txt'} has {odd!r}, which is no WordNet number; unpack the set again")
         if not wnids:
             raise DataError(f"{folder / 'wnids.txt'} names no class; get the set again")
         return tuple(wnids)
@@ -90,29 +95,39 @@ class TinyImageNetDataModule(ImageDataModule):
     def _list_train(self, folder: Path) -> tuple[list[str], list[int]]:
         paths: list[str] = []
         labels: list[int] = []
-        folders = [folder / "train" / wnid / "images" for wnid in self._wnids]
+        folders = [_with_images(folder / "train" / wnid) for wnid in self._wnids]
         for label, (wnid, found) in enumerate(zip(self._wnids, files.list_images(folders), strict=True)):
             if not found:
                 raise DataError(
-                    f"no images of class {wnid} in {folders[label]}; unpack the set again, or remove the class from "
-                    f"{folder / 'wnids.txt'}"
+                    f"no images of class {wnid} in {folder / 'train' / wnid}; unpack the set again, or remove the "
+                    f"class from {folder / 'wnids.txt'}"
                 )
             paths += found
             labels += [label] * len(found)
         return paths, labels
 
     def _list_val(self, folder: Path) -> tuple[list[str], list[int]]:
+        own = {wnid: folder / "val" / wnid for wnid in self._wnids if os.path.isdir(folder / "val" / wnid)}
+        if own:
+            absent = [wnid for wnid in self._wnids if wnid not in own]
+            if absent:
+                raise DataError(
+                    f"{folder / 'val'} has no folder of class {files.some(absent, 3)}; unpack the set again"
+                )
+            labels = list(range(len(self._wnids)))
+            return files.list_labelled([_with_images(own[wnid]) for wnid in self._wnids], labels)
         annotations = folder / "val" / "val_annotations.txt"
+        images = _with_images(folder / "val")
         numbers = {wnid: label for label, wnid in enumerate(self._wnids)}
         paths: list[str] = []
-        labels: list[int] = []
+        labels = []
         for line in _read_lines(annotations):
             name, _, rest = line.partition("\t")
             wnid = rest.split("\t")[0].strip()
             if wnid in numbers:
-                paths.append(str(folder / "val" / "images" / name))
+                paths.append(str(images / name))
                 labels.append(numbers[wnid])
-        absent = [path for path in paths if not Path(path).is_file()]
+        absent = [path for path in paths if not os.path.isfile(path)]
         if absent:
             raise DataError(
                 f"{annotations} names {len(absent)} image(s) that are not there, such as {absent[0]}; unpack the set "
@@ -132,8 +147,10 @@ class TinyImageNetDataModule(ImageDataModule):
                 download.install(folder / _FOLDER, self.root / _FOLDER)
 
 
+def _with_images(folder: Path) -> Path:
+    """The folder ``images`` in a folder, or the folder itself where there is none."""
+    return folder / "images" if os.path.isdir(folder / "images") else folder
+
+
 def _read_lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}; unpack the set again") from error
+    return [line for _, line in files.read_lines(path, "unpack the set again")]

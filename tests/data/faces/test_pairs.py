@@ -61,12 +61,12 @@ def test_lists_of_another_format_are_errors_with_the_line(tmp_path: Path, change
         LFWPairs(str(tmp_path)).read()
 
 
-def test_missing_images_are_counted_and_listed(tmp_path: Path) -> None:
+def test_missing_images_are_counted_and_some_are_named(tmp_path: Path) -> None:
     folder = write_lfw(tmp_path / "lfw")
     (tmp_path / "pairs.txt").write_text(LFW_LIST)
     for name in ("Person_A_0001", "Person_D_0003"):
         (folder / name[:8] / f"{name}.jpg").unlink()
-    with pytest.raises(DataError, match=r"2 of \d+ images.*\n.*Person_A_0001.jpg\n.*Person_D_0003.jpg"):
+    with pytest.raises(DataError, match=r"2 of \d+ images.*Person_A_0001.jpg, .*Person_D_0003.jpg; .*taken are"):
         LFWPairs(str(tmp_path)).open((1, 8, 8))
     for picture in folder.rglob("*.jpg"):
         if "_0001" not in picture.name:
@@ -75,7 +75,7 @@ def test_missing_images_are_counted_and_listed(tmp_path: Path) -> None:
         (folder / f"Person_{'ABC'[person]}" / f"Person_{'ABC'[person]}_0001.jpg").unlink(missing_ok=True)
     with pytest.raises(DataError, match="11 of 12 images") as caught:
         LFWPairs(str(tmp_path)).open((1, 8, 8))
-    assert str(caught.value).count("\n  ") == 11  # all are listed
+    assert "\n" not in str(caught.value) and str(caught.value).count(".jpg") < 10  # one line, whatever is missing
     with pytest.raises(DataError, match="torchvision"):
         LFWPairs(str(tmp_path / "nowhere")).read()
 
@@ -115,7 +115,7 @@ def test_videos_are_items_of_several_frames(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 2: expected 'fold, name/video"):
         YTFPairs(str(tmp_path)).read()
     (tmp_path / "splits.txt").write_text("1, P0/0, P0/7, 1\n")
-    with pytest.raises(DataError, match=r"1 of 2 .*\n.*P0/7"):
+    with pytest.raises(DataError, match=r"1 of 2 .*P0/7"):
         YTFPairs(str(tmp_path)).open((1, 8, 8))
 
 

@@ -275,8 +275,8 @@ class L1Representation(_OfActivations):
         return l1r(activations, scale=scale, sync=self._joined())
 
 
-class _OfWeights(Regularizer):
-    """A regularizer of weights."""
+class WeightRegularizer(Regularizer):
+    """A regularizer of weights; subclasses implement :meth:`value`."""
 
     of_weights: ClassVar[bool] = True
 
@@ -317,7 +317,9 @@ class _OfWeights(Regularizer):
         """
         weights: list[Tensor] = [p for p in module.parameters() if p.ndim >= 2]
         if not any(weight.requires_grad for weight in weights):
-            raise ConfigError(f"{type(module).__name__} has no trained weights that L1W or L2W could apply to")
+            raise ConfigError(
+                f"{type(module).__name__} has no trained weights that a penalty on weights could apply to"
+            )
         return weights
 
     def forward(self, weights: Tensor | Iterable[Tensor], epoch: float | None = None) -> Tensor:
@@ -338,7 +340,7 @@ class _OfWeights(Regularizer):
         """The penalty without weight, of what a call takes before the epoch."""
 
 
-class L1Weight(_OfWeights):
+class L1Weight(WeightRegularizer):
     """L1W: the sum of absolute weights (AAAI 2019, baseline).
 
     Example:
@@ -351,7 +353,7 @@ class L1Weight(_OfWeights):
         return l1w(weights)
 
 
-class L2Weight(_OfWeights):
+class L2Weight(WeightRegularizer):
     """L2W: the sum of squared weights (AAAI 2019, baseline).
 
     Example:
@@ -373,4 +375,5 @@ __all__ = [
     "L2Weight",
     "Regularizer",
     "Variance",
+    "WeightRegularizer",
 ]

@@ -28,8 +28,8 @@ class FeedBackwardPenalty(AddedTerm):
     """Adds the feed-backward reconstruction loss to the training of any module, without a change to its code.
 
     A forward hook on the last linear layer sees its input alpha and its weight W; the term's gradient reaches both, as
-    if it were added to the loss, to the last bits, whatever that loss is. Code that was compiled
-    and has run before the fit has no hooks.
+    if it were added to the loss, to the last bits, whatever that loss is. Networks may be compiled, without
+    ``fullgraph``.
 
     Logged every ``log_every_n_steps`` steps: ``train/feed_backward``, with its weight, and ``train/feed_backward_raw``.
 
@@ -158,7 +158,7 @@ class SeparabilityCurve(HoldsHook):
                 if module.training and isinstance(output, Tensor):
                     self._logits = output.detach()
 
-            self._handle = self._layer.register_forward_hook(catch)
+            self._attach(self._layer, catch)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records the initial weights."""

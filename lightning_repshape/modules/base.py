@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -71,6 +71,9 @@ class ClassifierModule(LightningModule):
     Raises:
         ConfigError: If ``num_classes`` is below 1 or ``statistics_layer`` names no activation.
     """
+
+    fractions: ClassVar[tuple[str, ...]] = ("error", "accuracy")
+    """Figures that are fractions of one, which tables show in percent."""
 
     def __init__(
         self,

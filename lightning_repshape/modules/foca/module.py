@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -78,6 +78,8 @@ class FOCAModule(ClassifierModule):
     References:
         Sato, Ishikawa, Liu, Tanaka: Breaking Inter-Layer Co-Adaptation by Classifier Anonymization. ICML 2019.
     """
+
+    fractions: ClassVar[tuple[str, ...]] = (*ClassifierModule.fractions, "ncm_error")
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.functional.checks import check_shares
 from lightning_repshape.functional.class_statistics import class_counts
 from lightning_repshape.functional.regularizers import Positions, cr, cw_cr, cw_vr, l1r, l1w, l2w, vr
 from lightning_repshape.layers import check_choice, check_number, check_positive
@@ -194,6 +195,15 @@ class _OfClasses(_OfActivations):
     def _watch(self, labels: Tensor, num_classes: int) -> None:
         """Counts the classes of the first batches, and warns once if most have too few samples for a variance."""
         counts = class_counts(labels, num_classes).float()
+        if self._watched == 0 and labels.is_floating_point():
+            try:
+                check_shares(labels)
+            except ValueError as error:
+                warnings.warn(
+                    f"{type(self).__name__} on {self.layer!r}: {error}; here a sample counts in each of its classes by "
+                    "its membership",
+                    stacklevel=6,
+                )
         if self.sync and dist.is_available() and dist.is_initialized():
             dist.all_reduce(counts)
         self._watched += 1

@@ -168,7 +168,7 @@ class AddedTerm(HoldsHook, ABC):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Takes the labels out of the batch, if the term needs any."""
-        self._labels = _labels_of(batch, self.unpack).to(pl_module.device) if self.needs_labels else None
+        self._labels = labels_of(batch, self.unpack).to(pl_module.device) if self.needs_labels else None
         self._active, self._start, self._pass.started, self._last = True, None, False, {}
         # the number of batches is infinite where the data have no length
         self._epochs_done = trainer.current_epoch + batch_idx / max(1, trainer.num_training_batches)
@@ -220,7 +220,7 @@ class AddedTerm(HoldsHook, ABC):
         self._last = {}
 
 
-def _labels_of(batch: Any, unpack: Unpack) -> Tensor:
+def labels_of(batch: Any, unpack: Unpack) -> Tensor:
     """N class indices, or N x K memberships as they are."""
     try:
         return unpack_batch(batch, unpack)[1]

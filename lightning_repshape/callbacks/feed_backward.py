@@ -9,10 +9,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_repshape import plots
-from lightning_repshape.callbacks.added_term import AddedTerm, HoldsHook
+from lightning_repshape.callbacks.added_term import AddedTerm, HoldsHook, labels_of
 from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.features.last_layer import find_last_linear, weight_matrix
-from lightning_repshape.features.reader import Unpack, unpack_batch
+from lightning_repshape.features.reader import Unpack
+from lightning_repshape.functional.class_statistics import class_indices
 from lightning_repshape.functional.reconstruction import weight_separability
 from lightning_repshape.losses import FeedBackwardReconstruction
 from lightning_repshape.metrics.separability import too_few_features
@@ -182,7 +183,7 @@ class SeparabilityCurve(HoldsHook):
             count, loss, errors = (new - old for new, old in zip(now, before, strict=True))
             self._before = now
         else:
-            labels = unpack_batch(batch, self.unpack)[1]
+            labels = class_indices(labels_of(batch, self.unpack))
             value = outputs.get("loss") if isinstance(outputs, dict) else outputs
             count = len(labels)
             batches = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1

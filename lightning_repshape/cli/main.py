@@ -5,6 +5,7 @@ who parses the rest: :mod:`lightning_repshape.cli.training` (``fit``, ``validate
 module of the command's own name.
 """
 
+import logging
 import os
 import sys
 import traceback
@@ -59,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if debug:
+        logging.basicConfig()
+    logging.getLogger("lightning_repshape").setLevel(logging.DEBUG if debug else logging.NOTSET)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # behind all else: classes of the user's own, named in configs
     try:

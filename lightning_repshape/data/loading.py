@@ -40,6 +40,8 @@ class RawBatch(NamedTuple):
         images: uint8 B x H x W x C not yet augmented, where a worker process has fetched them; None: they are fetched
             on transfer, together with their crops, in one gather.
         augmentation: That of the epoch; None: no augmentation.
+        like: An empty tensor of the inputs' dtype. A trainer converts what floating-point tensors a batch has before
+            it is moved, with a data module or with loaders alone; so it chooses the precision.
     """
 
     dataset: "SplitDataset | None"
@@ -47,6 +49,7 @@ class RawBatch(NamedTuple):
     labels: Tensor
     images: Tensor | None
     augmentation: EpochDraws | None
+    like: Tensor = torch.zeros(0)
 
     def to(self, device: torch.device | str) -> tuple[Tensor, ...]:
         """Fetches, moves, augments and normalises.
@@ -68,7 +71,7 @@ class RawBatch(NamedTuple):
         Returns:
             The batch on the device, still uint8.
         """
-        dataset, indices, labels, images, augmentation = self
+        dataset, indices, labels, images, augmentation, like = self
         if dataset is None:
             raise TypeError("a batch of a worker process belongs to no data set; take it from an ImageLoader")
         draws: Draws | None = None
@@ -81,7 +84,7 @@ class RawBatch(NamedTuple):
                 images = dataset.split.images(indices)
         if device.type != "cpu":
             images, labels, indices = (part.to(device, non_blocking=True) for part in (images, labels, indices))
-        return DeviceBatch(dataset, indices, labels, images, draws)
+        return DeviceBatch(dataset, indices, labels, images, draws, like.dtype)
 
 
 class DeviceBatch(NamedTuple):
@@ -93,6 +96,7 @@ class DeviceBatch(NamedTuple):
         labels: int64 B.
         images: uint8 B x H x W x C.
         draws: Crops and mirrorings that are still to be done; None: none.
+        dtype: Of the inputs.
     """
 
     dataset: "SplitDataset"
@@ -100,6 +104,7 @@ class DeviceBatch(NamedTuple):
     labels: Tensor
     images: Tensor
     draws: Draws | None
+    dtype: torch.dtype
 
     def finish(self) -> tuple[Tensor, ...]:
         """Augments and normalises, on the batch's device.
@@ -107,10 +112,10 @@ class DeviceBatch(NamedTuple):
         Returns:
             ``(x, y)``, or ``(x, y, index)`` for prediction.
         """
-        dataset, indices, labels, images, draws = self
+        dataset, indices, labels, images, draws, dtype = self
         if draws is not None:
             images = crop_and_flip(images, draws, dataset.padding)
-        x = dataset.normalizer(images)
+        x = dataset.normalizer(images).to(dtype)
         return (x, labels, indices) if dataset.with_index else (x, labels)
 
 

@@ -513,11 +513,7 @@ class ImageDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augments and normalises a batch of one of this module's loaders; others are left as they are."""
-        if not isinstance(batch, DeviceBatch):
-            return batch
-        finished = batch.finish()
-        # Lightning converts inputs before this hook, when the images are still uint8.
-        return finished if self.trainer is None else self.trainer.precision_plugin.convert_input(finished)
+        return batch.finish() if isinstance(batch, DeviceBatch) else batch
 
     # Without a Trainer
 

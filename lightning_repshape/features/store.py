@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_repshape.data.samplers import KeyedSampler
-from lightning_repshape.errors import DataError, RepshapeError
+from lightning_repshape.errors import DataError
 from lightning_repshape.features.passes import Features, extract_features, room_for
 from lightning_repshape.features.reader import Unpack
 
@@ -77,18 +77,23 @@ class FeatureStore(Callback):
         key = (split, layer, tuple(unpack), id(loader) if loader is not None else None)
         if key not in self._kept:
             batches = loader if loader is not None else analysis_loader(trainer, split)
-            moved = (trainer.strategy.batch_to_device(batch, device=pl_module.device) for batch in batches)
+            moved = (on_device(trainer, batch, pl_module) for batch in batches)
             part, failure = None, None
             try:
                 with _as_in_a_test(trainer), trainer.precision_plugin.forward_context():
                     part = extract_features(pl_module, moved, layer, unpack, pl_module.device, progress=progress)
-            except (RepshapeError, ValueError) as error:
+            except Exception as error:
                 failure = error
             agree(trainer, failure)
             if part is None:
                 raise DataError("no features were taken")
             self._kept[key] = part if loader is not None else gather_features(part, trainer)
         return self._kept[key]
+
+
+def on_device(trainer: Trainer, batch: Any, pl_module: LightningModule) -> Any:
+    """A loader's batch as a trainer's loops would hand it to a step: in its precision, on the module's device."""
+    return trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch), device=pl_module.device)
 
 
 def feature_store(trainer: Trainer) -> FeatureStore:
@@ -185,8 +190,7 @@ def agree(trainer: Trainer, failure: Exception | None) -> None:
         failure: This rank's error, or None.
 
     Raises:
-        RepshapeError: This rank's error, or the message of another's.
-        ValueError: Likewise.
+        Exception: This rank's error, or a DataError with the message of another's.
     """
     if trainer.world_size > 1:
         messages: list[Any] = [None] * trainer.world_size

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from lightning_repshape.functional.class_statistics import class_indices
 from lightning_repshape.metrics.base import ExactSums
 
 
@@ -35,8 +36,9 @@ class ClassificationSums(ExactSums):
         Args:
             loss: The batch's mean loss, a scalar.
             logits: N x K.
-            target: N class indices.
+            target: N class indices, or N x K memberships, of which the largest counts.
         """
+        target = class_indices(target)
         samples = target.shape[0]
         # In place: assigning to a module's attribute costs as much as the sum itself.
         self.loss_sum.add_(loss.detach(), alpha=samples)

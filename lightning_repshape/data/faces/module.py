@@ -229,8 +229,6 @@ class FaceVerificationDataModule(LightningDataModule):
         if not isinstance(batch, DeviceBatch):
             return batch
         x, y, *_ = batch.finish()
-        if self.trainer is not None:
-            x = self.trainer.precision_plugin.convert_input(x)
         number = self._numbers.get(batch.dataset)
         return (x, y) if number is None else PairBatch(x, y, number)
 

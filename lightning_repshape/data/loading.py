@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, draw_augmentation
+from lightning_repshape.errors import ConfigError
 
 Augmentation = Literal["none", "flip", "shift", "crop-flip"]
 SHIFTS = ("shift", "crop-flip")
@@ -226,6 +227,14 @@ class SplitDataset(Dataset[RawBatch]):
         return EpochDraws(
             draws, None if split.store.plain else split.store.first_pixels(torch.arange(len(self)), draws)
         )
+
+
+def not_a_loader(data: Any) -> ConfigError:
+    """The error of a data module that is iterated over, as by a Trainer that does not know it."""
+    return ConfigError(
+        f"{type(data).__name__} is a data module of lightning, no loader: use lightning.pytorch.Trainer, or hand its "
+        "loaders to pytorch_lightning's: trainer.fit(model, data.train_dataloader(), data.val_dataloader())"
+    )
 
 
 def unchanged(batch: Any) -> Any:

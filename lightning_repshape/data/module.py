@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -24,6 +24,7 @@ from lightning_repshape.data.loading import (
     RawBatch,
     Split,
     SplitDataset,
+    not_a_loader,
     unchanged,
 )
 from lightning_repshape.data.samplers import KeyedSampler
@@ -504,6 +505,10 @@ class ImageDataModule(LightningDataModule):
             A loader whose batches become ``(x, y)`` by the transfer hooks, or by their own ``to(device)``.
         """
         return self._loader(split, batch_size or self.eval_batch_size, shard=shard)
+
+    def __iter__(self) -> NoReturn:
+        """Refuses to be a loader, which the Trainer of the package pytorch_lightning takes it for."""
+        raise not_a_loader(self)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a batch of one of this module's loaders, still uint8; others are moved as they are."""

@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_repshape.data.samplers import KeyedSampler
 from lightning_repshape.errors import DataError
@@ -159,8 +158,10 @@ def _own_loader(trainer: Trainer, split: str) -> Any:
     if store is not None and split in store.loaders:
         return store.loaders[split]  # a second setup could split the data anew
     data, name = getattr(trainer, "datamodule", None), f"{split}_dataloader"
-    owner, base = (data, LightningDataModule) if data is not None else (trainer.lightning_module, LightningModule)
-    if owner is None or not is_overridden(name, owner, base):
+    owner = data if data is not None else trainer.lightning_module
+    # Lightning's own method raises; pytorch_lightning has classes of its own
+    where = getattr(getattr(owner, name, None), "__module__", "")
+    if not where or where.startswith(("lightning.pytorch.core", "pytorch_lightning.core")):
         return None
     stage = "test" if split == "test" else "fit"
     if data is not None and trainer.state.fn != stage:

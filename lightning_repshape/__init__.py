@@ -180,6 +180,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "L2Weight",
         "Regularizer",
         "Variance",
+        "WeightRegularizer",
     ),
 }
 moved.install()

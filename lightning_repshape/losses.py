@@ -28,7 +28,9 @@ class ClassificationLoss(nn.Module):
     Called with features, weight, bias and labels in a plain loop, or by
     :class:`lightning_repshape.modules.FeedBackwardModule`, which builds it as ``loss(num_features, num_classes)``.
     Shapes throughout: ``features`` N x D, what enters the last linear layer; ``weight`` K x D and ``bias`` K or None,
-    that layer's own; ``target`` N class indices; logits N x K. An option out of its range is a :class:`ConfigError`.
+    that layer's own; ``target`` N class indices or N x K memberships (of mixup, CutMix), whose cross entropy is
+    PyTorch's own; logits N x K. Margins count in proportion to the membership. An option out of its
+    range is a :class:`ConfigError`.
 
     Args:
         num_features: Width D of what enters the last linear layer.
@@ -70,7 +72,8 @@ class ClassificationLoss(nn.Module):
             raise ConfigError(
                 f"{type(self).__name__} was made for N x {self.num_features} features, not {tuple(features.shape)}"
             )
-        loss = F.cross_entropy(self.training_logits(features, weight, bias, target), target)
+        logits = self.training_logits(features, weight, bias, target)
+        loss = F.cross_entropy(logits, target.to(logits.dtype) if target.is_floating_point() else target)
         further = self.further(features, target)
         return loss if further is None else loss + further
 
@@ -164,6 +167,8 @@ class CosFace(ClassificationLoss):
     ) -> Tensor:
         """With the margin on the label's cosine."""
         logits = self.logits(features, weight) if logits is None else logits
+        if target.is_floating_point():
+            return logits.lerp(self._with_margin(logits / self.scale) * self.scale, target.to(logits.dtype))
         place = target.unsqueeze(1)
         own = logits.gather(1, place)
         return logits.scatter(1, place, self._with_margin(own / self.scale) * self.scale)
@@ -269,14 +274,19 @@ class LargeMarginSoftmax(ClassificationLoss):
         with torch.autocast(features.device.type, enabled=False):
             features, weight = at_least_float32(features), at_least_float32(weight)
             logits = F.linear(features, weight)
-            place = target.unsqueeze(1)
-            own = logits.gather(1, place).squeeze(1)
-            lengths = torch.linalg.vector_norm(features, dim=1) * torch.linalg.vector_norm(weight, dim=1)[target]
+            lengths, vectors = torch.linalg.vector_norm(features, dim=1), torch.linalg.vector_norm(weight, dim=1)
+            soft, place = target.is_floating_point(), target.unsqueeze(1)
+            if soft:
+                own, lengths = logits, lengths.unsqueeze(1) * vectors
+            else:
+                own, lengths = logits.gather(1, place).squeeze(1), lengths * vectors[target]
             cosine = (own / lengths.clamp(min=torch.finfo(own.dtype).tiny)).clamp(-1, 1)
             share = self.share().to(own.dtype)
             mixed = (share * own + lengths * self.psi(cosine)) / (1 + share)
             if self.training and torch.is_grad_enabled():
                 self.batches.add_(1)
+            if soft:
+                return logits.lerp(mixed, target.to(mixed.dtype))
             return logits.scatter(1, place, mixed.unsqueeze(1))
 
     def extra_repr(self) -> str:
@@ -312,16 +322,26 @@ class CenterLoss(ClassificationLoss):
     def further(self, features: Tensor, target: Tensor) -> Tensor:
         """The weighted center loss; in training mode the centers move afterwards."""
         with torch.autocast(features.device.type, enabled=False):
-            apart = at_least_float32(features) - self.centers[target]
-            loss = apart.square().sum(dim=1).mean() * (self.weight / 2)
+            features = at_least_float32(features)
+            if target.is_floating_point():
+                # sum_k t_k |x - c_k|^2 about the mean of the centers
+                shares, centers = target.to(features.dtype), self.centers.to(features.dtype)
+                mean = shares @ centers
+                spread = shares @ centers.square().sum(dim=1) - mean.square().sum(dim=1)
+                loss = ((features - mean).square().sum(dim=1) + spread).mean() * (self.weight / 2)
+                counts = shares.sum(dim=0).unsqueeze(1)
+                sums = torch.cat([shares.T @ features.detach() - counts * centers, counts], dim=1)
+            else:
+                apart = features - self.centers[target]
+                loss = apart.square().sum(dim=1).mean() * (self.weight / 2)
+                # one extra column counts the samples
+                sums = apart.new_zeros(self.num_classes, self.num_features + 1)
+                sums.index_add_(0, target, F.pad(apart.detach(), (0, 1), value=1.0))
             if self.training and torch.is_grad_enabled():
-                self._move(apart.detach(), target)
+                self._move(sums)
             return loss
 
-    def _move(self, apart: Tensor, target: Tensor) -> None:
-        # one extra column counts the samples
-        sums = apart.new_zeros(self.num_classes, self.num_features + 1)
-        sums.index_add_(0, target, F.pad(apart, (0, 1), value=1.0))
+    def _move(self, sums: Tensor) -> None:
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sums)
         self.centers.add_((sums[:, :-1] / (1 + sums[:, -1:])).to(self.centers.dtype), alpha=self.rate)
@@ -369,7 +389,7 @@ class FeedBackwardReconstruction(nn.Module):
         Args:
             features: N x D, the input of the last linear layer.
             class_vectors: K x D, that layer's weight.
-            labels: N integers.
+            labels: N integers, or N x K memberships.
 
         Raises:
             ConfigError: If a tensor has the wrong type or shape.

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.functional.checks import check_shares
 from lightning_repshape.functional.class_statistics import class_counts
 from lightning_repshape.functional.regularizers import Positions, cr, cw_cr, cw_vr, l1r, l1w, l2w, vr
 from lightning_repshape.layers import check_choice, check_number, check_positive
@@ -174,6 +175,15 @@ class _OfClasses(_OfActivations):
     def _watch(self, labels: Tensor, num_classes: int) -> None:
         """Counts the classes of the first batches, and warns once if most have too few samples for a variance."""
         counts = class_counts(labels, num_classes).float()
+        if self._watched == 0 and labels.is_floating_point():
+            try:
+                check_shares(labels)
+            except ValueError as error:
+                warnings.warn(
+                    f"{type(self).__name__} on {self.layer!r}: {error}; here a sample counts in each of its classes by "
+                    "its membership",
+                    stacklevel=6,
+                )
         if self.sync and dist.is_available() and dist.is_initialized():
             dist.all_reduce(counts)
         self._watched += 1
@@ -255,8 +265,8 @@ class L1Representation(_OfActivations):
         return l1r(activations, scale=scale, sync=self._joined())
 
 
-class _OfWeights(Regularizer):
-    """A regularizer of weights."""
+class WeightRegularizer(Regularizer):
+    """A regularizer of weights; subclasses implement :meth:`value`."""
 
     of_weights: ClassVar[bool] = True
 
@@ -288,7 +298,9 @@ class _OfWeights(Regularizer):
         """
         weights: list[Tensor] = [p for p in module.parameters() if p.ndim >= 2]
         if not any(weight.requires_grad for weight in weights):
-            raise ConfigError(f"{type(module).__name__} has no trained weights that L1W or L2W could apply to")
+            raise ConfigError(
+                f"{type(module).__name__} has no trained weights that a penalty on weights could apply to"
+            )
         return weights
 
     def forward(self, weights: Tensor | Iterable[Tensor], epoch: float | None = None) -> Tensor:
@@ -305,7 +317,7 @@ class _OfWeights(Regularizer):
         """The penalty without weight, of what a call takes before the epoch."""
 
 
-class L1Weight(_OfWeights):
+class L1Weight(WeightRegularizer):
     """L1W: the sum of absolute weights (AAAI 2019, baseline).
 
     Example:
@@ -318,7 +330,7 @@ class L1Weight(_OfWeights):
         return l1w(weights)
 
 
-class L2Weight(_OfWeights):
+class L2Weight(WeightRegularizer):
     """L2W: the sum of squared weights (AAAI 2019, baseline).
 
     Example:
@@ -340,4 +352,5 @@ __all__ = [
     "L2Weight",
     "Regularizer",
     "Variance",
+    "WeightRegularizer",
 ]

@@ -5,9 +5,10 @@ An analysis is a pure computation on :class:`AnalysisInputs`. As a callback it t
 from any PyTorch model (:class:`ModelInputs`): the results are the same.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -27,6 +28,7 @@ from lightning_repshape.performance import skip_idle_hooks
 from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.record import run_folder
 
+_LOG = logging.getLogger(__name__)
 When = Literal["fit_start", "fit", "test"]
 
 
@@ -107,8 +109,8 @@ class Analysis(Callback, ABC):
                 if inputs.notes:
                     result = replace(result, notes=(*result.notes, *inputs.notes.values()))
                 return Outcome(name, self.title, result)
-        except (RepshapeError, ValueError) as error:
-            return Outcome(name, self.title, None, " ".join(str(error).split()))
+        except Exception as error:
+            return Outcome(name, self.title, None, _message(name, error))
 
     # -- hooks -------------------------------------------------------------------------------------------------------
 
@@ -157,7 +159,7 @@ class Analysis(Callback, ABC):
                 inputs.moment = ", at initialisation" if initial else f", after epoch {epochs}"
             outcome = self.run(inputs)
         if trainer.is_global_zero:
-            outcome = save_outcome(outcome, folder if epoch is None else folder / f"epoch-{epoch:03d}", self.layer)
+            outcome = _saved(outcome, folder if epoch is None else folder / f"epoch-{epoch:03d}", self.layer)
             if outcome.failure:
                 say(f"{self.name}: {outcome.failure}")
         self.outcome = outcome
@@ -171,6 +173,24 @@ class Analysis(Callback, ABC):
         for logger in trainer.loggers:
             # By its epoch, a resumed run knows the rows that come anew.
             logger.log_metrics({**scalars, "epoch": float(trainer.current_epoch)}, step=trainer.global_step)
+
+
+def _message(name: str, error: Exception) -> str:
+    """One line; what this package has not raised itself is named by its kind, and the traceback is kept."""
+    _LOG.debug("%s", name, exc_info=error)
+    text = " ".join(str(error).split())
+    return text if isinstance(error, RepshapeError | ValueError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _saved(outcome: Outcome, folder: Path, layer: str) -> Outcome:
+    """The outcome with its files; a figure that cannot be drawn, or a full disk, is a failure like any other."""
+    try:
+        return save_outcome(outcome, folder, layer)
+    except Exception as error:
+        failed = replace(outcome, result=None, failure=_message(outcome.name, error))
+        with suppress(OSError):
+            save_outcome(failed, folder, layer)
+        return failed
 
 
 @dataclass(eq=False)
@@ -214,7 +234,7 @@ def run_analyses(
         if report is not None:
             report(analysis.title)
         outcome = analysis.run(inputs)
-        outcomes.append(outcome if folder is None else save_outcome(outcome, Path(folder), inputs.layer))
+        outcomes.append(outcome if folder is None else _saved(outcome, Path(folder), inputs.layer))
     return outcomes
 
 

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from lightning_repshape.errors import DataError, RepshapeError
+from lightning_repshape.errors import DataError
 from lightning_repshape.features.last_layer import ClassVectors, class_count, find_class_vectors
 from lightning_repshape.features.passes import Features, extract_features
 from lightning_repshape.features.reader import Unpack
@@ -58,7 +58,7 @@ class AnalysisInputs(ABC):
         self.moment = ""
         self.notes: dict[str, str] = {}
         self._checked: dict[str, Features] = {}
-        self._failed: dict[str, RepshapeError] = {}
+        self._failed: dict[str, Exception] = {}
 
     @property
     def module(self) -> nn.Module | None:
@@ -96,7 +96,7 @@ class AnalysisInputs(ABC):
                 if note:
                     self.notes[split] = f"the {split} set's predictions are left out: {note}"
                 self._checked[split] = part._replace(logits=logits)
-            except RepshapeError as error:
+            except Exception as error:
                 self._failed[split] = error
                 raise
         return self._checked[split]

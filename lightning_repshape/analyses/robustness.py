@@ -194,7 +194,7 @@ class Corruptions(Analysis):
             share = (trainer.global_rank, trainer.world_size)
             with evaluating(module), torch.no_grad(), trainer.precision_plugin.forward_context():
                 errors = count_errors(versions, predict, data.eval_batch_size, share, inputs.progress)
-        except (RepshapeError, ValueError) as error:
+        except Exception as error:
             failure = error
         agree(trainer, failure)
         totals = torch.tensor(errors, device=module.device)

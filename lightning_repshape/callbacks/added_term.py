@@ -1,6 +1,7 @@
 """What penalties inside other people's modules share: a forward hook whose backward pass starts a term's own."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +15,11 @@ from lightning_repshape.performance import skip_idle_hooks
 
 
 class HoldsHook(Callback):
-    """A callback with a hook on a module for the time of a fit, which is taken off however the fit ends."""
+    """A callback with a hook on a module for the time of a fit, which is taken off however the fit ends.
+
+    Networks may be compiled, before the fit or in it: the hook runs between compiled parts, so not with ``fullgraph``.
+    What was compiled before the hook came is compiled anew.
+    """
 
     _handle: Any = None
 
@@ -29,6 +34,12 @@ class HoldsHook(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Takes the hook off."""
         self._detach()
+
+    def _attach(self, layer: nn.Module, hook: Callable[[nn.Module, Any, Any], Any]) -> None:
+        """Puts a forward hook on a layer; a compiler would keep what it saw of it in the first step, or no hook."""
+        reason = f"the hook of {type(self).__name__} runs between compiled parts: compile without fullgraph"
+        torch.compiler.reset()
+        self._handle = layer.register_forward_hook(torch.compiler.disable(hook, reason=reason))
 
     def _detach(self) -> None:
         if self._handle is not None:
@@ -45,7 +56,7 @@ class AddedTerm(HoldsHook, ABC):
 
     Every call of the layer has a term, and one backward pass starts it: the first that Lightning runs
     (``manual_backward`` under manual optimization) and that reaches the call. ``torch.autograd.grad`` and a second pass
-    over the same graph add nothing. Code that was compiled and has run before the fit has no hooks.
+    over the same graph add nothing.
 
     Args:
         layer: Name of a submodule, as in ``named_modules``; None: :meth:`find_layer` looks for it.
@@ -121,7 +132,7 @@ class AddedTerm(HoldsHook, ABC):
                 self._keep(figures)
             return _Attach.apply(output, term, self._scale(trainer, pl_module), self._start)
 
-        self._handle = modules[name].register_forward_hook(attach)
+        self._attach(modules[name], attach)
 
     def _keep(self, figures: dict[str, Tensor]) -> None:
         """Keeps what is logged: the sum over a batch's calls of the layer, since all of their terms count."""
@@ -139,7 +150,7 @@ class AddedTerm(HoldsHook, ABC):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Takes the labels out of the batch, if the term needs any."""
-        self._labels = _labels_of(batch, self.unpack).to(pl_module.device) if self.needs_labels else None
+        self._labels = labels_of(batch, self.unpack).to(pl_module.device) if self.needs_labels else None
         self._active, self._start, self._pass.started, self._last = True, None, False, {}
         # the number of batches is infinite where the data have no length
         self._epochs_done = trainer.current_epoch + batch_idx / max(1, trainer.num_training_batches)
@@ -191,7 +202,7 @@ class AddedTerm(HoldsHook, ABC):
         self._last = {}
 
 
-def _labels_of(batch: Any, unpack: Unpack) -> Tensor:
+def labels_of(batch: Any, unpack: Unpack) -> Tensor:
     """N class indices, or N x K memberships as they are."""
     try:
         return unpack_batch(batch, unpack)[1]

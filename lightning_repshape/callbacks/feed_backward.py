@@ -9,10 +9,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_repshape import plots
-from lightning_repshape.callbacks.added_term import AddedTerm, HoldsHook
+from lightning_repshape.callbacks.added_term import AddedTerm, HoldsHook, labels_of
 from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.features.last_layer import find_last_linear, weight_matrix
-from lightning_repshape.features.reader import Unpack, unpack_batch
+from lightning_repshape.features.reader import Unpack
+from lightning_repshape.functional.class_statistics import class_indices
 from lightning_repshape.functional.reconstruction import weight_separability
 from lightning_repshape.losses import FeedBackwardReconstruction
 from lightning_repshape.metrics.separability import too_few_features
@@ -28,8 +29,8 @@ class FeedBackwardPenalty(AddedTerm):
     """Adds the feed-backward reconstruction loss to the training of any module, without a change to its code.
 
     A forward hook on the last linear layer sees its input alpha and its weight W; the term's gradient reaches both, as
-    if it were added to the loss, to the last bits, whatever that loss is. Code that was compiled
-    and has run before the fit has no hooks.
+    if it were added to the loss, to the last bits, whatever that loss is. Networks may be compiled, without
+    ``fullgraph``.
 
     Logged every ``log_every_n_steps`` steps: ``train/feed_backward``, with its weight, and ``train/feed_backward_raw``.
 
@@ -158,7 +159,7 @@ class SeparabilityCurve(HoldsHook):
                 if module.training and isinstance(output, Tensor):
                     self._logits = output.detach()
 
-            self._handle = self._layer.register_forward_hook(catch)
+            self._attach(self._layer, catch)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records the initial weights."""
@@ -182,7 +183,7 @@ class SeparabilityCurve(HoldsHook):
             count, loss, errors = (new - old for new, old in zip(now, before, strict=True))
             self._before = now
         else:
-            labels = unpack_batch(batch, self.unpack)[1]
+            labels = class_indices(labels_of(batch, self.unpack))
             value = outputs.get("loss") if isinstance(outputs, dict) else outputs
             count = len(labels)
             batches = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1

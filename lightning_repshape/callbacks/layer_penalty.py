@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightning_repshape.callbacks.added_term import AddedTerm
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.features.last_layer import known_num_classes
-from lightning_repshape.regularizers import L1Weight, L2Weight, Regularizer
+from lightning_repshape.regularizers import Regularizer, WeightRegularizer
 
 
 class LayerPenalty(AddedTerm):
@@ -21,8 +21,7 @@ class LayerPenalty(AddedTerm):
     A layer that is called several times in a step has a penalty on each call's output; a penalty on weights counts
     once. One backward pass starts a penalty: the first that Lightning runs (``manual_backward`` under manual
     optimization) and that reaches the call. ``torch.autograd.grad`` and a second pass over the same graph add nothing.
-    Code that was compiled and has run before the fit has no hooks: compile it in the fit, or use
-    :class:`lightning_repshape.modules.RegularizedModule`.
+    Networks may be compiled, before the fit or in it, without ``fullgraph``: the penalty runs between compiled parts.
 
     The penalty is logged every ``log_every_n_steps`` steps, in shorter epochs at their end: weighted as
     ``train/<regularizer>/<layer>``, and raw, with ``_raw`` behind. The second penalty of one class on one layer has
@@ -74,7 +73,7 @@ class LayerPenalty(AddedTerm):
     @property
     def once(self) -> bool:
         """Whether the penalty is on weights, which several calls of the layer share."""
-        return self.regularizer.of_weights
+        return isinstance(self.regularizer, WeightRegularizer)
 
     @property
     def needs_labels(self) -> bool:
@@ -92,9 +91,9 @@ class LayerPenalty(AddedTerm):
             )
         self.regularizer.to(pl_module.device)
         self._weights, self._name = None, name
-        if isinstance(self.regularizer, L1Weight | L2Weight):
+        if isinstance(self.regularizer, WeightRegularizer):
             try:
-                self._weights = L1Weight.weights_of(pl_module if self.regularizer.scope == "all" else layer)
+                self._weights = self.regularizer.weights_of(pl_module if self.regularizer.scope == "all" else layer)
             except ConfigError as error:
                 raise ConfigError(f"LayerPenalty on layer {name!r}: {error}") from error
         self._key = f"{type(self.regularizer).__name__}/{name}"

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_repshape import plots
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.features.reader import unpack_batch
-from lightning_repshape.features.store import analysis_loader
+from lightning_repshape.features.store import analysis_loader, on_device
 from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.predictions import PredictionWriter
@@ -94,8 +94,7 @@ class ReconstructionFigure(Callback):
         inputs, labels = [], []
         seen = 0
         for batch in analysis_loader(trainer, self.split):
-            moved = trainer.strategy.batch_to_device(batch, device=pl_module.device)
-            x, y = unpack_batch(moved, self.unpack)
+            x, y = unpack_batch(on_device(trainer, batch, pl_module), self.unpack)
             inputs.append(x)
             labels.append(y)
             seen += len(y)

@@ -4,6 +4,7 @@ The first word decides who parses the rest: :mod:`lightning_repshape.cli.trainin
 ``predict``), or the module of the command's own name.
 """
 
+import logging
 import os
 import sys
 import traceback
@@ -51,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if debug:
+        logging.basicConfig()
+    logging.getLogger("lightning_repshape").setLevel(logging.DEBUG if debug else logging.NOTSET)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # behind all else: classes of the user's own, named in configs
     try:

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,7 +27,7 @@ _OPTIONAL = re.compile(
     r"Union subtypes\s+Subtypes:.*?\sErrors:\s+- (?!Expected )(.+?)\s+- Expected a <class 'NoneType'>", re.DOTALL
 )
 _AS_OPTION = re.compile(r"; give it in a config or as --\S+ \.\.\.")
-_NO_SUBCLASS = re.compile(r"Import path (\S+) does not correspond to a subclass of (\w+)")
+_NO_SUBCLASS = re.compile(r"Import path(?: (\S+))? does not correspond to a subclass of (\w+)")
 _PLAIN_TYPE = re.compile(r"<class '([\w.]+)'>")
 _IN_HELP = re.compile(r"^ +(?:-\w(?: \w+)?, )?--([\w.]+)", re.MULTILINE)
 
@@ -56,6 +57,10 @@ class OneLineParser(LightningArgumentParser):
 
 def explain(message: str, options: Iterable[str] = ()) -> str:
     """One sentence for a parser's message of several lines: what was wrong, where, and the nearest of ``options``."""
+    if found := _NO_SUBCLASS.search(message):
+        value = _VALUE.search(message)
+        name = found.group(1) or (value.group(1) if value else "what was given")
+        return f"{name} at {_place(message)} is no {found.group(2)}; {_other_class(name, _place(message))}"
     if found := _OPTIONAL.search(message):
         inner = " ".join(found.group(1).split())
         # this package's sentence of a parser within, whose options are none of the command line's
@@ -72,8 +77,6 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     if found := _NO_CLASS.search(message):
         name = found.group(1)
         return f"there is no class {name!r} for {place}{did_you_mean(name, class_names(place))}"
-    if found := _NO_SUBCLASS.search(message):
-        return f"{found.group(1)} at {place} is no {found.group(2)}; there are {', '.join(class_names(place))}"
     if found := _NO_MODULE.search(message):
         value = _VALUE.search(message)
         return f"{place or 'a class path'} cannot be imported: {found.group(1)}" + (
@@ -91,6 +94,18 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         return f"{place} is {_shorten(value.group(1))!r}, but {' or '.join(wanted[:3])} is expected"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     return _shorten(" ".join(lines), 400)
+
+
+def _other_class(name: str, place: str) -> str:
+    """What to do where a class is of another kind; the package pytorch_lightning has classes of the same names."""
+    module, _, leaf = name.rpartition(".")
+    bases = getattr(getattr(sys.modules.get(module), leaf, None), "__mro__", ())
+    if any(base.__module__.startswith("pytorch_lightning.") for base in bases):
+        return (
+            "it is built on the package pytorch_lightning, and this command runs lightning: import lightning.pytorch "
+            "in its place, or use the callbacks in a Trainer of pytorch_lightning"
+        )
+    return f"there are {', '.join(class_names(place))}"
 
 
 def class_names(place: str) -> list[str]:

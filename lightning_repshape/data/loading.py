@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, draw_augmentation
+from lightning_repshape.errors import ConfigError
 
 Augmentation = Literal["none", "flip", "shift", "crop-flip"]
 SHIFTS = ("shift", "crop-flip")
@@ -40,6 +41,8 @@ class RawBatch(NamedTuple):
         images: uint8 B x H x W x C not yet augmented, where a worker process has fetched them; None: they are fetched
             on transfer, together with their crops, in one gather.
         augmentation: That of the epoch; None: no augmentation.
+        like: An empty tensor of the inputs' dtype. A trainer converts what floating-point tensors a batch has before
+            it is moved, with a data module or with loaders alone; so it chooses the precision.
     """
 
     dataset: "SplitDataset | None"
@@ -47,6 +50,7 @@ class RawBatch(NamedTuple):
     labels: Tensor
     images: Tensor | None
     augmentation: EpochDraws | None
+    like: Tensor = torch.zeros(0)
 
     def to(self, device: torch.device | str) -> tuple[Tensor, ...]:
         """Fetches, moves, augments and normalises: ``(x, y)``, or ``(x, y, index)`` for prediction."""
@@ -54,7 +58,7 @@ class RawBatch(NamedTuple):
 
     def move(self, device: torch.device) -> "DeviceBatch":
         """Fetches the images that no worker process has fetched, and moves the batch, still uint8."""
-        dataset, indices, labels, images, augmentation = self
+        dataset, indices, labels, images, augmentation, like = self
         if dataset is None:
             raise TypeError("a batch of a worker process belongs to no data set; take it from an ImageLoader")
         draws: Draws | None = None
@@ -67,7 +71,7 @@ class RawBatch(NamedTuple):
                 images = dataset.split.images(indices)
         if device.type != "cpu":
             images, labels, indices = (part.to(device, non_blocking=True) for part in (images, labels, indices))
-        return DeviceBatch(dataset, indices, labels, images, draws)
+        return DeviceBatch(dataset, indices, labels, images, draws, like.dtype)
 
 
 class DeviceBatch(NamedTuple):
@@ -79,6 +83,7 @@ class DeviceBatch(NamedTuple):
         labels: int64 B.
         images: uint8 B x H x W x C.
         draws: Crops and mirrorings that are still to be done; None: none.
+        dtype: Of the inputs.
     """
 
     dataset: "SplitDataset"
@@ -86,13 +91,14 @@ class DeviceBatch(NamedTuple):
     labels: Tensor
     images: Tensor
     draws: Draws | None
+    dtype: torch.dtype
 
     def finish(self) -> tuple[Tensor, ...]:
         """Augments and normalises, on the batch's device: ``(x, y)``, or ``(x, y, index)`` for prediction."""
-        dataset, indices, labels, images, draws = self
+        dataset, indices, labels, images, draws, dtype = self
         if draws is not None:
             images = crop_and_flip(images, draws, dataset.padding)
-        x = dataset.normalizer(images)
+        x = dataset.normalizer(images).to(dtype)
         return (x, labels, indices) if dataset.with_index else (x, labels)
 
 
@@ -189,6 +195,14 @@ class SplitDataset(Dataset[RawBatch]):
         return EpochDraws(
             draws, None if split.store.plain else split.store.first_pixels(torch.arange(len(self)), draws)
         )
+
+
+def not_a_loader(data: Any) -> ConfigError:
+    """The error of a data module that is iterated over, as by a Trainer that does not know it."""
+    return ConfigError(
+        f"{type(data).__name__} is a data module of lightning, no loader: use lightning.pytorch.Trainer, or hand its "
+        "loaders to pytorch_lightning's: trainer.fit(model, data.train_dataloader(), data.val_dataloader())"
+    )
 
 
 def unchanged(batch: Any) -> Any:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -24,6 +24,7 @@ from lightning_repshape.data.loading import (
     RawBatch,
     Split,
     SplitDataset,
+    not_a_loader,
     unchanged,
 )
 from lightning_repshape.data.samplers import KeyedSampler
@@ -489,6 +490,10 @@ class ImageDataModule(LightningDataModule):
         """
         return self._loader(split, batch_size or self.eval_batch_size, shard=shard)
 
+    def __iter__(self) -> NoReturn:
+        """Refuses to be a loader, which the Trainer of the package pytorch_lightning takes it for."""
+        raise not_a_loader(self)
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a batch of one of this module's loaders, still uint8; others are moved as they are."""
         if isinstance(batch, RawBatch):
@@ -497,11 +502,7 @@ class ImageDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augments and normalises a batch of one of this module's loaders; others are left as they are."""
-        if not isinstance(batch, DeviceBatch):
-            return batch
-        finished = batch.finish()
-        # Lightning converts inputs before this hook, when the images are still uint8.
-        return finished if self.trainer is None else self.trainer.precision_plugin.convert_input(finished)
+        return batch.finish() if isinstance(batch, DeviceBatch) else batch
 
     # Without a Trainer
 

@@ -103,7 +103,8 @@ class LayerReader:
         else:
             handle = self.module.register_forward_hook(lambda module, args, result: keep(result))
         try:
-            output = self.model(x)
+            with torch.compiler.set_stance("force_eager"):  # compiled code may know nothing of the hook
+                output = self.model(x)
         finally:
             handle.remove()
         if not caught:

@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_repshape.data.samplers import KeyedSampler
-from lightning_repshape.errors import DataError, RepshapeError
+from lightning_repshape.errors import DataError
 from lightning_repshape.features.passes import Features, extract_features, room_for
 from lightning_repshape.features.reader import Unpack
 
@@ -74,18 +73,23 @@ class FeatureStore(Callback):
         key = (split, layer, tuple(unpack), id(loader) if loader is not None else None)
         if key not in self._kept:
             batches = loader if loader is not None else analysis_loader(trainer, split)
-            moved = (trainer.strategy.batch_to_device(batch, device=pl_module.device) for batch in batches)
+            moved = (on_device(trainer, batch, pl_module) for batch in batches)
             part, failure = None, None
             try:
                 with _as_in_a_test(trainer), trainer.precision_plugin.forward_context():
                     part = extract_features(pl_module, moved, layer, unpack, pl_module.device, progress=progress)
-            except (RepshapeError, ValueError) as error:
+            except Exception as error:
                 failure = error
             agree(trainer, failure)
             if part is None:
                 raise DataError("no features were taken")
             self._kept[key] = part if loader is not None else gather_features(part, trainer)
         return self._kept[key]
+
+
+def on_device(trainer: Trainer, batch: Any, pl_module: LightningModule) -> Any:
+    """A loader's batch as a trainer's loops would hand it to a step: in its precision, on the module's device."""
+    return trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch), device=pl_module.device)
 
 
 def feature_store(trainer: Trainer) -> FeatureStore:
@@ -138,8 +142,10 @@ def _own_loader(trainer: Trainer, split: str) -> Any:
     if store is not None and split in store.loaders:
         return store.loaders[split]  # a second setup could split the data anew
     data, name = getattr(trainer, "datamodule", None), f"{split}_dataloader"
-    owner, base = (data, LightningDataModule) if data is not None else (trainer.lightning_module, LightningModule)
-    if owner is None or not is_overridden(name, owner, base):
+    owner = data if data is not None else trainer.lightning_module
+    # Lightning's own method raises; pytorch_lightning has classes of its own
+    where = getattr(getattr(owner, name, None), "__module__", "")
+    if not where or where.startswith(("lightning.pytorch.core", "pytorch_lightning.core")):
         return None
     stage = "test" if split == "test" else "fit"
     if data is not None and trainer.state.fn != stage:

@@ -137,6 +137,16 @@ def check_labels(labels: Tensor | None, num_samples: int, num_classes: int) -> b
     return False
 
 
+def check_shares(labels: Tensor) -> None:
+    """Raises ValueError unless the memberships of every row sum to one, to half precision; reads their values."""
+    sums = labels.sum(dim=1)
+    if not bool(((sums - 1).abs() <= 0.02).all()):
+        raise ValueError(
+            f"memberships of a sample must sum to 1, but sums are from {float(sums.min()):g} to {float(sums.max()):g}, "
+            "as those of multi-hot labels (several classes a sample)"
+        )
+
+
 def check_label_range(labels: Tensor, num_classes: int) -> None:
     """Checks that integer labels lie in 0..K-1 (soft ones: are finite, not negative); on an accelerator it waits."""
     if labels.numel() == 0:

@@ -63,6 +63,11 @@ def memberships(labels: Tensor, num_classes: int, dtype: torch.dtype = torch.flo
         raise
 
 
+def class_indices(labels: Tensor) -> Tensor:
+    """N class indices: of N x K memberships the class of the largest, of equal ones the first; others as they are."""
+    return labels.argmax(dim=1) if labels.dim() == 2 else labels
+
+
 def class_counts(labels: Tensor, num_classes: int) -> Tensor:
     """Samples of each class (soft labels: total membership).
 

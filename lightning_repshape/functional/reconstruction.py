@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_repshape.functional.checks import (
     check_columns,
     check_floating,
-    check_integers,
+    check_labels,
     check_matrix,
     check_sizes,
 )
@@ -65,12 +65,12 @@ def feed_backward_loss(
     """The feed-backward reconstruction loss KL(P || Q) (Eq. 9), P = softmax(feature), Q = softmax(class vector of y).
 
     Both softmaxes run over the D features. The gradient to a feature is P (log P - log Q - KL), to its class vector
-    Q - P.
+    Q - P. With memberships it is the sum of the classes' losses, each times its membership.
 
     Args:
         features: N x D, the input of the last linear layer.
         weight: K x D, the last layer's weight as in ``nn.Linear``.
-        y: N labels, integers in 0 .. K - 1.
+        y: N labels, integers in 0 .. K - 1, or N x K memberships.
         temperature: Features and class vectors are divided by it before the softmax. Default: 1 (the paper's).
         stop_gradient: ``"features"`` lets the loss move the weights alone, ``"weight"`` the features alone.
         reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for N values.
@@ -79,14 +79,14 @@ def feed_backward_loss(
         A scalar, or N values; never below zero but for rounding.
 
     Raises:
-        TypeError: Features or weight are not floating-point, or labels not integers.
+        TypeError: Features or weight are not floating-point, or labels neither integers nor memberships.
         ValueError: Shapes that do not fit, a temperature that is not positive, an unknown option.
     """
     check_matrix("weight", weight, "K x D")
     check_floating("features", features)
-    check_integers("labels", y)
-    if features.dim() != 2 or y.shape != features.shape[:1]:
-        raise ValueError(f"features must be N x D and labels N, but they are {tuple(features.shape)}, {tuple(y.shape)}")
+    if features.dim() != 2:
+        raise ValueError(f"features must be N x D, but they are {tuple(features.shape)}")
+    soft = check_labels(y, features.shape[0], weight.shape[0])
     check_columns(features, weight.shape[1], "the class vectors have")
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
@@ -95,19 +95,28 @@ def feed_backward_loss(
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
 
-    features, weight, y = at_least_float32(features), at_least_float32(weight), y.long()
+    features, weight = at_least_float32(features), at_least_float32(weight)
     features = features.detach() if stop_gradient == "features" else features
     weight = weight.detach() if stop_gradient == "weight" else weight
     log_p = F.log_softmax(features / temperature, dim=1)
+    if soft:
+        shares = y.to(log_p.dtype)
+        cross = shares @ F.log_softmax(weight / temperature, dim=1)
+        divergence = (log_p.exp() * (log_p * shares.sum(dim=1, keepdim=True) - cross)).sum(dim=1)
+    else:
+        divergence = _divergence(log_p, weight, y.long(), temperature)
+    if reduction == "none":
+        return divergence
+    return divergence.mean() if reduction == "mean" else divergence.sum()
+
+
+def _divergence(log_p: Tensor, weight: Tensor, y: Tensor, temperature: float) -> Tensor:
     # the softmax of whichever is fewer: all class vectors, or those of the batch
     if len(weight) <= len(y):
         log_q = F.log_softmax(weight / temperature, dim=1)[y]
     else:
         log_q = F.log_softmax(weight[y] / temperature, dim=1)
-    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1)
-    if reduction == "none":
-        return divergence
-    return divergence.mean() if reduction == "mean" else divergence.sum()
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1)
 
 
 def orthonormal_class_vectors(num_classes: int, num_features: int, generator: torch.Generator | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from lightning_repshape.functional.class_statistics import class_indices
 from lightning_repshape.metrics.base import ExactSums
 
 
@@ -31,6 +32,7 @@ class ClassificationSums(ExactSums):
 
     def update(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
         """Adds a batch: its mean loss, logits N x K and N class indices."""
+        target = class_indices(target)
         samples = target.shape[0]
         # In place: assigning to a module's attribute costs as much as the sum itself.
         self.loss_sum.add_(loss.detach(), alpha=samples)

@@ -2,9 +2,10 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -14,7 +15,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_repshape.errors import ConfigError, DivergenceError, did_you_mean
+from lightning_repshape.errors import ConfigError, DataError, DivergenceError, did_you_mean
+from lightning_repshape.functional.checks import check_labels, check_shares
+from lightning_repshape.functional.class_statistics import class_indices
 from lightning_repshape.heads import LinearHead
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.metrics.representation import RepresentationStatistics
@@ -49,6 +52,24 @@ def trainer_of(module: LightningModule) -> Trainer | None:
         return None
 
 
+@contextmanager
+def single_samples_explained() -> Iterator[None]:
+    """Says what to do where batch normalisation meets a training batch of one sample.
+
+    Raises:
+        ConfigError: If it does.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "batch normalisation cannot train on a batch of one sample, as the last of an epoch may be: set drop_last "
+            "(of the data module or the loader), or choose a batch size that leaves more than one"
+        ) from error
+
+
 class ClassifierModule(LightningModule):
     """A backbone and a head, their metrics and optimizer; methods add a loss or a step of their own.
 
@@ -72,6 +93,12 @@ class ClassifierModule(LightningModule):
         ConfigError: If ``num_classes`` is below 1 or ``statistics_layer`` names no activation.
     """
 
+    takes_memberships: ClassVar[bool] = True
+    """Whether labels may be N x K memberships; errors are counted against the largest."""
+
+    fractions: ClassVar[tuple[str, ...]] = ("error", "accuracy")
+    """Figures that are fractions of one, which tables show in percent."""
+
     def __init__(
         self,
         num_classes: int,
@@ -94,6 +121,7 @@ class ClassifierModule(LightningModule):
         self.optimizer_callable = optimizer
         self.lr_scheduler_callable = lr_scheduler
         self.lr_scheduler_interval = lr_scheduler_interval
+        self._lr: float | None = None
         self.channels_last = channels_last
         if channels_last:
             self.backbone.to(memory_format=torch.channels_last)
@@ -175,7 +203,7 @@ class ClassifierModule(LightningModule):
 
         Args:
             output: What :meth:`forward` returned.
-            target: N class indices.
+            target: N class indices, or N x K memberships.
 
         Returns:
             The loss to minimise (scalar) and further scalars to log by name.
@@ -197,10 +225,32 @@ class ClassifierModule(LightningModule):
         """Spares small networks the callbacks' hooks that do nothing."""
         skip_idle_hooks(self.trainer.callbacks)  # type: ignore[attr-defined]
 
+    def unpack(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of a batch: N class indices, or N x K memberships as of mixup and CutMix.
+
+        Raises:
+            DataError: If the labels are neither, or memberships do not sum to one.
+        """
+        x, target = batch[0], batch[1]
+        try:
+            soft = check_labels(target, len(x), self.num_classes)
+            if not soft:
+                return x, target.long()
+            if not self.takes_memberships:
+                raise TypeError("class indices are needed, not memberships: its batches are balanced by class")
+            if target.device.type == "cpu" or self.global_step == 0:
+                check_shares(target)
+        except (TypeError, ValueError) as error:
+            dense = isinstance(target, Tensor) and target.dim() > 2
+            which = "; a label for every pixel, as in segmentation, is another task" if dense else ""
+            raise DataError(f"{type(self).__name__}: {error}{which}") from error
+        return x, target.to(self.dtype)  # type: ignore[arg-type]
+
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """One joint step: forward pass, loss, sums for the epoch's metrics."""
-        x, target = batch[0], batch[1]
-        output = self(x, self.training_activations())
+        x, target = self.unpack(batch)
+        with single_samples_explained():
+            output = self(x, self.training_activations())
         loss, terms = self.loss(output, target)
         self.watch(loss)
         self.train_sums.update(loss, output.logits, target)
@@ -295,7 +345,7 @@ class ClassifierModule(LightningModule):
 
     def evaluation_step(self, batch: Sequence[Tensor], sums: ClassificationSums) -> None:
         """Forward pass of one evaluation batch, added to the stage's sums and to the layer's statistics."""
-        x, target = batch[0], batch[1]
+        x, target = self.unpack(batch)
         output = self(x, (self.statistics_layer,))
         sums.update(self.classification_loss(output.logits, target), output.logits, target)
         self.update_statistics(output.activations[self.statistics_layer], target)
@@ -305,7 +355,7 @@ class ClassifierModule(LightningModule):
         values = activation.flatten(1)
         if not self._statistics or self._statistics[0].num_units != values.shape[1]:
             self._statistics = [RepresentationStatistics(self.num_classes, values.shape[1]).to(self.device)]
-        self._statistics[0].update(values, target)
+        self._statistics[0].update(values, class_indices(target))
 
     def on_validation_epoch_end(self) -> None:
         """Logs ``val/loss``, ``val/error``, ``val/accuracy`` and ``val/classwise_variance``."""
@@ -337,7 +387,7 @@ class ClassifierModule(LightningModule):
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """``probability`` N x K, ``target`` N (-1: unknown), and the samples' numbers ``index`` N where known."""
-        prediction = {"probability": self(batch[0]).logits.float().softmax(dim=1), "target": batch[1]}
+        prediction = {"probability": self(batch[0]).logits.float().softmax(dim=1), "target": class_indices(batch[1])}
         if len(batch) > 2:
             prediction["index"] = batch[2]
         return prediction
@@ -348,12 +398,25 @@ class ClassifierModule(LightningModule):
         """The parameters that the optimizer receives: all that require a gradient."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
+    @property
+    def lr(self) -> float:
+        """The optimizer's learning rate at the start, by which LearningRateFinder finds and sets it."""
+        if self._lr is None:
+            return float(self.optimizer_callable([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = float(value)
+
     def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Calls the optimizer callable, with the fused implementation where it exists and fits.
 
         It is left out under 16-bit mixed precision, where it would unscale gradients behind gradient clipping's back.
         """
         plain = self.optimizer_callable(parameters)
+        for group in plain.param_groups if self._lr is not None else ():
+            group["lr"] = self._lr
         trainer = trainer_of(self)
         half = trainer is not None and str(trainer.precision) == "16-mixed"
         return plain if half else fused(plain)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from lightning_repshape.functional.class_statistics import class_indices
 from lightning_repshape.functional.class_vectors import largest_class_cosine
 from lightning_repshape.heads import ClassVectorHead
 from lightning_repshape.metrics.class_vectors import ClassCosines
@@ -83,13 +84,13 @@ class ClassVectorModule(SupervisedModule):
 
     def evaluation_step(self, batch: Sequence[Tensor], sums: ClassificationSums) -> None:
         """Forward pass of one evaluation batch, added to the sums, to the cosines and to the statistics."""
-        x, target = batch[0], batch[1]
+        x, target = self.unpack(batch)
         output = self(x, tuple(dict.fromkeys((self.statistics_layer, self._vector_inputs))))
         sums.update(self.classification_loss(output.logits, target), output.logits, target)
         self.update_statistics(output.activations[self.statistics_layer], target)
         cosines = self.val_cosines if sums is self.val_sums else self.test_cosines
         received = output.activations[self._vector_inputs]
-        cosines.update(received, self.head.output.weight, target, output.logits.argmax(dim=1))
+        cosines.update(received, self.head.output.weight, class_indices(target), output.logits.argmax(dim=1))
 
     def end_evaluation(self, stage: str, sums: ClassificationSums, further: Mapping[str, Tensor] | None = None) -> None:
         """Logs a stage's figures, the cosines among them, and empties its sums."""

@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.regularizers import L1Weight, L2Weight, Regularizer
+from lightning_repshape.regularizers import Regularizer, WeightRegularizer
 
 
 class Penalties:
@@ -39,14 +39,14 @@ class Penalties:
         self.names = tuple(name if count == 1 else f"{name}_{count}" for name, count in zip(names, counts, strict=True))
         for number, regularizer in enumerate(self.regularizers):
             check_activation(regularizer.layer)
-            if isinstance(regularizer, L1Weight | L2Weight):
+            if isinstance(regularizer, WeightRegularizer):
                 layer = whole if regularizer.scope == "all" else find_layer(regularizer.layer)
                 self.weights[number] = regularizer.weights_of(layer)
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The activations that the penalties read, each once."""
-        return tuple(dict.fromkeys(term.layer for term in self.regularizers if not term.of_weights))
+        return tuple(dict.fromkeys(term.layer for term in self.regularizers if not isinstance(term, WeightRegularizer)))
 
     def add_to(
         self, loss: Tensor, activations: Mapping[str, Tensor], target: Tensor, num_classes: int, epoch: float

@@ -22,6 +22,9 @@ class LossOptions(Shared, total=False):
 class SupervisedModule(ClassifierModule):
     """Trains a backbone and a head jointly, end to end.
 
+    Labels are N class indices or N x K memberships, as of mixup and CutMix, whose cross entropy is PyTorch's own;
+    errors are counted against the largest membership.
+
     Args:
         num_classes: Number of classes K. Linked to ``data.num_classes`` on the command line.
         input_shape: Shape of one input, (C, H, W). Linked to ``data.input_shape`` on the command line.
@@ -64,6 +67,6 @@ class SupervisedModule(ClassifierModule):
         """The chosen loss, averaged over samples."""
         if self.loss_name == "squared":
             logits = logits if logits.dtype == torch.float64 else logits.float()
-            wanted = F.one_hot(target, self.num_classes).to(logits.dtype)
+            wanted = (target if target.is_floating_point() else F.one_hot(target, self.num_classes)).to(logits.dtype)
             return (logits - wanted).square().sum(dim=1).mean()
         return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -41,6 +41,11 @@ class VerifiesPairs(ClassifierModule):
         verification: What the last evaluation found, by the set's name.
     """
 
+    fractions: ClassVar[tuple[str, ...]] = (
+        *ClassifierModule.fractions,
+        "verification_error",
+        "verification_accuracy",
+    )
     verifies_pairs = True
     flip_average: bool = False
     fars: tuple[float, ...] = (1e-2, 1e-3)

@@ -145,8 +145,14 @@ class RunRecord(Callback):
             self._session["first_epoch"] = trainer.current_epoch
         if trainer.is_global_zero and trainer.current_epoch > 0:
             # Test figures of the weights so far are no figures of those to come.
+            sessions = read_json(self.folder / MANIFEST).get("sessions", [])
+            tested = {
+                key for session in sessions if session.get("stage") == "test" for key in session.get("figures", ())
+            }
             kept = {
-                key: value for key, value in read_json(self.folder / METRICS).items() if not key.startswith("test/")
+                key: value
+                for key, value in read_json(self.folder / METRICS).items()
+                if key not in tested and not key.startswith("test/")
             }
             write_json(self.folder / METRICS, kept)
         for logger in trainer.loggers:
@@ -224,7 +230,7 @@ class RunRecord(Callback):
     def _write_metrics(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        found = {key: plain_number(value) for key, value in trainer.callback_metrics.items() if "/" in key}
+        found = {key: plain_number(value) for key, value in figures_of(trainer).items()}
         if trainer.state.fn != "fit" and self._session is not None:
             source = trainer.ckpt_path
             self._session.update(checkpoint=str(source) if source else None, figures=found)
@@ -235,6 +241,13 @@ class RunRecord(Callback):
         if trainer.state.fn == "fit":
             metrics.update(epoch=trainer.current_epoch, step=trainer.global_step)
         write_json(self.folder / METRICS, metrics)
+
+
+def figures_of(trainer: Trainer) -> dict[str, float]:
+    """All scalars that were logged, whatever their names; those for the progress bar alone are none of their own."""
+    found = trainer.callback_metrics
+    of_bars = {key.replace("/", "_", 1) for key in found if "/" in key}
+    return {key: float(value) for key, value in found.items() if key not in of_bars}
 
 
 def _now() -> str:

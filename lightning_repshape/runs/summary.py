@@ -8,18 +8,16 @@ from rich.table import Table
 
 from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.predictions import PredictionWriter
-from lightning_repshape.runs.record import run_folder
+from lightning_repshape.runs.record import figures_of, run_folder
 
-_NAMES = {
-    "error": "error",
-    "accuracy": "accuracy",
-    "loss": "loss",
-    "classwise_variance": "class-wise variance",
-}
+_NAMES = {"classwise_variance": "class-wise variance"}
 
 
 class ResultTable(Callback):
     """Prints a table of the stage's figures, the run folder and the figures drawn in it.
+
+    Figures that a module names in its attribute ``fractions``, and errors and accuracies of analyses, are shown in
+    percent; all others as they were logged.
 
     Args:
         console: Where to print. Default: standard output.
@@ -58,16 +56,18 @@ class ResultTable(Callback):
         table.add_column("figure")
         table.add_column("value", justify="right")
         layer = getattr(pl_module, "statistics_layer", "")
-        for key, value in trainer.callback_metrics.items():
-            # What lies deeper than stage, analysis and figure stands in its analysis's own table.
-            if not key.startswith(f"{stage}/") or key.count("/") > 2:
-                continue
+        for key, number in figures_of(trainer).items():
             name = key.removeprefix(f"{stage}/")
+            owner, _, figure = name.rpartition("/")
+            by_analysis = _analysis_of(trainer, name)
+            if by_analysis and by_analysis != owner:
+                continue  # what lies deeper stands in the analysis's own table
             label = _NAMES.get(name, name.replace("_", " "))
             if name == "classwise_variance":
                 label = f"{label} of {layer}"
-            number = float(value)
-            percent = any(word in name.rpartition("/")[2].split("_") for word in ("error", "accuracy"))
+            # an analysis's errors and accuracies are fractions, as AnalysisResult says
+            words = {"error", "accuracy"} & set(figure.split("_")) if by_analysis else ()
+            percent = bool(words) or figure in getattr(pl_module, "fractions", ())
             table.add_row(label, f"{100 * number:.2f} %" if percent else _short(number))
         console = self._console()
         console.print(table)
@@ -78,6 +78,13 @@ class ResultTable(Callback):
 
     def _console(self) -> Console:
         return self.console or Console()
+
+
+def _analysis_of(trainer: Trainer, name: str) -> str:
+    """The analysis whose figure this is, or nothing."""
+    outcomes = [getattr(callback, "outcome", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+    names = [getattr(outcome, "name", "") for outcome in outcomes if outcome is not None]
+    return next((known for known in names if known and name.startswith(f"{known}/")), "")
 
 
 def _short(value: float) -> str:

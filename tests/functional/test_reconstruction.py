@@ -111,9 +111,11 @@ def test_bad_input_gets_one_clear_message() -> None:
     features, weight, y = random(12, 7), random(3, 7), torch.arange(12) % 3
     with pytest.raises(ValueError, match="7 columns, but the class vectors have 6"):
         feed_backward_loss(features, weight[:, :6], y)
-    with pytest.raises(TypeError, match="labels must be integers"):
+    with pytest.raises(TypeError, match="labels must be integers or soft memberships"):
+        feed_backward_loss(features, weight, y == 0)
+    with pytest.raises(ValueError, match="soft labels must have shape"):
         feed_backward_loss(features, weight, y.double())
-    with pytest.raises(ValueError, match="labels N"):
+    with pytest.raises(ValueError, match="integer labels must have shape"):
         feed_backward_loss(features, weight, y[:5])
     with pytest.raises(ValueError, match="temperature must be positive"):
         feed_backward_loss(features, weight, y, temperature=0.0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_repshape.data.faces.pairs import PairSet, VerificationPairs
 from lightning_repshape.data.files import content_hash, some
-from lightning_repshape.data.loading import DeviceBatch, ImageLoader, RawBatch, SplitDataset
+from lightning_repshape.data.loading import DeviceBatch, ImageLoader, RawBatch, SplitDataset, not_a_loader
 from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import ConfigError, DataError
 
@@ -193,6 +193,10 @@ class FaceVerificationDataModule(LightningDataModule):
         self.identities.trainer = self.trainer
         return self.identities.analysis_dataloader(split, batch_size, shard)
 
+    def __iter__(self) -> NoReturn:
+        """Refuses to be a loader, which the Trainer of the package pytorch_lightning takes it for."""
+        raise not_a_loader(self)
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a batch of one of this module's loaders, still uint8; others are moved as they are."""
         if isinstance(batch, RawBatch):
@@ -204,8 +208,6 @@ class FaceVerificationDataModule(LightningDataModule):
         if not isinstance(batch, DeviceBatch):
             return batch
         x, y, *_ = batch.finish()
-        if self.trainer is not None:
-            x = self.trainer.precision_plugin.convert_input(x)
         number = self._numbers.get(batch.dataset)
         return (x, y) if number is None else PairBatch(x, y, number)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -28,7 +28,7 @@ from lightning_repshape.functional.stacked_heads import (
 from lightning_repshape.functional.stacked_heads.recipe import check_counts
 from lightning_repshape.heads import MLPHead
 from lightning_repshape.metrics.classification import ClassificationSums
-from lightning_repshape.modules.base import BackboneCallable, ClassifierModule
+from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, single_samples_explained
 from lightning_repshape.modules.foca.recipes import Draw, PhiUpdates, WeakRecipe, recipe_of, resolved
 from lightning_repshape.modules.foca.renamed import RENAMED, current_options
 from lightning_repshape.modules.foca.secondary import SecondaryOptimization, training_features
@@ -78,6 +78,9 @@ class FOCAModule(ClassifierModule):
     References:
         Sato, Ishikawa, Liu, Tanaka: Breaking Inter-Layer Co-Adaptation by Classifier Anonymization. ICML 2019.
     """
+
+    takes_memberships: ClassVar[bool] = False
+    fractions: ClassVar[tuple[str, ...]] = (*ClassifierModule.fractions, "ncm_error")
 
     def __init__(
         self,
@@ -202,7 +205,7 @@ class FOCAModule(ClassifierModule):
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:  # type: ignore[override]
         """One solve and ``phi.updates`` updates of phi (Algorithm 1, lines 4 to 7)."""
-        x, target = batch[0], batch[1]
+        x, target = self.unpack(batch)
         key = (global_seed(), self.current_epoch, batch_idx, self.global_rank)
         source = self._source
         if source is None:
@@ -210,7 +213,8 @@ class FOCAModule(ClassifierModule):
         if self.phi.draw == "replacement":
             x, target = source.uniform(len(target), generator("foca-phi", *key))
         batches = 1 if self.draw.shared_batch else self.draw.num_classifiers
-        features, labels = self.draw_features(source, batches, "foca", *key)
+        with single_samples_explained():
+            features, labels = self.draw_features(source, batches, "foca", *key)
         solution, scale, norm = self.solve_classifiers(features, labels, self.draw.num_classifiers, "foca", *key)
         self._watch_solution(solution, norm)
         optimizer = self.optimizers()
@@ -222,7 +226,8 @@ class FOCAModule(ClassifierModule):
         chunks = list(zip(x.tensor_split(parts), target.tensor_split(parts), strict=True))
         for number, (part, labels) in enumerate(chunks):
             last = number == len(chunks) - 1
-            loss, logits = self.phi_loss(solution.heads, scale, part, labels)
+            with single_samples_explained():
+                loss, logits = self.phi_loss(solution.heads, scale, part, labels)
             self.update_phi(optimizer, loss, flush=last and self.trainer.is_last_batch)
             losses.append(loss.detach())
             self.train_sums.update(losses[-1], self.class_logits(logits.detach().mean(dim=0)), labels)
@@ -470,7 +475,7 @@ class FOCAModule(ClassifierModule):
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds a batch to ``val/error`` (weak classifiers' mean logits) and ``val/ncm_error`` (nearest class mean)."""
-        x, target = batch[0], batch[1]
+        x, target = self.unpack(batch)
         features = self.add_statistics(x, target)
         if self._validation is None:
             return

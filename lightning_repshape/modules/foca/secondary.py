@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset
 
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.features.passes import Features, extract_features
-from lightning_repshape.features.store import analysis_loader, gather_features
+from lightning_repshape.features.store import analysis_loader, gather_features, on_device
 from lightning_repshape.runs.checkpoints import read_checkpoint, save_checkpoint
 
 
@@ -75,7 +75,7 @@ class SecondaryOptimization(Callback):
 
 def training_features(trainer: Trainer, module: LightningModule) -> Features:
     """Features and labels of the whole training set, of all ranks, without augmentation; DataError without one."""
-    moved = (trainer.strategy.batch_to_device(batch, device=module.device) for batch in _training_batches(trainer))
+    moved = (on_device(trainer, batch, module) for batch in _training_batches(trainer))
     with trainer.precision_plugin.forward_context():
         part = extract_features(module, moved, "features", device=module.device)
     return gather_features(part, trainer)

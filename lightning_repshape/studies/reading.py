@@ -156,14 +156,14 @@ def read_yaml(file: Path) -> Any:
         ConfigError: If it cannot be read.
     """
     try:
-        return _loaded(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        return _loaded(file, file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror})") from error
 
 
 @lru_cache(maxsize=256)
-def _loaded(text: str) -> Any:
-    return yaml.safe_load(text)
+def _loaded(file: Path, content: bytes) -> Any:
+    return configs_library.parsed(file, content)
 
 
 def read_studies(file: Path) -> tuple[Study, ...]:

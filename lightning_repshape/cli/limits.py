@@ -55,8 +55,8 @@ def check_limits(options: Mapping[str, Any]) -> None:
     interval = _number(trainer.get("val_check_interval"))
     if interval is not None and not (interval > 0 and (interval <= 1 or interval.is_integer())):
         raise ConfigError(
-            f"trainer.val_check_interval is {trainer['val_check_interval']}, but it must be a part of an epoch above 0, "
-            "or a whole number of batches"
+            f"trainer.val_check_interval is {trainer['val_check_interval']}, but it must be a part of an epoch above "
+            "0, or a whole number of batches"
         )
     seed = _number(options.get("seed_everything"))
     if seed is not None and not 0 <= seed < _SEEDS:

@@ -1,7 +1,7 @@
 """Standard output and standard error that never end a command.
 
-What a terminal's encoding lacks is spelled out, and what cannot be written (a reader that has gone, a full disk, a closed
-terminal) is dropped: what counts lies in files.
+What a terminal's encoding lacks is spelled out, and what cannot be written (a reader that has gone, a full disk, a
+closed terminal) is dropped: what counts lies in files.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class Output:
         """Puts a stream in the place of one of :mod:`sys` that is the process's own."""
         stream: TextIO | None = getattr(sys, name)
         if stream is None:  # the process was started without
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
             return
         raw = getattr(getattr(stream, "buffer", None), "raw", None)
         if stream is not getattr(sys, f"__{name}__") or not isinstance(raw, io.FileIO):

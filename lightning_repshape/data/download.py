@@ -236,6 +236,6 @@ def missing(place: Path, name: str, cls: str) -> DataError:
         The error, to be raised.
     """
     return DataError(
-        f"{name} is not there: looked for {place.absolute()}; set root to the folder that holds the unpacked set, or download it "
-        f"with {cls}(download=True)"
+        f"{name} is not there: looked for {place.absolute()}; set root to the folder that holds the unpacked set, or "
+        f"download it with {cls}(download=True)"
     )

@@ -47,8 +47,6 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_repshape import configs_library
 from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.studies.rows import Figure, Published, Row, Selection, Study, as_word

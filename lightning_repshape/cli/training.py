@@ -40,8 +40,10 @@ from lightning_repshape.runs.checkpoints import (
     read_checkpoint,
 )
 from lightning_repshape.runs.curves import MetricsCSVLogger
+from lightning_repshape.runs.files import read_json
 from lightning_repshape.runs.folders import (
     CONFIG,
+    MANIFEST,
     TENSORBOARD,
     checkpoint_folder,
     claim_folder,
@@ -228,6 +230,7 @@ class RepshapeCLI(LightningCLI):
         if "verbose" in options:
             options["verbose"] = False  # our table replaces Lightning's
         check_limits(options)
+        self._find_data()
         if options.get("init_from") is not None:
             options["init_from"] = str(given_path(options["init_from"], "--init_from"))
         named = options.run_dir
@@ -246,6 +249,24 @@ class RepshapeCLI(LightningCLI):
             self.run_dir = given
         else:
             self.run_dir = self._new_run_dir(given)
+
+    def _find_data(self) -> None:
+        """Takes a run's relative folders of data from where it was started, if they are not here."""
+        runs = [path.parent for path in self.configs if _of_a_run(path)]
+        started = read_json(runs[-1] / MANIFEST).get("directory") if runs else None
+        options = (self.options.get("data") or {}).get("init_args") or {}
+        for name in ("root", "cache_dir", "predict_dir") if started else ():
+            here = Path(options.get(name) or ".").expanduser()
+            there = Path(str(started)) / here
+            if not here.exists() and there.exists():
+                options[name] = str(there)
+                if rank() == 0:
+                    Console(stderr=True).print(
+                        f"note: data.{name}: {here} is not here; {there} is taken, where the run was started",
+                        soft_wrap=True,
+                        highlight=False,
+                        markup=False,
+                    )
 
     def _find_checkpoint(self, which: str | None, run_dir: Path | None) -> str | None:
         """The file that ``--ckpt_path`` means; without it, the run's best where weights are needed."""

@@ -49,6 +49,7 @@ from typing import Any
 
 from lightning_repshape import configs_library
 from lightning_repshape.errors import ConfigError, did_you_mean
+from lightning_repshape.runs.folders import given_path
 from lightning_repshape.studies.rows import Figure, Published, Row, Selection, Study, as_word
 
 FORMAT = 1
@@ -86,8 +87,9 @@ def find_studies(name: str) -> tuple[Study, ...]:
     Raises:
         ConfigError: If there is none; the message names the nearest.
     """
-    if Path(name).is_file():
-        return read_studies(Path(name))
+    path = given_path(name, "study")
+    if path.is_file():
+        return read_studies(path)
     if name.endswith((".yaml", ".yml")):
         raise ConfigError(f"there is no file of studies {name}")
     found = tuple(study for study in shipped() if study.id == name or study.id.startswith(f"{name}/"))

@@ -3,7 +3,6 @@
 import argparse
 import shutil
 import textwrap
-from pathlib import Path
 
 from lightning_repshape import configs_library
 from lightning_repshape.errors import ConfigError, RepshapeError, did_you_mean
@@ -53,7 +52,7 @@ def run(words: list[str]) -> int:
     if options.action == "show":
         print(source.read_text(encoding="utf-8"), end="")
         return 0
-    target: Path = options.destination
+    target = given_path(options.destination, "destination")
     if target.is_dir():
         target = target / source.name
     if target.exists():

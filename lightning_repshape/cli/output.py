@@ -60,15 +60,17 @@ class Output:
         if stream is None:  # the process was started without
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
             return
-        raw = getattr(getattr(stream, "buffer", None), "raw", None)
+        buffer = getattr(stream, "buffer", None)
+        raw = getattr(buffer, "raw", buffer)  # PYTHONUNBUFFERED leaves the buffer out
         if stream is not getattr(sys, f"__{name}__") or not isinstance(raw, io.FileIO):
             return  # somebody else's, such as a notebook's
         with contextlib.suppress(OSError):
             stream.flush()
         self._raw[name] = _Raw(raw)
-        buffer = io.BufferedWriter(self._raw[name], 8192)
         own = {"line_buffering": stream.line_buffering, "write_through": getattr(stream, "write_through", False)}
-        setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, "backslashreplace", **own))
+        setattr(
+            sys, name, io.TextIOWrapper(io.BufferedWriter(self._raw[name]), stream.encoding, "backslashreplace", **own)
+        )
 
 
 @contextlib.contextmanager

@@ -115,7 +115,6 @@ def _parser() -> argparse.ArgumentParser:
     _out(report)
     report.add_argument(
         "--to",
-        type=lambda text: given_path(text, "--to"),
         metavar="FOLDER",
         help="of the report (default: OUT/report/STUDY)",
     )
@@ -366,7 +365,7 @@ def _place(results: Path, studies: Sequence[Study]) -> Path:
 def _report(options: argparse.Namespace) -> int:
     studies, rows = _named(options)
     results = open_results(options.out)
-    folder = options.to or _place(results, studies)
+    folder = _place(results, studies) if options.to is None else given_path(options.to, "--to")
     if options.check:
         from lightning_repshape.studies.check import check_report
 

@@ -1,9 +1,14 @@
 """The shipped configs: where they are, and how a name becomes a file."""
 
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.runs.folders import CONFIG
+from lightning_repshape.runs.folders import CONFIG, given_path
+
+_MOST_VALUES = 100_000
 
 
 def folder() -> Path:
@@ -31,7 +36,7 @@ def find(name: str) -> Path:
 
     Raises ConfigError if there is neither; the message names the nearest shipped configs.
     """
-    path = Path(name)
+    path = given_path(name, "--config")
     if path.is_file():
         return path
     if path.is_dir() and (path / CONFIG).is_file():
@@ -42,6 +47,64 @@ def find(name: str) -> Path:
         if candidate.is_file() and not path.is_absolute():
             return candidate
     raise ConfigError(f"config {name!r} is neither a file nor a shipped config{did_you_mean(name, names())}")
+
+
+def read(file: Path) -> Any:
+    """A YAML file's content.
+
+    Args:
+        file: The file.
+
+    Returns:
+        What it holds, made of plain values.
+
+    Raises:
+        ConfigError: If it cannot be read, or for the reasons of :func:`parsed`.
+    """
+    try:
+        return parsed(file, file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror})") from error
+
+
+def parsed(file: Path, text: bytes) -> Any:
+    """What YAML holds.
+
+    Args:
+        file: Where it comes from, for messages.
+        text: The YAML.
+
+    Returns:
+        Plain values.
+
+    Raises:
+        ConfigError: If it is no YAML in UTF-8, or holds itself or more than anybody writes.
+    """
+    try:
+        content = yaml.safe_load(text.decode("utf-8-sig"))
+        if _size(content, {}) > _MOST_VALUES:
+            raise ConfigError(f"{file} has more than {_MOST_VALUES:,} values, with those that its references repeat")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{file} is no text in UTF-8 (byte {error.start + 1} is {error.object[error.start]:#04x}); save it as UTF-8"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    except (RecursionError, ValueError, OverflowError) as error:  # dates and numbers that cannot be are ValueErrors
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"{file} cannot be read as YAML: {reason}") from error
+    return content
+
+
+def _size(content: Any, sizes: dict[int, int]) -> int:
+    """How many values there are, those that are referred to as often as they are."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in sizes:
+        sizes[id(content)] = _MOST_VALUES  # while it is counted: whoever holds itself is endless
+        parts = content.values() if isinstance(content, dict) else content
+        sizes[id(content)] = 1 + sum(_size(part, sizes) for part in parts)
+    return sizes[id(content)]
 
 
 def description(name: str) -> str:

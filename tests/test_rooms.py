@@ -35,6 +35,7 @@ WITHOUT_LIGHTNING = (
 FLOOR = {
     "_version": 0,
     "errors": 0,
+    "locks": 0,
     "moved": 0,
     "page": 0,
     "performance": 0,

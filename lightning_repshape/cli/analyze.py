@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from lightning_repshape import configs_library
 from lightning_repshape._version import __version__
 from lightning_repshape.analyses import ANALYSES, Analysis, FeatureInputs, Outcome, run_analyses
 from lightning_repshape.analyses.analysis import say
@@ -29,7 +29,14 @@ from lightning_repshape.cli.parsing import OneLineParser
 from lightning_repshape.cli.training import RepshapeCLI, as_list
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.runs.files import read_json, write_json
-from lightning_repshape.runs.folders import MANIFEST, analysis_folder, claim_folder, folder_name, make_folder
+from lightning_repshape.runs.folders import (
+    MANIFEST,
+    analysis_folder,
+    claim_folder,
+    folder_name,
+    given_path,
+    make_folder,
+)
 
 PAGE = "index.html"
 _LAYER = "features"  # what is analysed unless another layer is named
@@ -229,7 +236,7 @@ def _analyze_features(words: list[str]) -> int:
     options: Namespace = parser.parse_args(words)
     chosen = _chosen(options.analyses)
     made = parser.instantiate_classes(options)
-    path = Path(options.features)
+    path = given_path(options.features, "--features")
     arrays = read_arrays(path)
     if options.class_names is None and "class_names" in arrays:
         options.class_names = [str(name) for name in arrays["class_names"]]
@@ -249,7 +256,9 @@ def _analyze_features(words: list[str]) -> int:
         device,
     )
     given = (
-        Path(options.run_dir) if options.run_dir else claim_folder(Path("runs") / folder_name(f"{path.stem}+analyze"))
+        given_path(options.run_dir, "--run_dir")
+        if options.run_dir is not None
+        else claim_folder(Path("runs") / folder_name(f"{path.stem}+analyze"))
     )
     folder = make_folder(analysis_folder(given) / _folder_of(options.layer))
     command = " ".join(["lightning-repshape", *sys.argv[1:]])
@@ -315,7 +324,7 @@ def _is_foreign(words: Sequence[str], configs: Sequence[Path]) -> bool:
     """Whether the model is of another project: what the command line names, else what the last config names."""
     path = ""
     for config in configs:
-        content = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        content = configs_library.read(config) if config.is_file() else {}
         model = content.get("model") if isinstance(content, dict) else None
         named = model.get("class_path") if isinstance(model, dict) else model
         path = named if isinstance(named, str) else path

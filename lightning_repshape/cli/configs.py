@@ -3,10 +3,10 @@
 import argparse
 import shutil
 import textwrap
-from pathlib import Path
 
 from lightning_repshape import configs_library
 from lightning_repshape.errors import ConfigError, RepshapeError, did_you_mean
+from lightning_repshape.runs.folders import given_path
 
 
 def run(words: list[str]) -> int:
@@ -22,7 +22,11 @@ def run(words: list[str]) -> int:
     show.add_argument("name")
     copy = actions.add_parser("copy", help="copy one to a file of yours")
     copy.add_argument("name")
-    copy.add_argument("destination", type=Path, help="a file that does not exist yet, or a folder")
+    copy.add_argument(
+        "destination",
+        type=lambda text: given_path(text, "destination"),
+        help="a file that does not exist yet, or a folder",
+    )
     options = parser.parse_args(words)
     if options.action == "list":
         names = [name for name in configs_library.names() if options.filter in name]
@@ -41,7 +45,7 @@ def run(words: list[str]) -> int:
     if options.action == "show":
         print(source.read_text(encoding="utf-8"), end="")
         return 0
-    target: Path = options.destination
+    target = given_path(options.destination, "destination")
     if target.is_dir():
         target = target / source.name
     if target.exists():

@@ -11,7 +11,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from lightning_repshape._version import __version__
-from lightning_repshape.cli.process import quieten
+from lightning_repshape.cli.output import lasting_output
+from lightning_repshape.cli.process import check_environment, check_figures, quieten
 from lightning_repshape.errors import ConfigError, RepshapeError, did_you_mean
 
 _OVERVIEW = """\
@@ -55,9 +56,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if debug:
         logging.basicConfig()
     logging.getLogger("lightning_repshape").setLevel(logging.DEBUG if debug else logging.NOTSET)
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # behind all else: classes of the user's own, named in configs
+    with lasting_output() as output:
+        status = _run(words, debug)
+        sys.stdout.flush()
+        if output.failure is None or status or words[:1] != ["configs"]:
+            return status  # what else a command does lies in files, whoever reads what it prints
+        if isinstance(output.failure, BrokenPipeError):  # whoever read the output has seen enough, as head does
+            return 141
+        return _fail(f"standard output cannot be written ({output.failure.strerror})", 1)
+
+
+def _run(words: list[str], debug: bool) -> int:
     try:
+        check_environment(words)
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # behind all else: classes of the user's own, named in configs
         return dispatch(words)
     except SystemExit as stop:
         # Lightning turns both Ctrl-C and SIGTERM into a SystemExit.
@@ -68,9 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return _interrupted(130)
-    except BrokenPipeError:  # whoever read the output has seen enough, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except Exception as error:
         # The parser and Lightning wrap what constructors and hooks raise; the cause says more.
         causes = list(_chain(error))
@@ -106,6 +116,8 @@ def dispatch(words: list[str]) -> int:
         print(f"lightning-repshape {__version__}")
         return 0
     command, rest = words[0], words[1:]
+    if command != "configs":
+        check_figures()
     # Each is imported when it is called, so that the answers above need no Lightning.
     if command in TRAINER_COMMANDS:
         quieten()

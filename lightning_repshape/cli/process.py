@@ -2,9 +2,14 @@
 
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_repshape.errors import ConfigError
+
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK")
 _RUN_DIR_OF_RANK_ZERO = "LIGHTNING_REPSHAPE_RUN_DIR"
 
 
@@ -24,6 +29,50 @@ def announced_run_dir() -> Path | None:
     """The run folder that rank 0 has claimed, where this rank was started from it."""
     announced = os.environ.get(_RUN_DIR_OF_RANK_ZERO)
     return Path(announced) if announced else None
+
+
+def check_environment(words: Sequence[str]) -> None:
+    """Looks whether a command can run here at all.
+
+    Args:
+        words: The command's words.
+
+    Raises:
+        ConfigError: If it cannot.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise ConfigError("the working directory does not exist any more; change to one that does") from error
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"{word!a} holds bytes that are no {sys.getfilesystemencoding()}; rename the file or folder, or set "
+                "PYTHONUTF8=1 where they are UTF-8"
+            ) from error
+    for name in _RANKS:  # Lightning reads them when it is imported
+        value = os.environ.get(name, "0")
+        if not value.isdecimal():
+            raise ConfigError(f"the environment variable {name} is {value!r}, which is no rank; unset it")
+
+
+def check_figures() -> None:
+    """Looks whether matplotlib takes the environment's MPLBACKEND, before a training ends at its first figure.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    if not os.environ.get("MPLBACKEND"):
+        return
+    try:
+        import matplotlib  # noqa: F401
+    except ValueError as error:
+        raise ConfigError(
+            f"the environment variable MPLBACKEND is {os.environ['MPLBACKEND']!r}, which matplotlib does not know; "
+            "unset it: figures are written to files"
+        ) from error
 
 
 def quieten() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from lightning_repshape import configs_library
+
 
 def new_name(option: str, accepted: Iterable[str]) -> str | None:
     """The name that an option has now, where it is ``accepted``: which class those belong to, a parser does not say."""
@@ -28,10 +30,10 @@ def current_options(class_path: str, init_args: Mapping[str, Any]) -> dict[str, 
 def current_config(path: Path) -> str:
     """A run's ``config.yaml`` for the parser: its path, or its content as YAML where that has old names."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = configs_library.read(path)
         model = content["model"]
         options = current_options(model["class_path"], model["init_args"])
-    except (yaml.YAMLError, KeyError, TypeError):  # the parser says what is wrong
+    except (KeyError, TypeError):  # the parser says what is wrong
         return str(path)
     if options == model["init_args"]:
         return str(path)

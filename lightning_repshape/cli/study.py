@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightning_repshape.errors import ConfigError, did_you_mean
+from lightning_repshape.locks import check_locks
+from lightning_repshape.runs.folders import given_path
 from lightning_repshape.studies.calls import import_beside, row_words
 from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
 from lightning_repshape.studies.reading import filtered, find_studies, shipped
@@ -101,14 +103,22 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--dry_run", action="store_true", help="say what would be trained")
     report = action("report", "write tables, figures and one HTML page from run folders", "+")
     _out(report)
-    report.add_argument("--to", type=Path, metavar="FOLDER", help="of the report (default: OUT/report/STUDY)")
+    report.add_argument(
+        "--to",
+        metavar="FOLDER",
+        help="of the report (default: OUT/report/STUDY)",
+    )
     report.add_argument("--check", action="store_true", help="verify that every number comes from a run that is there")
     return parser
 
 
 def _out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=Path, default=Path("studies"), metavar="FOLDER", help="of the results (default: studies)"
+        "--out",
+        type=lambda text: given_path(text, "--out"),
+        default=Path("studies"),
+        metavar="FOLDER",
+        help="of the results (default: studies)",
     )
 
 
@@ -188,6 +198,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     cells = [Cell(row, results, budget) for row in rows]
     if options.dry_run:
         return _dry_run(cells, options)
+    check_locks("study run")
     _check_rows(cells, given)
     executor = _executor(options, given)
     # Imported late, so that list and show need nothing of it.
@@ -207,7 +218,10 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             watch=live.show,
             environment=environment,
         )
-        for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: no training is left behind
+        for number in (
+            signal.SIGTERM,
+            *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()),
+        ):  # as Ctrl-C: no training is left behind
             signal.signal(number, _end)
         try:
             progress = runner.run()
@@ -341,7 +355,7 @@ def _place(results: Path, studies: Sequence[Study]) -> Path:
 def _report(options: argparse.Namespace) -> int:
     studies, rows = _named(options)
     results = open_results(options.out)
-    folder = options.to or _place(results, studies)
+    folder = _place(results, studies) if options.to is None else given_path(options.to, "--to")
     if options.check:
         from lightning_repshape.studies.check import check_report
 

@@ -1,6 +1,5 @@
 """``fit``, ``validate``, ``test`` and ``predict``: a LightningCLI that knows run folders."""
 
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from lightning.pytorch.callbacks import ModelSummary, ProgressBar, RichModelSumm
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 import lightning_repshape.callbacks
@@ -25,10 +25,11 @@ from lightning_repshape.callbacks.reconstruction import ReconstructionErrors
 from lightning_repshape.callbacks.reseeding import Reseeding
 from lightning_repshape.callbacks.roc import ROCCurves
 from lightning_repshape.callbacks.threads import Threads
+from lightning_repshape.cli.limits import check_limits
 from lightning_repshape.cli.parsing import OneLineParser
 from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, quieten, rank
 from lightning_repshape.cli.renaming import current_config, current_options
-from lightning_repshape.errors import CheckpointError, ConfigError
+from lightning_repshape.errors import CheckpointError, ConfigError, RepshapeError
 from lightning_repshape.modules import AutoencoderModule
 from lightning_repshape.runs.checkpoints import (
     AtomicCheckpointIO,
@@ -39,15 +40,20 @@ from lightning_repshape.runs.checkpoints import (
     read_checkpoint,
 )
 from lightning_repshape.runs.curves import MetricsCSVLogger
+from lightning_repshape.runs.files import read_json
 from lightning_repshape.runs.folders import (
     CONFIG,
+    MANIFEST,
     TENSORBOARD,
     checkpoint_folder,
     claim_folder,
+    discard_folder,
     find_checkpoint,
     folder_name,
+    given_path,
     is_run_folder,
     make_folder,
+    nearest_existing,
     run_of_checkpoint,
 )
 from lightning_repshape.runs.predictions import PredictionWriter
@@ -112,6 +118,7 @@ class RepshapeCLI(LightningCLI):
         self.run_dir = Path("runs")
         self.checkpoint: str | None = None  # that the command reads; None for untrained weights
         self.claimed: Path | None = None
+        self.kept = Path()  # the part of the claimed folder's path that was there before
         self._content: dict[str, Any] = {}
         try:
             super().__init__(
@@ -126,11 +133,16 @@ class RepshapeCLI(LightningCLI):
                 parser_class=OneLineParser,
             )
         except BaseException:
-            folder = self.claimed
-            # The run ended before it began; a logger may have been there already.
-            if folder is not None and not is_run_folder(folder) and not checkpoint_folder(folder).exists():
-                shutil.rmtree(folder, ignore_errors=True)
+            if self.claimed is not None and not self._has_begun(self.claimed):
+                discard_folder(self.claimed, self.kept)
             raise
+
+    def _has_begun(self, folder: Path) -> bool:
+        """Whether a run that failed leaves anything of use."""
+        if self.command != "fit":
+            return is_run_folder(folder)
+        trainer = getattr(self, "trainer", None)
+        return checkpoint_folder(folder).exists() or (trainer is not None and trainer.global_step > 0)
 
     @property
     def options(self) -> Any:
@@ -186,7 +198,12 @@ class RepshapeCLI(LightningCLI):
         options = self.options
         if "verbose" in options:
             options["verbose"] = False  # our table replaces Lightning's
-        given = Path(options.run_dir) if options.run_dir else self._run_of_config()
+        check_limits(options)
+        self._find_data()
+        if options.get("init_from") is not None:
+            options["init_from"] = str(given_path(options["init_from"], "--init_from"))
+        named = options.run_dir
+        given = given_path(named, "--run_dir") if named is not None else self._run_of_config()
         self.checkpoint = self._find_checkpoint(options.get("ckpt_path"), given)
         # LightningCLI would read the file again, and knows neither old names nor checkpoints that no command wrote.
         options["ckpt_path"] = None
@@ -202,6 +219,24 @@ class RepshapeCLI(LightningCLI):
         else:
             self.run_dir = self._new_run_dir(given)
 
+    def _find_data(self) -> None:
+        """Takes a run's relative folders of data from where it was started, if they are not here."""
+        runs = [path.parent for path in self.configs if _of_a_run(path)]
+        started = read_json(runs[-1] / MANIFEST).get("directory") if runs else None
+        options = (self.options.get("data") or {}).get("init_args") or {}
+        for name in ("root", "cache_dir", "predict_dir") if started else ():
+            here = Path(options.get(name) or ".").expanduser()
+            there = Path(str(started)) / here
+            if not here.exists() and there.exists():
+                options[name] = str(there)
+                if rank() == 0:
+                    Console(stderr=True).print(
+                        f"note: data.{name}: {here} is not here; {there} is taken, where the run was started",
+                        soft_wrap=True,
+                        highlight=False,
+                        markup=False,
+                    )
+
     def _find_checkpoint(self, which: str | None, run_dir: Path | None) -> str | None:
         """The file that ``--ckpt_path`` means; without it, the run's best where weights are needed."""
         if which is None and self.command != "fit":
@@ -216,7 +251,7 @@ class RepshapeCLI(LightningCLI):
             if run_dir is None:
                 raise ConfigError(f"--ckpt_path {which} is looked for in a run's folder: name it with --run_dir")
             return str(find_checkpoint(which, run_dir))
-        return None if which is None or str(which).lower() == "none" else str(which)
+        return None if which is None or str(which).lower() == "none" else str(given_path(which, "--ckpt_path"))
 
     def _take_hyper_parameters(self) -> None:
         """Takes over the checkpoint's hyper-parameters, and says which options they replace."""
@@ -261,6 +296,7 @@ class RepshapeCLI(LightningCLI):
             return announced_run_dir() or wanted
         if self.options.trainer.get("fast_dev_run"):
             return wanted
+        self.kept = nearest_existing(wanted)
         self.claimed = claim_folder(wanted)
         announce_run_dir(self.claimed)
         return self.claimed
@@ -300,16 +336,14 @@ class RepshapeCLI(LightningCLI):
             raise ConfigError("trainer.default_root_dir is the run folder here: give --run_dir instead")
         if not fast and rank() == 0:
             make_folder(folder)
-        threads = self.options.get("threads")
-        if threads is not None and threads < 1:
-            raise ConfigError(f"--threads is {threads}; at least one is needed")
-        ours: list[Callback] = [Threads(threads), Reseeding(), ResultTable()]
+        ours: list[Callback] = [Threads(self.options.get("threads")), Reseeding()]
         if not fast:
             autoencodes = isinstance(self.model, AutoencoderModule)
             writer = ReconstructionErrors() if autoencodes else PredictionWriter()
             ours += [RunRecord(folder, " ".join(["lightning-repshape", *sys.argv[1:]]), self.row), writer, ROCCurves()]
         if config.get("enable_progress_bar") is not False and not _has(given, ProgressBar):
             ours.append(RichProgressBar(refresh_rate=50))
+        ours.append(ResultTable())  # behind all that writes files
         if config.get("enable_model_summary") is not False and fitting and not _has(given, ModelSummary):
             ours.append(ModelTable(max_depth=1))
         if config.get("enable_checkpointing") is not False and not fast and fitting:
@@ -336,7 +370,12 @@ class RepshapeCLI(LightningCLI):
         kwargs["plugins"] = plugins
         if config.get("num_sanity_val_steps") is None:
             kwargs["num_sanity_val_steps"] = 0
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except RepshapeError:
+            raise
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise ConfigError(f"trainer: {error}") from error
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -368,6 +407,7 @@ def resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Pat
 
     def take(name: str) -> str:
         configs.append(configs_library.find(name))
+        configs_library.read(configs[-1])
         return current_config(configs[-1]) if _of_a_run(configs[-1]) else str(configs[-1])
 
     for position, word in enumerate(words):
@@ -383,7 +423,9 @@ def resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Pat
                 values[name] = value if equals else "".join(words[position + 1 : position + 2])
             resolved.append(word)
     run_dir = values.get("--run_dir")
+    run_dir = str(given_path(run_dir, "--run_dir")) if run_dir else None
     checkpoint = values.get("--ckpt_path", "")
+    checkpoint = str(given_path(checkpoint, "--ckpt_path")) if checkpoint else ""
     if not run_dir and checkpoint and checkpoint not in ("best", "last"):
         found = run_of_checkpoint(checkpoint)
         run_dir = str(found) if found is not None else None

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lightning_repshape.data.files import ImageFiles, content_hash
 from lightning_repshape.errors import DataError
+from lightning_repshape.locks import locked
 
 BLOCK_BYTES = 1 << 26  # 64 MiB: what an interruption costs at most, some seconds of decoding
 
@@ -59,14 +60,11 @@ def _complete(path: Path, size: int) -> bool:
 @contextlib.contextmanager
 def _sole(lock: Path, path: Path) -> Iterator[None]:
     """Waits until no other process builds this cache. The system lifts the lock of a process that dies."""
-    import fcntl
-
+    purpose = "the cache of decoded images (raise memory_budget_gb to do without)"
     with open(lock, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locked(file.fileno(), False, purpose):
             rank_zero_info(f"waiting for another process that writes {path}")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            locked(file.fileno(), True, purpose)
         yield
         with contextlib.suppress(OSError):
             lock.unlink()  # whoever waits for it finds the finished file

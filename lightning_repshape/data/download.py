@@ -162,6 +162,6 @@ def find_folder(root: Path, names: Sequence[str], holds: str, name: str, cls: st
 def missing(place: Path, name: str, cls: str) -> DataError:
     """The error, to be raised, for a data set that is not there."""
     return DataError(
-        f"{name} is not there: looked for {place}; set root to the folder that holds the unpacked set, or download it "
-        f"with {cls}(download=True)"
+        f"{name} is not there: looked for {place.absolute()}; set root to the folder that holds the unpacked set, or "
+        f"download it with {cls}(download=True)"
     )

@@ -166,8 +166,9 @@ class ImageDataModule(LightningDataModule):
             ("train_size", 1 if train_size is None else train_size, 1),
             ("memory_budget_gb", memory_budget_gb, 0),
         ):
-            if value < least:
-                raise ConfigError(f"{where}: {option}={value}, but it must be at least {least}")
+            if not least <= value < 2**63:
+                limit = f"at least {least}" if not value >= least else "below 2**63"
+                raise ConfigError(f"{where}: {option}={value}, but it must be {limit}")
         if isinstance(val_size, float) and val_size > 1 and val_size.is_integer():
             val_size = int(val_size)  # parsers of a union may try float first
         if isinstance(val_size, float) and val_size >= 1:

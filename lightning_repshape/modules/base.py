@@ -21,7 +21,7 @@ from lightning_repshape.functional.class_statistics import class_indices
 from lightning_repshape.heads import LinearHead
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.metrics.representation import RepresentationStatistics
-from lightning_repshape.modules.optimizers import fused, step_on_plateau
+from lightning_repshape.modules.optimizers import fused, goes_with_fusion, made, scheduled, step_on_plateau
 from lightning_repshape.modules.options import NOT_PLAIN, as_plain
 from lightning_repshape.networks.base import Backbone
 from lightning_repshape.performance import keep_freed_memory, quiet_cuda_checks, skip_idle_hooks
@@ -412,21 +412,20 @@ class ClassifierModule(LightningModule):
     def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Calls the optimizer callable, with the fused implementation where it exists and fits.
 
-        It is left out under 16-bit mixed precision, where it would unscale gradients behind gradient clipping's back.
+        It is left out where it does not go with the trainer's precision or clipping.
         """
-        plain = self.optimizer_callable(parameters)
+        plain = made("optimizer", self.optimizer_callable, parameters)
         for group in plain.param_groups if self._lr is not None else ():
             group["lr"] = self._lr
         trainer = trainer_of(self)
-        half = trainer is not None and str(trainer.precision) == "16-mixed"
-        return plain if half else fused(plain)
+        return fused(plain) if trainer is None or goes_with_fusion(trainer) else plain
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer over the trainable parameters and, where one was given, its scheduler."""
         optimizer = self.build_optimizer(self.trainable_parameters())
         if self.lr_scheduler_callable is None:
             return optimizer
-        scheduler = self.lr_scheduler_callable(optimizer)
+        scheduler = scheduled(self.lr_scheduler_callable, optimizer, self.optimizer_callable)
         entry: dict[str, Any] = {"scheduler": scheduler, "interval": self.lr_scheduler_interval}
         if hasattr(scheduler, "monitor"):
             entry["monitor"] = scheduler.monitor

@@ -1,15 +1,79 @@
 """Optimizers in their fused form, and plateau schedulers in time for checkpoints."""
 
 import inspect
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError
 
 _CAN_FUSE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
+
+
+def made(option: str, build: Callable[[Any], Any], over: Any) -> Any:
+    """Calls an option that builds an optimizer or a scheduler.
+
+    Args:
+        option: Its name, for the message.
+        build: The option.
+        over: What it is called with.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        ConfigError: If it refuses its own options, or the learning rate is not finite.
+    """
+    try:
+        result = build(over)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise ConfigError(f"{option}: {error}") from error
+    rates = [group.get("lr", 0.0) for group in getattr(result, "param_groups", ())]
+    if not all(math.isfinite(rate) for rate in rates):
+        raise ConfigError(f"{option}: Invalid learning rate: {next(rate for rate in rates if not math.isfinite(rate))}")
+    return result
+
+
+def scheduled(build: Callable[[Any], Any], optimizer: torch.optim.Optimizer, another: Callable[[Any], Any]) -> Any:
+    """Builds a scheduler; two steps of PyTorch's own are tried, whose constructors take what their steps cannot.
+
+    Args:
+        build: The option.
+        optimizer: Whose learning rate it changes.
+        another: Builds an optimizer like it, to try the steps with.
+
+    Returns:
+        The scheduler.
+
+    Raises:
+        ConfigError: If it refuses its own options, or cannot step.
+    """
+    scheduler = made("lr_scheduler", build, optimizer)
+    if type(scheduler).__module__ != "torch.optim.lr_scheduler" or hasattr(scheduler, "monitor"):
+        return scheduler
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nothing is optimized
+        other = build(another([nn.Parameter(torch.zeros(1))]))
+        try:
+            for _ in range(2):
+                other.step()
+        except ArithmeticError as error:
+            raise ConfigError(f"lr_scheduler: {type(scheduler).__name__} cannot step: {error}") from error
+    return scheduler
+
+
+def goes_with_fusion(trainer: Trainer) -> bool:
+    """Whether a trainer's settings allow fused optimizers, which unscale gradients themselves.
+
+    Under mixed precision, Lightning clips no gradients before such an optimizer.
+    """
+    precision = str(trainer.precision)
+    return precision != "16-mixed" and not (precision.endswith("-mixed") and trainer.gradient_clip_val)
 
 
 def fused(plain: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -20,8 +84,10 @@ def fused(plain: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """
     chosen = plain.defaults.get("fused") is not None or bool(plain.defaults.get("foreach"))
     parameters = [parameter for group in plain.param_groups for parameter in group["params"]]
-    on_known_device = all(parameter.device.type in ("cpu", "cuda", "mps") for parameter in parameters)
-    if type(plain) not in _CAN_FUSE or chosen or not on_known_device or plain.defaults.get("differentiable"):
+    fits = all(
+        parameter.device.type in ("cpu", "cuda", "mps") and parameter.is_floating_point() for parameter in parameters
+    )
+    if type(plain) not in _CAN_FUSE or chosen or not fits or plain.defaults.get("differentiable"):
         return plain
     options = {name: value for name, value in plain.defaults.items() if name not in ("fused", "foreach")}
     known = inspect.signature(type(plain).__init__).parameters

@@ -18,8 +18,8 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())  # Windows refuses it to readers
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

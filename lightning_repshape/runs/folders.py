@@ -1,6 +1,8 @@
 """Run folders: what lies in them under which name, and how a run gets one of its own."""
 
+import contextlib
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,6 +16,33 @@ PREDICTIONS = "predictions.csv"
 TENSORBOARD = "tensorboard"
 CLAIM = ".claimed"
 _CHECKPOINTS = "checkpoints"
+
+
+def given_path(text: str | Path, what: str) -> Path:
+    """A path as a person writes it, with ``~`` for a home folder.
+
+    Args:
+        text: The path.
+        what: The option, for the message.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: If it is empty, or cannot be the name of anything.
+    """
+    if not str(text):
+        raise ConfigError(f"{what} is empty; name a file or folder, or leave the option out")
+    try:
+        path = Path(text).expanduser()
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError, RuntimeError) as error:  # too long; a null byte; an unknown user's home
+        reason = getattr(error, "strerror", None) or error
+        shown = str(text) if len(str(text)) < 80 else f"{str(text)[:76]} ..."
+        raise ConfigError(f"{what} {shown!a} is no path ({reason})") from error
+    return path
 
 
 def checkpoint_folder(run_dir: str | Path) -> Path:
@@ -67,8 +96,37 @@ def claim_folder(run_dir: str | Path) -> Path:
                 raise ConfigError(f"run folder {candidate} is a file; choose another with --run_dir") from None
         except OSError as error:
             raise _not_writable(candidate, error) from error
+        if wanted.name in ("", ".."):
+            raise ConfigError(
+                f"run folder {wanted} is not empty, and has no name to add a number to; choose another with --run_dir"
+            )
         number += 1
         candidate = wanted.with_name(f"{wanted.name}-{number}")
+
+
+def nearest_existing(path: Path) -> Path:
+    """A path, or the first of the folders above it that is there."""
+    place = path.absolute()
+    return next(folder for folder in (place, *place.parents) if folder.exists())
+
+
+def discard_folder(run_dir: Path, kept: Path) -> None:
+    """Removes a run folder that was claimed in vain, and the folders above it that were made for it.
+
+    Args:
+        run_dir: What :func:`claim_folder` returned.
+        kept: What :func:`nearest_existing` said before.
+    """
+    folder = run_dir.absolute()
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink()
+        while folder not in (kept, folder.parent):
+            folder.rmdir()  # fails where anything else is in it
+            folder = folder.parent
 
 
 def _not_writable(folder: Path, error: OSError) -> ConfigError:

@@ -1,8 +1,8 @@
 """What a run leaves behind besides checkpoints: config, manifest and final scalars."""
 
 import datetime
+import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -120,6 +120,7 @@ class RunRecord(Callback):
                 "accelerator": _accelerator_name(trainer),
             },
             "seed": global_seed(),
+            "directory": os.getcwd(),  # where relative paths of the config begin
         }
         # The top level tells of the training; a later test or validation has its own facts in its session.
         for name, fact in facts.items():
@@ -200,12 +201,8 @@ class RunRecord(Callback):
     def _close(self, trainer: Trainer, status: str) -> None:
         if self._session is None:
             return
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         self._session.update(
-            status=status,
-            ended=_now(),
-            wall_seconds=round(time.perf_counter() - self._started, 3),
-            peak_memory_mb=round(peak / 2**20, 1),
+            status=status, ended=_now(), wall_seconds=round(time.perf_counter() - self._started, 3), **_peak_memory()
         )
         if torch.cuda.is_available():
             self._session["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
@@ -252,6 +249,16 @@ def figures_of(trainer: Trainer) -> dict[str, float]:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def _peak_memory() -> dict[str, float]:
+    """The process's largest size so far; nothing where the system does not tell, as Windows."""
+    try:
+        import resource
+    except ImportError:
+        return {}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"peak_memory_mb": round(peak / 2**20, 1)}
 
 
 def _versions() -> dict[str, str]:

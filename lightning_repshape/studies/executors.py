@@ -8,7 +8,6 @@ cluster, the folder of results must lie on a file system that all nodes share an
 
 import concurrent.futures
 import dataclasses
-import fcntl
 import importlib
 import os
 import shutil
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.locks import locked
 from lightning_repshape.studies.jobs import Job, read_job, read_run, record_failure
 
 _GRACE_SECONDS = 60.0  # a training that is interrupted writes what it has
@@ -56,12 +56,7 @@ def claimed(lock: Path) -> Iterator[int | None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
-        yield file
+        yield file if locked(file, False, "study run") else None
     finally:
         os.close(file)  # the claim goes with the last descriptor, that of the process that trains
 

@@ -47,10 +47,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_repshape import configs_library
 from lightning_repshape.errors import ConfigError, did_you_mean
+from lightning_repshape.runs.folders import given_path
 from lightning_repshape.studies.rows import Figure, Published, Row, Selection, Study, as_word
 
 FORMAT = 1
@@ -78,8 +77,9 @@ def find_studies(name: str) -> tuple[Study, ...]:
     Raises:
         ConfigError: If there is none; the message names the nearest.
     """
-    if Path(name).is_file():
-        return read_studies(Path(name))
+    path = given_path(name, "study")
+    if path.is_file():
+        return read_studies(path)
     if name.endswith((".yaml", ".yml")):
         raise ConfigError(f"there is no file of studies {name}")
     found = tuple(study for study in shipped() if study.id == name or study.id.startswith(f"{name}/"))
@@ -133,14 +133,14 @@ def filtered(rows: Iterable[Row], patterns: Sequence[str]) -> list[Row]:
 def read_yaml(file: Path) -> Any:
     """A file's content, not to be changed: it is shared, for YAML is slow; ConfigError if it cannot be read."""
     try:
-        return _loaded(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        return _loaded(file, file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror})") from error
 
 
 @lru_cache(maxsize=256)
-def _loaded(text: str) -> Any:
-    return yaml.safe_load(text)
+def _loaded(file: Path, content: bytes) -> Any:
+    return configs_library.parsed(file, content)
 
 
 def read_studies(file: Path) -> tuple[Study, ...]:

@@ -33,7 +33,7 @@ from lightning_repshape.modules.foca.recipes import Draw, PhiUpdates, WeakRecipe
 from lightning_repshape.modules.foca.renamed import RENAMED, current_options
 from lightning_repshape.modules.foca.secondary import SecondaryOptimization, training_features
 from lightning_repshape.modules.foca.source import BalancedSource, BatchSource, source_for
-from lightning_repshape.modules.optimizers import step_on_plateau
+from lightning_repshape.modules.optimizers import scheduled, step_on_plateau
 from lightning_repshape.modules.options import Options, SharedButOptimizer
 from lightning_repshape.seeding import generator, global_seed, key_to_seed
 
@@ -411,7 +411,8 @@ class FOCAModule(ClassifierModule):
         optimizer = self.build_optimizer(self.trainable_parameters())
         if self.lr_scheduler_callable is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler_callable(optimizer)}}
+        scheduler = scheduled(self.lr_scheduler_callable, optimizer, self.optimizer_callable)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
 
     def _step_scheduler(self) -> None:
         scheduler = self.lr_schedulers()

@@ -1,0 +1,78 @@
+"""Values that the trainer's options cannot have, told before anything is made."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_repshape.errors import ConfigError
+
+# least value, and what stands below it for something else
+_LEAST: dict[str, tuple[float, str]] = {
+    "max_epochs": (-1, " (-1: without end)"),
+    "min_epochs": (0, ""),
+    "max_steps": (-1, " (-1: without end)"),
+    "min_steps": (0, ""),
+    "num_nodes": (1, ""),
+    "devices": (1, ""),
+    "accumulate_grad_batches": (1, ""),
+    "limit_train_batches": (0, ""),
+    "limit_val_batches": (0, ""),
+    "limit_test_batches": (0, ""),
+    "limit_predict_batches": (0, ""),
+    "overfit_batches": (0, ""),
+    "check_val_every_n_epoch": (1, ""),
+    "log_every_n_steps": (0, ""),
+    "num_sanity_val_steps": (-1, " (-1: the whole set)"),
+    "gradient_clip_val": (0, ""),
+    "reload_dataloaders_every_n_epochs": (0, ""),
+    "fast_dev_run": (0, ""),
+}
+_PARTS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
+_SEEDS = 2**32  # NumPy takes no more
+_THREADS = 1024  # more of them end the process, not the call
+
+
+def check_limits(options: Mapping[str, Any]) -> None:
+    """Looks whether the numbers of a command can be.
+
+    Args:
+        options: The command's options.
+
+    Raises:
+        ConfigError: If one cannot.
+    """
+    trainer = options["trainer"]
+    for name, (least, more) in _LEAST.items():
+        value = _number(trainer.get(name))
+        if name == "devices" and value == -1:
+            continue  # all of them
+        if value is not None and not value >= least:
+            raise ConfigError(f"trainer.{name} is {trainer[name]}, but it must be at least {least:g}{more}")
+    for name in _PARTS:
+        value = _number(trainer.get(name))
+        if value is not None and value > 1 and not value.is_integer():
+            raise ConfigError(f"trainer.{name} is {trainer[name]}, but it must be a part up to 1.0, or a whole number")
+    interval = _number(trainer.get("val_check_interval"))
+    if interval is not None and not (interval > 0 and (interval <= 1 or interval.is_integer())):
+        raise ConfigError(
+            f"trainer.val_check_interval is {trainer['val_check_interval']}, but it must be a part of an epoch above "
+            "0, or a whole number of batches"
+        )
+    seed = _number(options.get("seed_everything"))
+    if seed is not None and not 0 <= seed < _SEEDS:
+        raise ConfigError(f"seed_everything is {options['seed_everything']}, but it must be from 0 to {_SEEDS - 1:,}")
+    threads = options.get("threads")
+    if threads is not None and not 1 <= threads <= _THREADS:
+        raise ConfigError(f"--threads is {threads}, but it must be from 1 to {_THREADS}")
+
+
+def _number(value: Any) -> float | None:
+    """The number that an option is, in whatever form it came; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+    except OverflowError:
+        return math.inf

@@ -57,7 +57,7 @@ class SaveRunConfig(SaveConfigCallback):
     What belongs to one call alone (checkpoint, run folder, weights to start from) is left out.
     """
 
-    per_call = ("ckpt_path", "run_dir", "init_from", "weights_only", "verbose", "return_predictions")
+    per_call = ("ckpt_path", "run_dir", "init_from", "trust", "weights_only", "verbose", "return_predictions")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes the file once, at the start of the first fit."""

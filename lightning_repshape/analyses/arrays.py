@@ -9,8 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_repshape.data.npy import check_header, read_member
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.features.passes import Features
+
+_SURELY_NO_BOMB = 2**30  # bytes
+_RATIO = 100  # of what features can be packed by, generously
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
@@ -37,16 +41,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: features are read from .npz or .safetensors files, not from {path.suffix or 'this'}"
         )
-    try:
-        with zipfile.ZipFile(path) as packed:
-            damaged = packed.testzip()  # a header that claims fewer numbers would be read without its checksum
-        if damaged is not None:
-            raise ValueError(f"the checksum of {damaged} is wrong")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # zip files, zlib and headers of arrays raise errors of many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read as an .npz file ({reason})") from error
+    arrays = _read_npz(path)
     found: dict[str, Any] = {}
     for name, array in arrays.items():
         try:
@@ -57,6 +52,35 @@ def read_arrays(path: Path) -> dict[str, Any]:
                 f"{path}: array {name!r} of {getattr(array, 'dtype', type(array))} cannot be used"
             ) from error
     return found
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    """The arrays of an archive; what its members claim is compared with what is there before any is read."""
+    where = ""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            members = packed.infolist()
+            if sum(member.compress_size for member in members) > path.stat().st_size:
+                raise ValueError("its parts are larger than the file")
+            for member in members:
+                where = f"{member.filename}: "
+                if member.file_size > max(_SURELY_NO_BOMB, _RATIO * member.compress_size):
+                    raise ValueError(f"{member.compress_size:,} bytes claim to hold {member.file_size:,}")
+                with packed.open(member) as file:
+                    check_header(file, member.file_size)
+            where = ""
+            damaged = packed.testzip()  # a header that claims fewer numbers would be read without its checksum
+            if damaged is not None:
+                raise ValueError(f"the checksum of {damaged} is wrong")
+            arrays = {}
+            for member in members:
+                where = f"{member.filename}: "
+                with packed.open(member) as file:
+                    arrays[member.filename.removesuffix(".npy")] = read_member(file)
+    except Exception as error:  # a damaged archive can raise nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} cannot be read as an .npz file ({where}{reason})") from error
+    return arrays
 
 
 def splits_of(arrays: dict[str, Any], path: Path) -> dict[str, Features]:

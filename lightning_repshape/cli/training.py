@@ -29,6 +29,7 @@ from lightning_repshape.cli.limits import check_limits
 from lightning_repshape.cli.parsing import OneLineParser
 from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, quieten, rank
 from lightning_repshape.cli.renaming import current_config, current_options
+from lightning_repshape.cli.trust import names_in, strangers
 from lightning_repshape.errors import CheckpointError, ConfigError, RepshapeError
 from lightning_repshape.modules import AutoencoderModule
 from lightning_repshape.runs.checkpoints import (
@@ -185,6 +186,11 @@ class RepshapeCLI(LightningCLI):
             default=None,
             help="CPU threads (default: one for networks without convolutions).",
         )
+        parser.add_argument(
+            "--trust",
+            action="store_true",
+            help="Import what the run's own config names of other packages than this one, PyTorch and Lightning.",
+        )
         self.link_data_to_model(parser)
 
     def link_data_to_model(self, parser: LightningArgumentParser) -> None:
@@ -257,21 +263,17 @@ class RepshapeCLI(LightningCLI):
         """Takes over the checkpoint's hyper-parameters, and says which options they replace."""
         model = self.options.model
         known = dict(self._content.get("hyper_parameters") or {})
-        known.pop("_instantiator", None)
         theirs = known.pop("_class_path", None)
+        known.pop("_instantiator", None)
+        self._hold_against_config(theirs, known)
         if not theirs:  # no command line wrote it: what the model has of them
             for name, value in current_options(model.class_path, known).items():
                 if name in model.init_args:
                     model.init_args[name] = value
             return
-        name, ours = theirs.rpartition(".")[2], model.class_path.rpartition(".")[2]
-        if name != ours:
-            raise CheckpointError(
-                f"{self.checkpoint} is a checkpoint of {name}, but the config builds {ours}. Use the config of the run "
-                "that wrote it, or --init_from for weights alone"
-            )
         before = vars(model.clone().as_flat())
-        content = {"model": {"class_path": theirs, "dict_kwargs": current_options(theirs, known)}}
+        options = current_options(model.class_path, known)
+        content = {"model": {"class_path": model.class_path, "dict_kwargs": options}}
         self.config = self.parser.parse_object({self.command: content}, self.config)
         linked = ("init_args.num_classes", "init_args.input_shape")  # these come from the data in any case
         after = vars(self.options.model.as_flat())
@@ -282,6 +284,22 @@ class RepshapeCLI(LightningCLI):
                 "replaces the one given; use --init_from to load weights alone",
                 soft_wrap=True,
                 highlight=False,
+            )
+
+    def _hold_against_config(self, theirs: Any, known: Mapping[str, Any]) -> None:
+        """Refuses hyper-parameters of another model, and those that name code which the config does not."""
+        model = self.options.model
+        name, ours = str(theirs).rpartition(".")[2], model.class_path.rpartition(".")[2]
+        if theirs and name != ours:
+            raise CheckpointError(
+                f"{self.checkpoint} is a checkpoint of {name}, but the config builds {ours}. Use the config of the run "
+                "that wrote it, or --init_from for weights alone"
+            )
+        named = [*names_in(self.config.as_dict()), *_named(self.words, self.configs)]
+        if unknown := strangers(names_in([theirs, known], [Path()]), named):
+            raise CheckpointError(
+                f"{self.checkpoint} names {', '.join(unknown)}, which the config does not: nothing is imported because "
+                "a checkpoint says so. Use the config of the run that wrote it, or --init_from for weights alone"
             )
 
     def _run_of_config(self) -> Path | None:
@@ -430,9 +448,36 @@ def resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Pat
         found = run_of_checkpoint(checkpoint)
         run_dir = str(found) if found is not None else None
     reads_run = command != "fit" or bool(checkpoint)
+    given = list(configs)
     if run_dir and reads_run and not configs and (Path(run_dir) / CONFIG).is_file():
         resolved = ["--config", take(str(Path(run_dir) / CONFIG)), *resolved]
+    if "--trust" not in words:
+        _ask_for_trust(words, [path for path in given if not _of_a_run(path)], configs)
     return resolved, configs
+
+
+def _ask_for_trust(words: Sequence[str], own: Sequence[Path], configs: Sequence[Path]) -> None:
+    """Refuses configs of runs that name code which neither the words nor the user's own configs name."""
+    named = _named(words, own)
+    for path in configs:
+        if path not in own and (unknown := strangers(_names_of(path), named)):
+            raise ConfigError(
+                f"{path} names {', '.join(unknown)}: no classes of this package, PyTorch or Lightning, and their code "
+                "would run. Give --trust if the run is yours, or of somebody whose code you would run"
+            )
+
+
+def _named(words: Sequence[str], configs: Sequence[Path]) -> list[str]:
+    """What words of the command line and configs name."""
+    values = [word.partition("=")[2] if word.startswith("--") else word for word in words]
+    return [*names_in(values), *(name for path in configs for name in _names_of(path))]
+
+
+def _names_of(config: Path) -> list[str]:
+    try:
+        return names_in(config.read_text(encoding="utf-8"), [Path(), config.parent])
+    except (OSError, UnicodeDecodeError):  # the parser says what is wrong
+        return []
 
 
 def _of_a_run(config: Path) -> bool:

@@ -22,6 +22,8 @@ from lightning_repshape._version import __version__
 from lightning_repshape.errors import DataError
 
 _CHUNK = 1 << 20
+_SURELY_NO_BOMB = 1 << 30  # bytes that anything may unpack to
+_RATIO = 100  # no published set is packed better
 
 
 def md5_of(path: Path) -> str:
@@ -108,17 +110,32 @@ def fetch(urls: Sequence[str], target: Path, checksum: str, name: str, timeout: 
 
 def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a tar, zip or gz file (by its name) and removes it. DataError: it is damaged."""
+    left = max(_SURELY_NO_BOMB, _RATIO * archive.stat().st_size)
+
+    def take(size: int) -> None:
+        nonlocal left
+        left -= size
+        if left < 0:
+            raise DataError(f"{archive.name} unpacks to more than {_RATIO} times its size; it is none of the set's")
+
+    def in_folder(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        take(member.size)
+        return tarfile.data_filter(member, path)
+
     try:
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as packed:
+                take(sum(member.file_size for member in packed.infolist()))
                 packed.extractall(folder)
         elif archive.name.endswith(".tar.gz"):
             with tarfile.open(archive) as bundle:
-                bundle.extractall(folder, filter="data")
+                bundle.extractall(folder, filter=in_folder)
         else:
             with gzip.open(archive) as source, open(folder / archive.stem, "wb") as target:
-                shutil.copyfileobj(source, target, _CHUNK)
-    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+                while chunk := source.read(_CHUNK):
+                    take(len(chunk))
+                    target.write(chunk)
+    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, RuntimeError, zlib.error) as error:
         raise DataError(f"cannot unpack {archive.name}: {error}; the archive is damaged: try again") from error
     archive.unlink()
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_repshape.data.npy import check_header
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 
 Array = np.ndarray[Any, Any]
@@ -110,6 +111,8 @@ def match_shape(name: str, theirs: Sequence[int], input_shape: tuple[int, int, i
 def read_array(path: Path, name: str, mapped: bool = False) -> Array:
     """Reads (or maps) an ``.npy`` file without unpickling anything. DataError: missing, damaged or of another kind."""
     try:
+        with path.open("rb") as file:
+            check_header(file, path.stat().st_size)
         # Copy on write, since PyTorch wants arrays that may be written to.
         array: Array = np.load(path, mmap_mode="c" if mapped else None, allow_pickle=False)
     except Exception as error:  # a damaged header can raise anything

@@ -47,7 +47,7 @@ def run_folder(trainer: Trainer) -> Path:
 class SaveRunConfig(SaveConfigCallback):
     """Writes the run's ``config.yaml``, which every subcommand accepts, without what belongs to one call alone."""
 
-    per_call = ("ckpt_path", "run_dir", "init_from", "weights_only", "verbose", "return_predictions")
+    per_call = ("ckpt_path", "run_dir", "init_from", "trust", "weights_only", "verbose", "return_predictions")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes the file once, at the start of the first fit."""

@@ -83,12 +83,12 @@ def train(task: Task, stopped: Callable[[], bool] = lambda: False) -> Ended:
             return Ended("finished")
         if run.state == "corrupt" or (run.state == "failed" and not task.retry_failed):
             return Ended("failed", run.error)
+        # The study's own configs, not the folder's: those may be anybody's.
+        words = [*task.words, *task.given, "--run_dir", str(job.folder)]
         if run.state == "interrupted" and run.reached():
-            words = ["--run_dir", str(job.folder), "--ckpt_path", "last", *task.given]
-        else:
-            if job.folder.exists():
-                shutil.rmtree(job.folder)
-            words = [*task.words, *task.given, "--run_dir", str(job.folder)]
+            words += ["--ckpt_path", "last"]
+        elif job.folder.exists():
+            shutil.rmtree(job.folder)
         status = _fit(words, task, claim, stopped)
         run = read_job(job)
         if status == 0 and run.state == "finished":

@@ -1,10 +1,10 @@
 """Optimizers in their fused form, and plateau schedulers in time for checkpoints."""
 
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_repshape.errors import ConfigError
@@ -35,19 +35,31 @@ def fused(plain: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return type(plain)(groups, **arguments, fused=True)  # type: ignore[call-arg]
 
 
-def step_on_plateau(scheduler: Any, monitor: str, metrics: Mapping[str, Tensor]) -> None:
-    """Steps a scheduler that reads a metric.
+class PlateauSteps:
+    """Steps schedulers that read a metric, once a value: a validation's stays where it is until the next one."""
 
-    Args:
-        scheduler: A ``ReduceLROnPlateau``.
-        monitor: The metric's name.
-        metrics: What was logged.
+    def __init__(self) -> None:
+        self._value: Tensor | None = None
 
-    Raises:
-        ConfigError: If the metric was not logged.
-    """
-    if monitor not in metrics:
-        raise ConfigError(
-            f"the scheduler monitors {monitor!r}, which is not logged; there are: {', '.join(metrics) or 'none'}"
-        )
-    scheduler.step(metrics[monitor])
+    def step(self, scheduler: Any, monitor: str, trainer: Trainer) -> None:
+        """Steps a scheduler if there is a new value.
+
+        Args:
+            scheduler: A ``ReduceLROnPlateau``.
+            monitor: The metric's name.
+            trainer: Knows what was logged.
+
+        Raises:
+            ConfigError: If the metric was not logged, although what could log it has run.
+        """
+        metrics = trainer.callback_metrics
+        if monitor not in metrics:
+            if trainer.enable_validation and not any(key.startswith("val") for key in metrics):
+                return  # no validation has run yet (check_val_every_n_epoch)
+            raise ConfigError(
+                f"the scheduler monitors {monitor!r}, which is not logged; there are: {', '.join(metrics) or 'none'}"
+            )
+        value = metrics[monitor]
+        if value is not self._value:
+            self._value = value
+            scheduler.step(value)

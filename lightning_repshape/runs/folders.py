@@ -1,7 +1,9 @@
 """Run folders: what lies in them under which name, and how a run gets one of its own."""
 
+import itertools
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from lightning_repshape.errors import CheckpointError, ConfigError
@@ -92,9 +94,9 @@ def claim_folder(run_dir: str | Path) -> Path:
     Raises:
         ConfigError: If the place is a file or cannot be written.
     """
-    wanted = Path(run_dir)
-    number, candidate = 1, wanted
+    candidates = numbered(run_dir)
     while True:
+        candidate = next(candidates)
         try:
             candidate.mkdir(parents=True, exist_ok=True)
             # The mark is what counts: whoever creates it first has the folder.
@@ -106,8 +108,13 @@ def claim_folder(run_dir: str | Path) -> Path:
                 raise ConfigError(f"run folder {candidate} is a file; choose another with --run_dir") from None
         except OSError as error:
             raise _not_writable(candidate, error) from error
-        number += 1
-        candidate = wanted.with_name(f"{wanted.name}-{number}")
+
+def numbered(run_dir: str | Path) -> Iterator[Path]:
+    """The folders that runs of one name take: ``run_dir``, ``run_dir-2``, ``run_dir-3``, and so on without end."""
+    wanted = Path(run_dir)
+    yield wanted
+    for number in itertools.count(2):
+        yield wanted.with_name(f"{wanted.name}-{number}")
 
 
 def _not_writable(folder: Path, error: OSError) -> ConfigError:

@@ -75,6 +75,23 @@ def check_figures() -> None:
         ) from error
 
 
+def job() -> str | None:
+    """The job of this process, where whoever started it calls the same command again: SLURM, torchrun."""
+    known = os.environ
+    if "SLURM_JOB_ID" in known and known.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        task = [known.get("SLURM_ARRAY_JOB_ID"), known.get("SLURM_ARRAY_TASK_ID")]
+        return f"slurm-{'_'.join(filter(None, task)) if all(task) else known['SLURM_JOB_ID']}"
+    if "TORCHELASTIC_RUN_ID" in known:
+        name = known["TORCHELASTIC_RUN_ID"]
+        return f"torchrun-{name if name != 'none' else os.getppid()}"
+    return None
+
+
+def is_restarted() -> bool:
+    """Whether the job says that it was started before."""
+    return any(os.environ.get(name, "0") != "0" for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
+
+
 def quieten() -> None:
     """Silences messages that say nothing about the run at hand; to be called before Lightning is imported."""
     for name in (

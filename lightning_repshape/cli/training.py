@@ -1,6 +1,7 @@
 """``fit``, ``validate``, ``test`` and ``predict``: a LightningCLI that knows run folders."""
 
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from lightning_repshape.callbacks.roc import ROCCurves
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli.limits import check_limits
 from lightning_repshape.cli.parsing import OneLineParser
-from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, quieten, rank
+from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, is_restarted, job, quieten, rank
 from lightning_repshape.cli.renaming import current_config, current_options
 from lightning_repshape.cli.trust import names_in, strangers
 from lightning_repshape.errors import CheckpointError, ConfigError, RepshapeError
@@ -46,6 +47,7 @@ from lightning_repshape.runs.folders import (
     CONFIG,
     MANIFEST,
     TENSORBOARD,
+    checkpoint_file,
     checkpoint_folder,
     claim_folder,
     discard_folder,
@@ -55,6 +57,7 @@ from lightning_repshape.runs.folders import (
     is_run_folder,
     make_folder,
     nearest_existing,
+    numbered,
     run_of_checkpoint,
 )
 from lightning_repshape.runs.predictions import PredictionWriter
@@ -210,6 +213,11 @@ class RepshapeCLI(LightningCLI):
             options["init_from"] = str(given_path(options["init_from"], "--init_from"))
         named = options.run_dir
         given = given_path(named, "--run_dir") if named is not None else self._run_of_config()
+        again = self._run_of_job(given)
+        if again is not None:
+            given = again
+            if checkpoint_file("last", again).is_file():
+                options["ckpt_path"], options["init_from"] = "last", None
         self.checkpoint = self._find_checkpoint(options.get("ckpt_path"), given)
         # LightningCLI would read the file again, and knows neither old names nor checkpoints that no command wrote.
         options["ckpt_path"] = None
@@ -220,7 +228,7 @@ class RepshapeCLI(LightningCLI):
             of_checkpoint = run_of_checkpoint(self.checkpoint)
         given = given or of_checkpoint
         same = given is not None and of_checkpoint is not None and given.resolve() == of_checkpoint.resolve()
-        if given is not None and is_run_folder(given) and (self.command != "fit" or same):
+        if given is not None and is_run_folder(given) and (self.command != "fit" or same or given == again):
             self.run_dir = given
         else:
             self.run_dir = self._new_run_dir(given)
@@ -308,12 +316,31 @@ class RepshapeCLI(LightningCLI):
         reads = self.command != "fit" or self.options.get("ckpt_path") in ("best", "last")
         return folders[-1] if folders and reads else None
 
+    def _run_of_job(self, given: Path | None) -> Path | None:
+        """The run that this command began in the same job, which was stopped and calls it again."""
+        of_job = job()
+        trainer = self.options.trainer
+        if of_job is None or self.command != "fit" or self.options.get("ckpt_path") or trainer.get("fast_dev_run"):
+            return None
+        for folder in numbered(given if given is not None else Path("runs") / self._default_name()):
+            if not folder.exists():
+                return None
+            last = (read_json(folder / MANIFEST).get("sessions") or [{}])[-1]
+            stopped = last.get("status") != "finished" or is_restarted()
+            if stopped and last.get("job") == of_job and last.get("command") == _command_line():
+                if trainer.get("enable_checkpointing") is not False:  # else SLURM's checkpoint is the only one
+                    for own in folder.glob("hpc_ckpt_*.ckpt"):  # written within an epoch
+                        own.unlink(missing_ok=True)
+                return folder
+        return None
+
     def _new_run_dir(self, given: Path | None) -> Path:
+        if self.options.trainer.get("fast_dev_run"):
+            self._scratch = tempfile.TemporaryDirectory(prefix="fast-dev-run-")
+            return Path(self._scratch.name)
         wanted = given if given is not None else Path("runs") / self._default_name()
         if rank() != 0:  # RunRecord hands rank 0's folder to ranks that were started beside it
             return announced_run_dir() or wanted
-        if self.options.trainer.get("fast_dev_run"):
-            return wanted
         self.kept = nearest_existing(wanted)
         self.claimed = claim_folder(wanted)
         announce_run_dir(self.claimed)
@@ -358,7 +385,7 @@ class RepshapeCLI(LightningCLI):
         if not fast:
             autoencodes = isinstance(self.model, AutoencoderModule)
             writer = ReconstructionErrors() if autoencodes else PredictionWriter()
-            ours += [RunRecord(folder, " ".join(["lightning-repshape", *sys.argv[1:]]), self.row), writer, ROCCurves()]
+            ours += [RunRecord(folder, _command_line(), self.row, job()), writer, ROCCurves()]
         if config.get("enable_progress_bar") is not False and not _has(given, ProgressBar):
             ours.append(RichProgressBar(refresh_rate=50))
         ours.append(ResultTable())  # behind all that writes files
@@ -478,6 +505,10 @@ def _names_of(config: Path) -> list[str]:
         return names_in(config.read_text(encoding="utf-8"), [Path(), config.parent])
     except (OSError, UnicodeDecodeError):  # the parser says what is wrong
         return []
+
+
+def _command_line() -> str:
+    return " ".join(["lightning-repshape", *sys.argv[1:]])
 
 
 def _of_a_run(config: Path) -> bool:

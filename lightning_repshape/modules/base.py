@@ -21,7 +21,7 @@ from lightning_repshape.functional.class_statistics import class_indices
 from lightning_repshape.heads import LinearHead
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.metrics.representation import RepresentationStatistics
-from lightning_repshape.modules.optimizers import fused, goes_with_fusion, made, scheduled, step_on_plateau
+from lightning_repshape.modules.optimizers import PlateauSteps, fused, goes_with_fusion, made, scheduled
 from lightning_repshape.modules.options import NOT_PLAIN, as_plain
 from lightning_repshape.networks.base import Backbone
 from lightning_repshape.performance import keep_freed_memory, quiet_cuda_checks, skip_idle_hooks
@@ -128,6 +128,7 @@ class ClassifierModule(LightningModule):
         self.statistics_layer = self.check_activation_name(statistics_layer or "features")
         self.train_sums = ClassificationSums()
         self._last_terms: dict[str, Tensor] = {}
+        self.plateau_steps = PlateauSteps()
         self.val_sums = ClassificationSums()
         self.test_sums = ClassificationSums()
         # In a list, since a submodule would be cast along with the weights.
@@ -328,7 +329,7 @@ class ClassifierModule(LightningModule):
             due = (self.current_epoch + 1) % config.frequency == 0
             if not config.reduce_on_plateau or config.interval != "epoch" or not due:
                 continue
-            step_on_plateau(config.scheduler, str(config.monitor), self.trainer.callback_metrics)
+            self.plateau_steps.step(config.scheduler, str(config.monitor), self.trainer)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         """Steps a scheduler when Lightning asks for it; plateau schedulers have been stepped already."""

@@ -3,7 +3,7 @@
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -96,10 +96,31 @@ def fused(plain: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return type(plain)(groups, **arguments, fused=True)  # type: ignore[call-arg]
 
 
-def step_on_plateau(scheduler: Any, monitor: str, metrics: Mapping[str, Tensor]) -> None:
-    """Steps a ``ReduceLROnPlateau`` with the metric that it monitors; ConfigError if that was not logged."""
-    if monitor not in metrics:
-        raise ConfigError(
-            f"the scheduler monitors {monitor!r}, which is not logged; there are: {', '.join(metrics) or 'none'}"
-        )
-    scheduler.step(metrics[monitor])
+class PlateauSteps:
+    """Steps schedulers that read a metric, once a value: a validation's stays where it is until the next one."""
+
+    def __init__(self) -> None:
+        self._value: Tensor | None = None
+
+    def step(self, scheduler: Any, monitor: str, trainer: Trainer) -> None:
+        """Steps a scheduler if there is a new value.
+
+        Args:
+            scheduler: A ``ReduceLROnPlateau``.
+            monitor: The metric's name.
+            trainer: Knows what was logged.
+
+        Raises:
+            ConfigError: If the metric was not logged, although what could log it has run.
+        """
+        metrics = trainer.callback_metrics
+        if monitor not in metrics:
+            if trainer.enable_validation and not any(key.startswith("val") for key in metrics):
+                return  # no validation has run yet (check_val_every_n_epoch)
+            raise ConfigError(
+                f"the scheduler monitors {monitor!r}, which is not logged; there are: {', '.join(metrics) or 'none'}"
+            )
+        value = metrics[monitor]
+        if value is not self._value:
+            self._value = value
+            scheduler.step(value)

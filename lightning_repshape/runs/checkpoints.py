@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging, Timer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightning_repshape.errors import CheckpointError, ConfigError, did_you_mean
 from lightning_repshape.runs.files import written_atomically
 
+_GO_ON_FROM = "go_on_from"
+_NOT_AVERAGED = "current_model_state"  # WeightAveraging's name for the weights that it trains on from
 _WRITER_MARKS = ("inline_container", "PytorchStreamWriter", "unexpected pos")
 
 
@@ -40,6 +42,7 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self._asked_monitor = monitor
+        self._validated = False
 
     @property
     def state_key(self) -> str:
@@ -55,6 +58,7 @@ class BestCheckpoint(ModelCheckpoint):
             state["best_model_path"] = state["kth_best_model_path"] = str(here)
             state["best_k_models"] = {str(here): value for value in state.get("best_k_models", {}).values()}
         super().load_state_dict(state)
+        self.current_score = state.get("current_score")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Chooses what to monitor, now that it is known whether there is a validation set."""
@@ -63,11 +67,16 @@ class BestCheckpoint(ModelCheckpoint):
         self.monitor = monitor if has_validation else None
         super().on_train_start(trainer, pl_module)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes that the epoch has a value of its own."""
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the epoch's checkpoint if it is the best so far."""
+        validated, self._validated = self._validated, False
+        if self.monitor is not None and not validated:
+            return  # there is no validation in every epoch (check_val_every_n_epoch)
         if self.monitor is not None and self.monitor not in trainer.callback_metrics:
-            if not any(key.startswith("val") for key in trainer.callback_metrics):
-                return  # no validation has run yet (check_val_every_n_epoch)
             raise ConfigError(
                 f"the best checkpoint is chosen by {self.monitor!r}, which {type(pl_module).__name__} does not log"
                 f"{did_you_mean(self.monitor, trainer.callback_metrics)}. Give the module an attribute 'monitor' that "
@@ -78,6 +87,10 @@ class BestCheckpoint(ModelCheckpoint):
 
 class LastCheckpoint(ModelCheckpoint):
     """Keeps ``last.ckpt``, written at the end of every epoch.
+
+    Training goes on from the end of a whole epoch. Where ``max_steps`` or ``max_time`` ends it within one, or an
+    average takes the place of the weights at the end, the checkpoint holds what training ended with, and under
+    ``"go_on_from"`` the checkpoint from which it goes on (:class:`AtomicCheckpointIO` reads it).
 
     Args:
         dirpath: The folder of the checkpoints. Default: on the command line, the run's.
@@ -94,15 +107,108 @@ class LastCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
+        self._whole = ""  # the file to go on from: that of the last whole epoch, or of the start
+        self._going_on: Mapping[str, Any] | None = None
+        self._resumed = False
 
     @property
     def state_key(self) -> str:
         """One name, so that a resumed run finds its state."""
         return "LastCheckpoint"
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Tells the reader of checkpoints whether training goes on from them."""
+        super().setup(trainer, pl_module, stage)
+        if isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO):
+            trainer.strategy.checkpoint_io.going_on = stage == "fit"
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Completes the epoch at whose end the checkpoint was written.
+
+        Lightning does so too, but where ``max_steps`` limits the run it first repeats that epoch without its batches.
+        """
+        loops = checkpoint.get("loops", {}).get("fit_loop")
+        if trainer.state.fn != "fit" or not loops:
+            return
+        batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+        whole = batches["is_last_batch"] or batches["current"]["ready"] == 0
+        self._resumed = whole and epochs["current"]["processed"] == epochs["current"]["ready"]
+        if self._resumed:
+            self._whole = str(trainer.ckpt_path)
+            for progress in epochs.values():
+                progress["completed"] = progress["processed"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins with a whole epoch, and keeps the start of a run that may end within its first."""
+        super().on_train_start(trainer, pl_module)
+        if self._resumed:
+            trainer.fit_loop.epoch_loop.restarting = self._resumed = False
+        limited = trainer.max_steps != -1 or _has(trainer, Timer)
+        if limited and trainer.global_step == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._whole = str(Path(str(self.dirpath)) / f".start.{os.getpid()}.part")
+            trainer.save_checkpoint(self._whole, weights_only=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the checkpoint; of an epoch that was cut, with the one to go on from."""
+        if trainer.is_last_batch:
+            super().on_train_epoch_end(trainer, pl_module)
+            self._set_whole(self.best_model_path)
+        else:
+            self._take_whole(trainer)
+            super().on_train_epoch_end(trainer, pl_module)
+            self._going_on = None
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the checkpoint anew where an average has taken the place of the weights."""
+        super().on_train_end(trainer, pl_module)
+        if self.best_model_path and _has(trainer, StochasticWeightAveraging):
+            self._take_whole(trainer)
+            trainer.save_checkpoint(self.best_model_path, weights_only=False)
+            self._going_on = None
+        self._set_whole("")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Forgets the start."""
+        super().on_exception(trainer, pl_module, exception)
+        self._set_whole("")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the checkpoint to go on from."""
+        if self._going_on is not None:
+            checkpoint[_GO_ON_FROM] = self._going_on
+
+    def _take_whole(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero and self._whole and Path(self._whole).is_file():
+            content = read_checkpoint(self._whole)
+            self._going_on = content.get(_GO_ON_FROM, content)
+
+    def _set_whole(self, path: str) -> None:
+        if self._whole.endswith(".part"):
+            Path(self._whole).unlink(missing_ok=True)
+        self._whole = path
+
+
+def _has(trainer: Trainer, kind: type[Callback]) -> bool:
+    return any(isinstance(callback, kind) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it: a full disk or a kill never damages the one before."""
+    """Writes a checkpoint beside its place and renames it: a full disk or a kill never damages the one before.
+
+    Attributes:
+        going_on: Whether checkpoints are read to train on from them; None: unknown, they are read as they are.
+    """
+
+    going_on: bool | None = None
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Reads a checkpoint: what training goes on from, or else the weights that it stands for."""
+        content = super().load_checkpoint(*args, **kwargs)
+        if self.going_on:
+            return dict(content.get(_GO_ON_FROM, content))
+        if self.going_on is False and _NOT_AVERAGED in content:  # a callback left from the fit would take these
+            content[_NOT_AVERAGED] = content["state_dict"]
+        return content
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None

@@ -18,8 +18,8 @@ class MetricsCSVLogger(Logger):
     """Writes ``metrics.csv``: a row a step at which something was logged, a column a key.
 
     Lightning's own CSV logger deletes the file of the run that is resumed. This one reads it, drops the rows of the
-    epochs that will be repeated and goes on. The file is replaced atomically, at the end of every epoch and at most
-    every few seconds within.
+    epochs that will be repeated (see :meth:`truncate`) and goes on. The file is replaced atomically, before every
+    checkpoint of the run (:class:`RunRecord` sees to it) and at most every few seconds within.
 
     Args:
         folder: The run folder.
@@ -33,7 +33,7 @@ class MetricsCSVLogger(Logger):
         self.seconds_between_writes = seconds_between_writes
         self._rows: list[dict[str, Any]] | None = None
         self._written = 0.0
-        self._epoch_ended = False
+        self._changed = False
 
     @property
     def name(self) -> str:
@@ -79,28 +79,33 @@ class MetricsCSVLogger(Logger):
         number = step if step is not None else (rows[-1]["step"] if rows else 0)
         if not rows or rows[-1]["step"] != number:
             rows.append({"step": number})
-        rows[-1].update({key: plain_number(value) for key, value in metrics.items()})
-        # An epoch's row is on disk before its checkpoint: a run that is killed then has no gap when it goes on.
-        self._epoch_ended = self._epoch_ended or "train/error" in metrics
+        values = {key: plain_number(value) for key, value in metrics.items()}
+        if rows[-1] != {**rows[-1], **values}:
+            rows[-1].update(values)
+            self._changed = True
 
     @rank_zero_only
     def truncate(self, epoch: int) -> None:
         """Drops the rows of an epoch and later ones, because training goes on from there."""
-        self._rows = [row for row in self.rows if float(row.get("epoch", 0)) < epoch]
+        kept = [row for row in self.rows if float(row.get("epoch", 0)) < epoch]
+        self._changed = self._changed or len(kept) < len(self.rows)
+        self._rows = kept
 
     @rank_zero_only
     def save(self) -> None:
         """Writes the file, unless it was written a moment ago."""
-        if self._epoch_ended or time.monotonic() - self._written > self.seconds_between_writes:
-            self._write()
+        if time.monotonic() - self._written > self.seconds_between_writes:
+            self.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Writes the file."""
-        self._write()
+        self.flush()
 
-    def _write(self) -> None:
-        if not self.rows:
+    @rank_zero_only
+    def flush(self) -> None:
+        """Writes the file now, if there is anything new."""
+        if not self._changed:
             return
         columns = list(dict.fromkeys(["step", "epoch", *(key for row in self.rows for key in row)]))
         with written_atomically(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -108,7 +113,7 @@ class MetricsCSVLogger(Logger):
             writer.writeheader()
             writer.writerows(self.rows)
         self._written = time.monotonic()
-        self._epoch_ended = False
+        self._changed = False
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

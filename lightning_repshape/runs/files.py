@@ -25,6 +25,28 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Removes what killed processes left half-written in a folder and below.
+
+    Args:
+        folder: The folder. Files that a process of this machine is still writing are left alone.
+    """
+    for part in Path(folder).rglob(".*.part"):
+        writer = part.name.split(".")[-2]
+        if not writer.isdigit() or int(writer) == os.getpid() or not _is_alive(int(writer)):
+            part.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
 def plain_number(value: SupportsFloat) -> float:
     """A number or scalar tensor, rounded to the seven significant digits that float32 has."""
     return float(f"{float(value):.7g}")

@@ -1,9 +1,11 @@
 """Run folders: what lies in them under which name, and how a run gets one of its own."""
 
 import contextlib
+import itertools
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from lightning_repshape.errors import CheckpointError, ConfigError
@@ -82,9 +84,9 @@ def claim_folder(run_dir: str | Path) -> Path:
     Raises:
         ConfigError: If the place is a file or cannot be written.
     """
-    wanted = Path(run_dir)
-    number, candidate = 1, wanted
+    candidates = numbered(run_dir)
     while True:
+        candidate = next(candidates)
         try:
             candidate.mkdir(parents=True, exist_ok=True)
             # The mark is what counts: whoever creates it first has the folder.
@@ -96,12 +98,18 @@ def claim_folder(run_dir: str | Path) -> Path:
                 raise ConfigError(f"run folder {candidate} is a file; choose another with --run_dir") from None
         except OSError as error:
             raise _not_writable(candidate, error) from error
-        if wanted.name in ("", ".."):
-            raise ConfigError(
-                f"run folder {wanted} is not empty, and has no name to add a number to; choose another with --run_dir"
-            )
-        number += 1
-        candidate = wanted.with_name(f"{wanted.name}-{number}")
+
+
+def numbered(run_dir: str | Path) -> Iterator[Path]:
+    """The folders that runs of one name take: ``run_dir``, ``run_dir-2``, ``run_dir-3``, and so on without end."""
+    wanted = Path(run_dir)
+    yield wanted
+    if wanted.name in ("", ".."):
+        raise ConfigError(
+            f"run folder {wanted} is not empty, and has no name to add a number to; choose another with --run_dir"
+        )
+    for number in itertools.count(2):
+        yield wanted.with_name(f"{wanted.name}-{number}")
 
 
 def nearest_existing(path: Path) -> Path:

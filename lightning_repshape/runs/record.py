@@ -18,14 +18,19 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning_repshape._version import __version__
 from lightning_repshape.performance import skip_idle_hooks
 from lightning_repshape.runs.curves import MetricsCSVLogger
-from lightning_repshape.runs.files import plain_number, read_json, write_json, written_atomically
+from lightning_repshape.runs.files import (
+    plain_number,
+    read_json,
+    remove_leftovers,
+    write_json,
+    written_atomically,
+)
 from lightning_repshape.runs.folders import (
     CLAIM,
     CONFIG,
     MANIFEST,
     METRICS,
     checkpoint_file,
-    checkpoint_folder,
     make_folder,
 )
 from lightning_repshape.seeding import global_seed
@@ -76,13 +81,19 @@ class RunRecord(Callback):
         folder: The run folder.
         command: The command line that started the run.
         row: Which row of which study the run trains; noted as the manifest's ``study``. Default: none.
+        job: The scheduler's job, by which a command that is called again in it finds its run. Default: none.
     """
 
-    def __init__(self, folder: str | Path, command: str = "", row: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, command: str = "", row: Mapping[str, Any] | None = None, job: str | None = None
+    ) -> None:
         self.folder = Path(folder)
         self.command = command
         self.row = dict(row or {})
+        self.job = job
         self._session: dict[str, Any] | None = None
+        self._figures: dict[str, float] = {}  # of the training so far, earlier sessions' included
+        self._knows_figures = False
         self._started = 0.0
         self._validated = 0.0  # seconds of validation within training
         self._validation_began = 0.0
@@ -99,6 +110,7 @@ class RunRecord(Callback):
             "status": "running",
             "devices": trainer.world_size,
             "precision": str(trainer.precision),
+            **({"job": self.job} if self.job else {}),
         }
         if not trainer.is_global_zero:
             return
@@ -136,26 +148,26 @@ class RunRecord(Callback):
     def _tidy(self) -> None:
         """Removes the claim on the folder and what a killed process left half-written."""
         (self.folder / CLAIM).unlink(missing_ok=True)
-        for part in [*self.folder.glob(".*.part"), *checkpoint_folder(self.folder).glob(".*.part")]:
-            part.unlink(missing_ok=True)
+        remove_leftovers(self.folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes the first step, and drops logged rows that a resumed run repeats."""
         if self._session is not None:
             self._session["first_step"] = trainer.global_step
             self._session["first_epoch"] = trainer.current_epoch
-        if trainer.is_global_zero and trainer.current_epoch > 0:
-            # Test figures of the weights so far are no figures of those to come.
-            sessions = read_json(self.folder / MANIFEST).get("sessions", [])
-            tested = {
-                key for session in sessions if session.get("stage") == "test" for key in session.get("figures", ())
-            }
-            kept = {
-                key: value
-                for key, value in read_json(self.folder / METRICS).items()
-                if key not in tested and not key.startswith("test/")
-            }
-            write_json(self.folder / METRICS, kept)
+        if trainer.is_global_zero and (self.folder / METRICS).is_file():
+            # Figures of the weights so far are no figures of those to come.
+            if not self._knows_figures:  # the checkpoint is of a version that kept them in the file alone
+                sessions = read_json(self.folder / MANIFEST).get("sessions", [])
+                tested = {
+                    key for session in sessions if session.get("stage") == "test" for key in session.get("figures", ())
+                }
+                self._figures = {
+                    key: value
+                    for key, value in read_json(self.folder / METRICS).items()
+                    if key not in ("epoch", "step", *tested) and not key.startswith("test/")
+                }
+            write_json(self.folder / METRICS, self._figures)
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSVLogger):
                 logger.truncate(trainer.current_epoch)
@@ -170,7 +182,31 @@ class RunRecord(Callback):
             seconds = time.perf_counter() - self._started - self._validated
             self._session.update(steps=steps, epochs=trainer.current_epoch - self._session["first_epoch"])
             self._session["steps_per_second"] = round(steps / seconds, 3) if seconds > 0 else 0.0
+        self._figures = self._figures_of(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the training's final scalars, also of one that was complete when it was resumed."""
         self._write_metrics(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Puts the figures so far into the checkpoint, and the curves on disk before it.
+
+        A run that is killed at any time then goes on from a checkpoint whose rows and figures are all there.
+        """
+        checkpoint["callbacks"][self.state_key] = {"figures": self._figures_of(trainer)}
+        epoch = trainer.fit_loop.epoch_progress.current
+        if trainer.state.fn != "fit" or not epoch.ready == epoch.processed > epoch.completed:
+            return  # within an epoch, which a resumed run repeats
+        row = {**_pending(trainer), "epoch": trainer.current_epoch}
+        step = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] - 1
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSVLogger):
+                logger.log_metrics(row, step)
+                logger.flush()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over the figures that the checkpoint's run had reached."""
+        self._figures, self._knows_figures = dict(state_dict["figures"]), True
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the clock of training."""
@@ -224,10 +260,14 @@ class RunRecord(Callback):
         manifest["sessions"] = [*sessions, *([self._session] if self._session is not None else [])]
         write_json(self.folder / MANIFEST, manifest)
 
+    def _figures_of(self, trainer: Trainer) -> dict[str, float]:
+        """The training's latest figures, those that earlier sessions logged last among them."""
+        return {**self._figures, **_plain_figures(trainer)}
+
     def _write_metrics(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        found = {key: plain_number(value) for key, value in figures_of(trainer).items()}
+        found = self._figures if trainer.state.fn == "fit" else _plain_figures(trainer)
         if trainer.state.fn != "fit" and self._session is not None:
             source = trainer.ckpt_path
             self._session.update(checkpoint=str(source) if source else None, figures=found)
@@ -245,6 +285,20 @@ def figures_of(trainer: Trainer) -> dict[str, float]:
     found = trainer.callback_metrics
     of_bars = {key.replace("/", "_", 1) for key in found if "/" in key}
     return {key: float(value) for key, value in found.items() if key not in of_bars}
+
+
+def _plain_figures(trainer: Trainer) -> dict[str, float]:
+    return {key: plain_number(value) for key, value in figures_of(trainer).items()}
+
+
+def _pending(trainer: Trainer) -> dict[str, Any]:
+    """What Lightning will log of the epoch as soon as its checkpoints are written."""
+    logged = trainer.logged_metrics  # the trainer's own dictionary, to which it adds the epoch's when it is asked
+    before = dict(logged)
+    logged.clear()
+    pending = dict(trainer.logged_metrics)
+    logged.update({**before, **pending})
+    return pending
 
 
 def _now() -> str:

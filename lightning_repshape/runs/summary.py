@@ -71,6 +71,8 @@ class ResultTable(Callback):
             table.add_row(label, f"{100 * number:.2f} %" if percent else _short(number))
         console = self._console()
         console.print(table)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return  # it leaves nothing behind
         if folder.is_dir():
             console.print(f"run folder: {folder}", soft_wrap=True)
         for figure in sorted(analysis_folder(folder).glob("*.png")):

@@ -33,7 +33,7 @@ from lightning_repshape.modules.foca.recipes import Draw, PhiUpdates, WeakRecipe
 from lightning_repshape.modules.foca.renamed import RENAMED, current_options
 from lightning_repshape.modules.foca.secondary import SecondaryOptimization, training_features
 from lightning_repshape.modules.foca.source import BalancedSource, BatchSource, source_for
-from lightning_repshape.modules.optimizers import scheduled, step_on_plateau
+from lightning_repshape.modules.optimizers import scheduled
 from lightning_repshape.modules.options import Options, SharedButOptimizer
 from lightning_repshape.seeding import generator, global_seed, key_to_seed
 
@@ -419,7 +419,7 @@ class FOCAModule(ClassifierModule):
         if scheduler is None or isinstance(scheduler, list):
             return
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            step_on_plateau(scheduler, getattr(scheduler, "monitor", "val/error"), self.trainer.callback_metrics)
+            self.plateau_steps.step(scheduler, getattr(scheduler, "monitor", "val/error"), self.trainer)
         else:
             scheduler.step()
 

@@ -1,0 +1,105 @@
+"""Kills trainings, a study and an analysis at their file operations, and compares what is left when they have gone on.
+
+    python benchmarks/kill_sweep.py                                 everything, every operation (about an hour)
+    python benchmarks/kill_sweep.py --every 10 supervised foca      every tenth operation of two of them
+
+Everything is compared: weights and all else in checkpoints, metrics.csv, metrics.json, the list of files. The exit
+status is 1 where a kill was not exact.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from kill_points import go_on_with_run, sweep
+from small_runs import BASE, RUNS, write_faces, write_images
+
+RESUMABLE = tuple(name for name in RUNS if name != "analyses")
+STUDY = """
+study: s
+paper: none
+table: none
+"""
+
+
+def trainings(name: str, root: Path, **options: object) -> tuple[int, list[str]]:
+    """One of the small runs."""
+    (root / "base.yaml").write_text(BASE)
+    (root / f"{name}.yaml").write_text(RUNS[name])
+    folder = root / name
+    words = ["fit", "--config", "base.yaml", "--config", f"{name}.yaml", "--run_dir", str(folder)]
+    words += ["--trainer.max_epochs", "3"]
+    return sweep(words, folder, go_on_with_run, **options)  # type: ignore[arg-type]
+
+
+def analysis(name: str, root: Path, **options: object) -> tuple[int, list[str]]:
+    """``analyze`` on a finished run; it goes on by being called again."""
+    from kill_points import run
+
+    (root / "base.yaml").write_text(BASE)
+    trained, folder = root / "trained", root / name
+    if run(["fit", "--config", "base.yaml", "--run_dir", str(trained)], trained):
+        raise RuntimeError("the training failed")
+    words = ["analyze", "--run_dir", str(folder), "--analyses", "lda,pca,collapse,separability"]
+    words += ["--trainer.enable_progress_bar", "false"]
+    return sweep(
+        words,
+        folder,
+        lambda _: words,
+        before=lambda: shutil.copytree(trained, folder) and None,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def study(name: str, root: Path, **options: object) -> tuple[int, list[str]]:
+    """``study run``; it goes on by being called again."""
+    folder = root / name
+    words = ["study", "run", "aaai19/table-7", "--row", "default/baseline", "--budget", "0.02", "--out", str(folder)]
+    return sweep(words, folder, lambda _: words, **options)  # type: ignore[arg-type]
+
+
+CASES: dict[str, Callable[..., tuple[int, list[str]]]] = {
+    **dict.fromkeys(RESUMABLE, trainings),
+    "analyze": analysis,
+    "study": study,
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Prints a table of kills tried and exact."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", default=list(CASES), help=f"default: all of {', '.join(CASES)}")
+    parser.add_argument("--every", type=int, default=1, help="kill at every so manieth operation")
+    parser.add_argument("--first", type=int, default=1, help="the first operation")
+    parser.add_argument("--verbose", action="store_true")
+    given = parser.parse_args(words)
+    results, exact = [], True
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place).resolve()
+        os.chdir(root)
+        write_images(root / "images")
+        write_faces(root / "faces")
+        for name in given.cases:
+            began = time.perf_counter()
+            tried, faults = CASES[name](
+                name,
+                root,
+                chosen=lambda found: range(given.first, len(found) + 1, given.every),
+                report=(lambda line: print("   ", line, flush=True)) if given.verbose else (lambda line: None),
+            )
+            exact = exact and not faults
+            results.append(f"{name:24}{tried:6}{tried - len(faults):7}   {time.perf_counter() - began:.0f} s")
+            print(results[-1], *(f"    {fault}" for fault in faults), sep="\n", flush=True)
+    print(f"\n{'':24}{'kills':>6}{'exact':>7}", *results, sep="\n")
+    return 0 if exact else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -245,7 +245,7 @@ class ClassifierModule(LightningModule):
             dense = isinstance(target, Tensor) and target.dim() > 2
             which = "; a label for every pixel, as in segmentation, is another task" if dense else ""
             raise DataError(f"{type(self).__name__}: {error}{which}") from error
-        return x, target.to(self.dtype)  # type: ignore[arg-type]
+        return x, target.to(self.dtype)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """One joint step: forward pass, loss, sums for the epoch's metrics."""

@@ -195,7 +195,7 @@ class RunRecord(Callback):
         """
         checkpoint["callbacks"][self.state_key] = {"figures": self._figures_of(trainer)}
         epoch = trainer.fit_loop.epoch_progress.current
-        if trainer.state.fn != "fit" or not epoch.ready == epoch.processed > epoch.completed:
+        if trainer.state.fn != "fit" or not epoch.ready == epoch.processed > epoch.completed:  # type: ignore[attr-defined, unused-ignore]
             return  # within an epoch, which a resumed run repeats
         row = {**_pending(trainer), "epoch": trainer.current_epoch}
         step = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] - 1

@@ -75,8 +75,8 @@ class ResultTable(Callback):
             return  # it leaves nothing behind
         if folder.is_dir():
             console.print(f"run folder: {folder}", soft_wrap=True)
-        for figure in sorted(analysis_folder(folder).glob("*.png")):
-            console.print(f"    figure: {figure}", soft_wrap=True)
+        for drawn in sorted(analysis_folder(folder).glob("*.png")):
+            console.print(f"    figure: {drawn}", soft_wrap=True)
 
     def _console(self) -> Console:
         return self.console or Console()

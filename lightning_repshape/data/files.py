@@ -319,7 +319,9 @@ def natural_order(names: list[str]) -> list[str]:
 
 def some(names: Sequence[str], limit: int = 5) -> str:
     """The first of some names, for a message, such as "a, b, ..."; of long ones the beginning."""
-    return ", ".join(name if len(name) <= 200 else f"{name[:200]} ..." for name in names[:limit]) + (", ..." if len(names) > limit else "")
+    return ", ".join(name if len(name) <= 200 else f"{name[:200]} ..." for name in names[:limit]) + (
+        ", ..." if len(names) > limit else ""
+    )
 
 
 def read_lines(path: Path, remedy: str) -> list[tuple[int, str]]:

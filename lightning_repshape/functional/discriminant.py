@@ -22,6 +22,8 @@ from lightning_repshape.functional.scatter import RoughScatterState, ScatterStat
 _REGULAR = 1e-10
 # And above this, a factor of float32 products is near enough for refinement to converge at once.
 _NEARLY_REGULAR = 1e-5
+# Spreads of columns that differ by more than this leave too few digits to say what their range is.
+_ALIKE = 1e6
 # An axis within the features' range whose scores differ by no more than this, relatively, is the same axis.
 _AGREES = 1e-6
 # A correction of this size, relative to what it corrects, leaves an error of about its square.
@@ -140,12 +142,11 @@ def lda_from_scatter(state: ScatterState) -> ClassVsRestLDA:
         values, vectors, rank = values[kept].unsqueeze(1), vectors[:, kept], int(kept.sum())
         half = (vectors.T @ right) / values.sqrt()
         solution = vectors @ (half / values.sqrt())
-        # of all axes that agree on these rows, the one that ignores directions in which they never vary
-        span = torch.linalg.qr(vectors / scale.unsqueeze(1)).Q
-        axes = (solution.T * scale @ span) @ span.T
-        lost = solution.T - axes / scale  # units that differ by many digits can cost these rows' scores
-        agrees = ((lost @ scatter) * lost).sum(dim=1) <= _AGREES**2 * half.square().sum(dim=0)
-        axes = torch.where(agrees.unsqueeze(1), axes, solution.T * scale)
+        axes = solution.T * scale
+        if float(scale.max()) <= _ALIKE * float(scale.min()):
+            # of all axes that agree on these rows, the one that ignores directions in which they never vary
+            span = torch.linalg.qr(vectors / scale.unsqueeze(1)).Q
+            axes = (axes @ span) @ span.T
     share = _weights(state) * half.square().sum(dim=0)
     # how far rounding in the scatter can move the share, to first order: x^T dS x for S x = d
     doubt = 64 * torch.finfo(torch.float64).eps * torch.linalg.matrix_norm(scatter)

@@ -280,3 +280,20 @@ def test_bad_tensors_get_one_clear_message() -> None:
         SoftmaxLoss(D, K)(x[:, :3], w, None, y)
     with pytest.raises(ConfigError, match="5 columns, but the class vectors have 3"):
         FeedBackwardReconstruction()(x, w[:, :3], y)
+
+
+@pytest.mark.parametrize("loss_class", [L2Softmax, CosFace, ArcFace])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sample_of_zeros_gets_a_gradient_of_zeros(loss_class: type[ClassificationLoss], dtype: torch.dtype) -> None:
+    source = torch.Generator().manual_seed(0)
+    features, weight = torch.randn(N, D, generator=source), torch.randn(K, D, generator=source)
+    features[3] = 0
+    if loss_class is not L2Softmax:
+        weight[1] = 0  # a class vector of zeros likewise
+    features, weight = features.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_()
+    loss_class(D, K)(features, weight, None, torch.arange(N) % K).backward()
+    assert features.grad is not None and weight.grad is not None
+    assert torch.equal(features.grad[3], torch.zeros(D, dtype=dtype)) and bool(features.grad[0].any())
+    assert bool(features.grad.isfinite().all()) and float(features.grad.abs().max()) < 1e3
+    if loss_class is not L2Softmax:
+        assert torch.equal(weight.grad[1], torch.zeros(D, dtype=dtype))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 
 from lightning_repshape.data import download
@@ -16,6 +17,7 @@ from lightning_repshape.data.further import (
     match_shape,
     read_array,
 )
+from lightning_repshape.data.matlab import read_matlab
 from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 
@@ -114,10 +116,11 @@ class CIFAR10DataModule(ImageDataModule):
             rows = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8).view(-1, self._label_bytes + 3072)
             return rows[:, self._label_bytes :].contiguous(), rows[:, self._label_bytes - 1].long()
         if path.suffix == ".mat":
-            from scipy.io import loadmat
-
-            entry = loadmat(path, variable_names=["data", self._label_key])
-            return torch.from_numpy(entry["data"]), torch.from_numpy(entry[self._label_key].astype("int64")).flatten()
+            arrays = read_matlab(path)
+            pixels, targets = arrays["data"], arrays[self._label_key]
+            if targets.dtype.kind not in "iu":
+                raise ValueError(f"labels are {targets.dtype}")
+            return torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(targets.astype("int64")).flatten()
         with open(path, "rb") as file:
             entry = pickle.load(file, encoding="latin1")
         return torch.from_numpy(entry["data"]), torch.tensor(entry[self._label_key])

@@ -109,3 +109,10 @@ def test_batches_from_the_mapped_file_are_those_from_memory(tmp_path: Path) -> N
     assert torch.equal(memory.images("val"), mapped.images("val"))
     assert len(list((tmp_path / ".repshape-cache").glob("*.u8"))) == 1
     assert mapped.checksums()["train.images"].startswith("files:")
+
+
+def test_identities_one_folder_further_down_are_refused(tmp_path: Path) -> None:
+    inner = write_people(tmp_path / "CASIA-WebFace" / "CASIA-WebFace")
+    with pytest.raises(DataError, match=r"the classes are those of .*CASIA-WebFace.CASIA-WebFace; set folder to it"):
+        CASIAWebFaceDataModule(str(tmp_path))
+    assert CASIAWebFaceDataModule(str(tmp_path), folder=str(inner)).num_classes == 6

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from published_formats import LFW_LIST, write_lfw, write_people, write_ytf
+from published_formats import LFW_LIST, lfw_table, write_lfw, write_people, write_ytf
 
 from lightning_repshape.data import (
     IdentityPairs,
@@ -168,3 +168,89 @@ def test_pairs_of_identities_are_balanced_and_folds_share_nobody(tmp_path: Path)
     for wrong in ({"folds": 1}, {"identities": 0}, {"pairs_per_fold": 0}):
         with pytest.raises(ConfigError):
             make(**wrong)
+
+
+@pytest.mark.parametrize("stem", ["{who}/{who}_{n}", "{who}/{n:04d}", "{who}/{n}", "{who}_{n:04d}"])
+def test_lfw_images_named_otherwise(tmp_path: Path, stem: str) -> None:
+    folder = write_lfw(tmp_path / "lfw")
+    for path in sorted(folder.rglob("*.jpg")):
+        who, number = path.parent.name, int(path.stem[-4:])
+        path.rename(folder / f"{stem.format(who=who, n=number)}.JPG")
+    (tmp_path / "pairs.txt").write_text(LFW_LIST)
+    opened = LFWPairs(str(tmp_path), images="lfw").open((1, 8, 8))
+    assert len(opened.images.paths) == len(set(opened.images.paths)) == 12
+    if stem == "{who}_{n:04d}":
+        for person in "ABCD":
+            (folder / f"Person_{person}").rmdir()
+        assert len(LFWPairs(str(tmp_path)).open((1, 8, 8)).images.paths) == 12
+
+
+def test_lfw_images_that_are_missing_take_one_line(tmp_path: Path) -> None:
+    folder = write_lfw(tmp_path / "lfw")
+    (tmp_path / "pairs.txt").write_text(LFW_LIST)
+    for path in sorted(folder.rglob("*.jpg")):
+        path.rename(path.with_name(f"portrait-{path.name}"))
+    message = r"12 of 12 images.*Person_A holds portrait-Person_A_0001.jpg.*taken are <name>/<name>_0001.jpg"
+    with pytest.raises(DataError, match=message) as caught:
+        LFWPairs(str(tmp_path), images="lfw").open((1, 8, 8))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize("place", ["", "lfw-deepfunneled/lfw-deepfunneled"])
+def test_lfw_pairs_as_kaggle_has_them(tmp_path: Path, place: str) -> None:
+    write_lfw(tmp_path / "published" / "lfw")
+    (tmp_path / "published" / "pairs.txt").write_text(LFW_LIST)
+    expected = LFWPairs(str(tmp_path / "published")).open((1, 8, 8))
+    write_lfw(tmp_path / "kaggle" / place)
+    (tmp_path / "kaggle" / "pairs.csv").write_text(lfw_table())
+    for found in (
+        LFWPairs(str(tmp_path / "kaggle")).open((1, 8, 8)),
+        PairsFile(str(tmp_path / "kaggle"), "pairs.csv", folder=place or None).open((1, 8, 8)),
+    ):
+        assert len(found.table.items) == 12
+        for ours, theirs in zip(found.table[3:], expected.table[3:], strict=True):
+            assert torch.equal(ours, theirs)  # type: ignore[arg-type]
+    rows = lfw_table().splitlines()
+    one_list = [rows[0], *(row for row in rows[1:] if row.endswith(",")), *(row for row in rows[1:] if row[-1] != ",")]
+    (tmp_path / "kaggle" / "pairs.csv").write_text("\n".join(one_list))
+    table = LFWPairs(str(tmp_path / "kaggle")).open((1, 8, 8)).table
+    assert table.folds.tolist() == [0, 1, 2, 3] * 2 and table.same.tolist() == [True] * 4 + [False] * 4
+
+
+def test_lists_with_a_byte_order_mark_and_backslashes(tmp_path: Path) -> None:
+    write_people(tmp_path)
+    lines = ["first,second,same,fold", r"s1\1.png,s1\2.png,1,0", r"s1\1.png,s2\1.png,0,0"]
+    lines += [r"s3\1.png,s3\2.png,1,1", r"s3\1.png,s4\1.png,0,1"]
+    (tmp_path / "pairs.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    found = PairsFile(str(tmp_path)).open((1, 8, 8))
+    assert found.table.items[:2] == ("s1/1.png", "s1/2.png") and found.table.folds.tolist() == [0, 0, 1, 1]
+    write_lfw(tmp_path / "lfw")
+    (tmp_path / "lfw.txt").write_bytes(b"\xef\xbb\xbf" + LFW_LIST.replace("\n", "\r\n").encode())
+    assert len(LFWPairs(str(tmp_path), "lfw.txt").open((1, 8, 8)).table.items) == 12
+    write_ytf(tmp_path / "ytf")
+    listed = (tmp_path / "ytf" / "splits.txt").read_text().replace("/", "\\")
+    (tmp_path / "ytf" / "splits.txt").write_bytes(b"\xef\xbb\xbf" + listed.encode())
+    assert YTFPairs(str(tmp_path / "ytf")).read().items[0] == "P0/0"
+
+
+@pytest.mark.parametrize("number", ["²", "٣", "9" * 20, "9" * 5000])
+def test_digits_that_are_no_number(tmp_path: Path, number: str) -> None:
+    write_lfw(tmp_path / "lfw")
+    for first, second in (("2\t2", f"{number}\t2"), ("Person_A\t1\t2", f"Person_A\t1\t{number}")):
+        (tmp_path / "pairs.txt").write_text(LFW_LIST.replace(first, second))
+        with pytest.raises(DataError, match=r"pairs.txt, line \d"):
+            LFWPairs(str(tmp_path)).read()
+    (tmp_path / "own.txt").write_text(f"a.png b.png 1 {number}\n")
+    with pytest.raises(DataError, match=r"own.txt, line 1"):
+        PairsFile(str(tmp_path), "own.txt").read()
+    (tmp_path / "splits.txt").write_text(f"1, A/1, A/2, 1\n{number}, A/0, A/1, 1\n")
+    with pytest.raises(DataError, match=r"splits.txt, line 2"):
+        YTFPairs(str(tmp_path)).read()
+
+
+@pytest.mark.parametrize("video", ["/", "//0", "/usr", "../..", "P0/..", "./", "P0//0", "P0/."])
+def test_videos_lead_nowhere_else(tmp_path: Path, video: str) -> None:
+    write_ytf(tmp_path)
+    (tmp_path / "splits.txt").write_text(f"1, P0/0, {video}, 1\n")
+    with pytest.raises(DataError, match=r"splits.txt, line 1: expected 'fold, name/video"):
+        YTFPairs(str(tmp_path)).read()

@@ -1,5 +1,7 @@
 """Packed records."""
 
+import struct
+import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -67,4 +69,27 @@ def test_damaged_records_and_indices_are_errors(tmp_path: Path) -> None:
         RecordFile(path).labels([0])
     path.write_bytes(b"")
     with pytest.raises(DataError, match="no records"):
+        RecordFile(path)
+
+
+@pytest.mark.parametrize("label", [float("nan"), float("inf"), 1e30, 2.0**63, -1.0, 1.5])
+def test_labels_that_are_no_identity(tmp_path: Path, label: float) -> None:
+    path = write_rec(tmp_path)
+    content, offset = bytearray(path.read_bytes()), RecordFile(path).offsets
+    content[offset[3] + 12 : offset[3] + 16] = struct.pack("<f", label)
+    path.write_bytes(content)
+    with warnings.catch_warnings(), pytest.raises(DataError, match=r"train.rec, record 3 .*no number of an identity"):
+        warnings.simplefilter("error")
+        RecordFile(path).labels([1, 2, 3])
+    content[offset[0] + 32 : offset[0] + 36] = struct.pack("<f", label)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"train.rec: record 0 promises images"):
+        RecordFile(path).image_numbers()
+
+
+@pytest.mark.parametrize("entry", ["9" * 20, "9" * 5000, "²", "-1"])
+def test_numbers_in_an_index_that_are_none(tmp_path: Path, entry: str) -> None:
+    path = write_rec(tmp_path)
+    path.with_suffix(".idx").write_text(f"0\t0\n1\t{entry}\n")
+    with pytest.raises(DataError, match=r"train.idx, line 2"):
         RecordFile(path)

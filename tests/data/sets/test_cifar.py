@@ -12,7 +12,9 @@ from published_formats import (
     pixels,
     write_cifar,
     write_cifar101,
+    write_cifar_binary,
     write_cifar_c,
+    write_cifar_matlab,
 )
 
 from lightning_repshape.data import (
@@ -166,3 +168,48 @@ def test_cifar_c_bad_input(tmp_path: Path) -> None:
     np.save(tmp_path / "labels.npy", np.arange(50) % 7)
     with pytest.raises(DataError, match="50 labels are not five times the same ones"):
         some.open(CIFAR10_NAMES, COLOUR)
+
+
+@pytest.mark.parametrize("version", ["pkl", "binary", "matlab"])
+@pytest.mark.parametrize("fine", [False, True])
+def test_the_authors_other_versions_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, fine: bool
+) -> None:
+    python, binary, matlab = (
+        ("cifar-100-python", "cifar-100-binary", "cifar-100-matlab")
+        if fine
+        else ("cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-batches-mat")
+    )
+    module_class = CIFAR100DataModule if fine else CIFAR10DataModule
+    write_cifar(tmp_path / "published" / python, monkeypatch, fine)
+    expected = module_class(root=str(tmp_path / "published"), val_size=0)
+    other = tmp_path / "other"
+    if version == "pkl":
+        for path in sorted((tmp_path / "published" / python).iterdir()):
+            (other / python).mkdir(parents=True, exist_ok=True)
+            (other / python / f"{path.name}.pkl").write_bytes(path.read_bytes())
+    elif version == "binary":
+        write_cifar_binary(other / binary, monkeypatch, fine)
+    else:
+        write_cifar_matlab(other / matlab, monkeypatch, fine)
+    found = module_class(root=str(other), val_size=0, download=True)  # nothing is missing
+    found.prepare_data()
+    for split in ("train", "test"):
+        assert torch.equal(found.images(split), expected.images(split))  # type: ignore[arg-type]
+        assert torch.equal(found.labels(split), expected.labels(split))  # type: ignore[arg-type]
+    damaged = sorted((other).rglob("*.*"))[-1]
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    with pytest.raises(DataError, match=damaged.name):
+        module_class(root=str(other), val_size=0).images("test" if "test" in damaged.name else "train")
+
+
+def test_a_header_of_cifar_c_that_is_no_python(tmp_path: Path) -> None:
+    write_cifar_c(tmp_path, ("fog",))
+    path = tmp_path / "fog.npy"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"(50, 32", b"(50, 3("))  # tokenize.TokenError
+    with pytest.raises(DataError, match=r"fog\.npy"):
+        CIFARC(str(tmp_path), ["fog"]).open(cifar.CIFAR10.class_names, (3, 32, 32))
+    path.write_bytes(content.replace(b"'fortran_order': False", b"'fortran_order': True "))
+    with pytest.raises(DataError, match=r"fog\.npy"):  # the right shape, other pixels
+        CIFARC(str(tmp_path), ["fog"]).open(cifar.CIFAR10.class_names, (3, 32, 32))

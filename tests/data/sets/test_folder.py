@@ -10,6 +10,7 @@ from published_formats import pixels, write_folder
 
 from lightning_repshape.data import (
     ImageFolderDataModule,
+    ImageFolderSet,
 )
 from lightning_repshape.errors import ConfigError, DataError
 
@@ -88,3 +89,39 @@ def test_image_folder_options_that_cannot_be(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             ImageFolderDataModule(root=str(tmp_path), **options)
+
+
+def test_a_set_that_lies_one_folder_further_down_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path / "good")
+    (tmp_path / "twice" / "train").mkdir(parents=True)
+    (tmp_path / "good" / "train").rename(tmp_path / "twice" / "train" / "train")
+    with pytest.raises(
+        DataError, match=r"3 folder\(s\) \(ant, bee, cat\): the classes are those of .*twice.train.train"
+    ):
+        ImageFolderDataModule(root=str(tmp_path / "twice"))
+    (tmp_path / "twice" / "train" / "test").mkdir()
+    with pytest.raises(DataError, match=r"named as parts of a set \(test, train\); set root to .*twice.train"):
+        ImageFolderDataModule(root=str(tmp_path / "twice"))
+    with pytest.raises(DataError, match=r"no folder .*train; set root to the folder .*such as .*twice$"):
+        ImageFolderDataModule(root=str(tmp_path))
+    with pytest.raises(DataError, match=r"outer holds the folder .photos. alone.*set root to it"):
+        write_folder(tmp_path / "outer", ("photos",))
+        ImageFolderSet(str(tmp_path / "outer")).open(("ant", "bee", "cat"), (3, 8, 8))
+
+
+def test_what_an_archive_of_a_mac_adds_is_no_class(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "train" / "__MACOSX").mkdir()
+    assert ImageFolderDataModule(root=str(tmp_path)).class_names == ("ant", "bee", "cat")
+
+
+def test_integers_that_name_folders_are_ambiguous(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / "train" / str(number)).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / "train" / str(number) / "x.png")
+    for classes in ([2, 10], [0, 10], [11]):
+        with pytest.raises(ConfigError, match="classes are named by integers"):
+            ImageFolderDataModule(root=str(tmp_path), classes=classes)
+    assert ImageFolderDataModule(root=str(tmp_path), classes=["2", "10"]).class_names == ("2", "10")
+    assert ImageFolderDataModule(root=str(tmp_path), classes=[0, 1]).class_names == ("0", "1")  # one meaning only
+    assert ImageFolderDataModule(root=str(tmp_path), classes=2).num_classes == 2

@@ -1,5 +1,6 @@
 """MNIST's files, good and bad."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,3 +77,23 @@ def test_a_packed_idx_file_that_is_cut_off(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", sums)
     with pytest.raises(DataError, match=r"cannot read .*train-images-idx3-ubyte.gz"):
         MNISTDataModule(root=str(tmp_path), val_size=0).setup("fit")
+
+
+@pytest.mark.parametrize("form", ["dots", "folders", "dots in folders", "packed in folders"])
+def test_mnist_as_it_is_passed_around(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = "packed" in form
+    content = write_mnist(tmp_path, packed)
+    sums = []
+    for path in sorted(tmp_path.iterdir()):
+        sums.append((path.name, hashlib.md5(path.read_bytes()).hexdigest()))
+        name = path.name.replace("-idx", ".idx") if "dots" in form else path.name
+        place = tmp_path / path.name.removesuffix(".gz") if "folders" in form else tmp_path
+        moved = path.rename(tmp_path / "moving")
+        place.mkdir(exist_ok=True)
+        moved.rename(place / name)
+    if packed:
+        monkeypatch.setattr(torchvision.datasets.MNIST, "resources", sums)
+    module = MNISTDataModule(root=str(tmp_path), val_size=0)
+    assert np.array_equal(module.images("train")[..., 0], content["train-images-idx3-ubyte"])
+    assert np.array_equal(module.labels("test"), content["t10k-labels-idx1-ubyte"])
+    MNISTDataModule(root=str(tmp_path), download=True).prepare_data()  # nothing is missing

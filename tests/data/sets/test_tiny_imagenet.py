@@ -48,3 +48,48 @@ def test_tiny_imagenet_bad_folders(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(DataError, match=r"no images of class n01"):
         TinyImageNetDataModule(root=str(tmp_path)).setup("fit")
+
+
+@pytest.mark.parametrize("images", ["images", ""])
+@pytest.mark.parametrize("validation", ["annotations", "folders"])
+def test_tiny_imagenet_as_it_is_passed_around(tmp_path: Path, images: str, validation: str) -> None:
+    write_tiny(tmp_path)
+    published = TinyImageNetDataModule(root=str(tmp_path), val_size=0)
+    expected = {split: published.load_split(split) for split in ("train", "test")}  # type: ignore[arg-type]
+    pixels = {
+        split: part.images.decode() for split, part in expected.items() if not isinstance(part.images, torch.Tensor)
+    }
+    folders = [*(path for path in (tmp_path / "train").iterdir())]
+    if validation == "folders":
+        for line in (tmp_path / "val" / "val_annotations.txt").read_text().splitlines()[:-1]:
+            name, wnid = line.split("\t")[:2]
+            target = tmp_path / "val" / wnid / images
+            target.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "val" / "images" / name).rename(target / name)
+        (tmp_path / "val" / "images").rmdir()
+        (tmp_path / "val" / "val_annotations.txt").unlink()
+    else:
+        folders.append(tmp_path / "val")
+    if not images:
+        for folder in folders:
+            for path in (folder / "images").iterdir():
+                path.rename(folder / path.name)
+            (folder / "images").rmdir()
+    module = TinyImageNetDataModule(root=str(tmp_path), val_size=0)
+    assert torch.equal(module.images("train"), pixels["train"])
+    order = expected["test"].labels.argsort(stable=True) if validation == "folders" else torch.arange(6)
+    assert torch.equal(module.images("test"), pixels["test"][order])
+    assert torch.equal(module.labels("test"), expected["test"].labels[order])
+    if validation == "folders":
+        (tmp_path / "val" / "n01").rename(tmp_path / "val" / "n77")
+        with pytest.raises(DataError, match="no folder of class n01"):
+            TinyImageNetDataModule(root=str(tmp_path)).load_split("test")
+
+
+@pytest.mark.parametrize("name", ["wnids.txt", "val/val_annotations.txt"])
+def test_lists_with_a_null_byte_are_refused(tmp_path: Path, name: str) -> None:
+    write_tiny(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes().replace(b"n02", b"n\0", 1))
+    with pytest.raises(DataError, match=rf"{path.name}: line \d+ holds a null byte"):
+        TinyImageNetDataModule(root=str(tmp_path)).load_split("test")

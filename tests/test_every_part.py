@@ -1,0 +1,293 @@
+"""One list of checks for every loss, head, regularizer, metric, network and analysis; none can be forgotten.
+
+The parts are found by introspection. One whose constructor or call needs more than its room's common arguments has an
+entry here, and a new one without fails with a message that says so.
+"""
+
+import copy
+import importlib
+import inspect
+import pickle
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_repshape.analyses import Analysis, Corruptions, FeatureInputs
+from lightning_repshape.features.passes import Features
+from lightning_repshape.heads import Head
+from lightning_repshape.losses import ClassificationLoss, FeedBackwardReconstruction
+from lightning_repshape.metrics import ExactSums
+from lightning_repshape.networks import Backbone
+from lightning_repshape.regularizers import Regularizer, WeightRegularizer
+
+N, D, K = 12, 6, 3
+
+
+def parts(room: str, base: type | tuple[type, ...]) -> list[type]:
+    """The concrete public classes of a room."""
+    module = importlib.import_module(f"lightning_repshape.{room}")
+    found = [vars(module)[name] for name in module.__all__]
+    bases = base if isinstance(base, tuple) else (base,)
+    return [
+        part
+        for part in found
+        if inspect.isclass(part) and issubclass(part, bases) and part not in bases and not inspect.isabstract(part)
+    ]
+
+
+def named(*groups: list[type]) -> Any:
+    every = [part for group in groups for part in group]
+    return pytest.mark.parametrize("part", every, ids=[part.__name__ for part in every])
+
+
+def samples(dtype: torch.dtype = torch.float32, rows: int = N) -> tuple[Tensor, Tensor]:
+    """Features, and labels of which the last class is empty."""
+    source = torch.Generator().manual_seed(0)
+    return torch.randn(rows, D, generator=source).to(dtype), torch.arange(rows) % (K - 1)
+
+
+def copies(module: nn.Module) -> list[nn.Module]:
+    """Deep copied, pickled, and its state in a new copy."""
+    other = copy.deepcopy(module)
+    other.load_state_dict(module.state_dict())
+    return [copy.deepcopy(module), pickle.loads(pickle.dumps(module)), other]
+
+
+def close(one: Any, other: Any) -> None:
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, equal_nan=True, check_device=False)
+
+
+# -- losses, heads and regularizers -----------------------------------------------------------------------------------
+
+LOSSES = [*parts("losses", (ClassificationLoss, FeedBackwardReconstruction)), FeedBackwardReconstruction]
+HEADS = parts("heads", Head)
+REGULARIZERS = parts("regularizers", (Regularizer, WeightRegularizer))
+
+
+def made(part: type) -> tuple[nn.Module, Callable[[nn.Module, Tensor, Tensor], Tensor]]:
+    """A loss, head or regularizer, and how it is called."""
+    torch.manual_seed(0)
+    weight = torch.randn(K, D)
+    if issubclass(part, ClassificationLoss):
+        return part(D, K), lambda loss, x, y: loss(x, weight.to(x.dtype), None, y)
+    if issubclass(part, FeedBackwardReconstruction):
+        return part(weight=0.5), lambda term, x, y: term(x, weight.to(x.dtype), y)
+    if issubclass(part, Head):
+        return part(D, K), lambda head, x, y: head(x)
+    if issubclass(part, WeightRegularizer):
+        return part(0.5), lambda penalty, x, y: penalty([x])
+    return part(0.5), lambda penalty, x, y: penalty(x, y, K)
+
+
+@named(LOSSES, HEADS, REGULARIZERS)
+def test_terms_and_heads(part: type) -> None:
+    module, call = made(part)
+    module.eval()
+    x, y = samples()
+    value = call(module, x, y)
+    assert value.isfinite().all()
+    for other in copies(module):
+        close(call(other, x, y), value)
+    # dtypes: double throughout is more exact, half precision no worse than its own digits
+    double = call(copy.deepcopy(module).double(), x.double(), y)
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), value, rtol=1e-3, atol=1e-4)
+    for dtype in (torch.bfloat16, torch.float16):
+        half = call(copy.deepcopy(module).to(dtype), x.to(dtype), y)
+        torch.testing.assert_close(half.float(), value, rtol=0.1, atol=0.05)
+        with torch.autocast("cpu", dtype=dtype):
+            torch.testing.assert_close(call(module, x, y).float(), value, rtol=0.1, atol=0.05)
+    # one sample, and a sample of zeros, have finite values and gradients
+    module.train()
+    for rows in (x[:1], torch.cat([x[:2], torch.zeros(1, D)])):
+        leaf = rows.clone().requires_grad_()
+        call(module, leaf, y[: len(rows)]).sum().backward()
+        assert leaf.grad is not None and leaf.grad.isfinite().all()
+    memberships = nn.functional.one_hot(y, K).float()
+    close(call(module.eval(), x, memberships), call(module, x, y))
+
+
+@named(
+    [
+        part
+        for part in (*LOSSES, *HEADS, *REGULARIZERS)
+        if part.__name__ in ("CosFace", "CenterLoss", "MLPHead", "Covariance")
+    ]
+)
+def test_compiled(part: type) -> None:
+    module, call = made(part)
+    x, y = samples()
+    wanted = call(module.eval(), x, y)
+    module.compile(backend="eager")
+    close(call(module, x, y), wanted)
+
+
+# -- metrics ----------------------------------------------------------------------------------------------------------
+
+METRICS = parts("metrics", ExactSums) + [
+    part for part in parts("metrics", nn.Module) if not issubclass(part, ExactSums) and part is not ExactSums
+]
+Arguments = Callable[[Tensor, Tensor], tuple[Any, ...]]
+# the constructor's arguments, and those of an update
+METRIC_CALLS: dict[str, tuple[tuple[Any, ...], Arguments]] = {
+    "ClassCosines": ((), lambda x, y: (x, torch.eye(K, D, dtype=x.dtype), y, y)),
+    "ClassificationSums": ((), lambda x, y: (x.mean(), x[:, :K], y)),
+    "LDAEigenvalueMetric": ((K, D), lambda x, y: (x, y)),
+    "PairFeatures": ((N, D), lambda x, y: (x, torch.arange(len(x)))),
+    "ReconstructionSums": ((), lambda x, y: (x.square().mean(), x.square().mean(), len(x))),
+    "RepresentationStatistics": ((K, D), lambda x, y: (x, y)),
+    "ScatterMetric": ((K, D), lambda x, y: (x, y)),
+    "VerificationMetric": ((), lambda x, y: (x[:, 0].float(), y == 0, torch.arange(len(x)) // 2 % 3)),
+    "WeightSeparabilityMetric": ((), lambda x, y: (x[:K],)),
+}
+
+
+def numbers(value: Any) -> list[float]:
+    """All numbers of a result, whatever holds them."""
+    if isinstance(value, Tensor):
+        return [float(number) for number in value.flatten().double()]
+    if isinstance(value, dict):
+        return [number for item in value.values() for number in numbers(item)]
+    if isinstance(value, list | tuple):
+        return [number for item in value for number in numbers(item)]
+    if isinstance(value, int | float):
+        return [float(value)]
+    return [number for item in vars(value).values() for number in numbers(item)] if hasattr(value, "__dict__") else []
+
+
+@named(METRICS)
+def test_metrics(part: type) -> None:
+    assert part.__name__ in METRIC_CALLS, f"{part.__name__} is new: say in METRIC_CALLS how it is made and called"
+    options, arguments = METRIC_CALLS[part.__name__]
+    x, y = samples()
+    metric = part(*options)
+    metric.update(*arguments(x, y))
+    before = numbers(result(metric))
+    assert before
+    for other in (copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
+        assert numbers(result(other)) == pytest.approx(before, nan_ok=True)
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        other = part(*options).to(dtype)
+        other.update(*arguments(x.to(dtype), y))
+        found = numbers(result(other))
+        assert found == pytest.approx(before, rel=0.2, abs=0.1, nan_ok=True)
+    # additive: two batches are one; reset forgets
+    if part.__name__ not in ("ClassificationSums", "ReconstructionSums", "PairFeatures", "VerificationMetric"):
+        other = part(*options)
+        for rows in (
+            (slice(0, 5), slice(5, None)) if part.__name__ != "WeightSeparabilityMetric" else (slice(None),) * 2
+        ):
+            other.update(*arguments(x[rows], y[rows]))
+        assert numbers(result(other)) == pytest.approx(before, nan_ok=True)
+    metric.reset()
+    metric.update(*arguments(x, y))
+    assert numbers(result(metric)) == pytest.approx(before, nan_ok=True)
+    one = part(*options)
+    one.update(*arguments(x[:1], y[:1]))
+    with suppress(ValueError):  # of one pair, or one class, there is no figure, and a sentence says so
+        result(one)
+
+
+def result(metric: Any) -> Any:
+    if type(metric).__name__ == "PairFeatures":
+        return metric.scores(torch.tensor([0, 0]), torch.tensor([0, 0]))[0]
+    if type(metric).__name__ == "VerificationMetric":
+        found = metric.compute()
+        return found.accuracy, found.auc
+    if type(metric).__name__ == "ScatterMetric":
+        return metric.compute().total_scatter()
+    return metric.compute()
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+# small versions: the input shape, and options
+SMALL: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "ConvNet": ((3, 8, 8), {"width": 10}),
+    "DDRL": ((3, 32, 32), {"width": 12, "filters": 2}),
+    "DeepFace": ((3, 72, 80), {"width": 12, "filters": (4, 3, 3, 3, 3)}),
+    "DeepID2Plus": ((1, 55, 47), {"width": 12, "filters": 4}),
+    "DenseNet40": ((3, 8, 8), {"growth": 2}),
+    "FOCANet": ((3, 8, 8), {"widths": (4, 6, 8), "batch_norm": True}),
+    "FaceResNet": ((1, 28, 23), {"width": 12, "filters": 2, "units": (0, 1, 0, 1)}),
+    "Highway": ((3, 8, 8), {"width": 6, "depth": 6}),
+    "InceptionResNetV1": ((3, 80, 80), {"width": 12, "width_multiplier": 0.05}),
+    "LeNet": ((3, 16, 16), {"width": 10}),
+    "MLP": ((1, 6, 6), {"widths": (7, 5), "batch_norm": True}),
+    "MobileNetV2": ((3, 16, 16), {"width_multiplier": 0.25}),
+    "NiN": ((3, 8, 8), {"layout": "nine", "batch_norm": True}),
+    "PreActResNet18": ((3, 16, 16), {"width": 4}),
+    "ResNet110": ((3, 8, 8), {"width": 2}),
+    "ResNet18": ((3, 16, 16), {"width": 4}),
+    "ResNet32": ((3, 8, 8), {"width": 4}),
+    "TorchvisionBackbone": ((3, 32, 32), {"name": "squeezenet1_1"}),
+    "VGG16": ((3, 32, 32), {}),
+}
+
+
+@named(parts("networks", Backbone))
+def test_networks(part: type) -> None:
+    assert part.__name__ in SMALL, f"{part.__name__} is new: add a small version to SMALL"
+    shape, options = SMALL[part.__name__]
+    torch.manual_seed(0)
+    net = part(shape, **options).eval()
+    x = torch.randn(2, *shape)
+    with torch.no_grad():
+        features = net(x)
+        assert features.shape == (2, net.num_features) and features.isfinite().all()
+        torch.testing.assert_close(net(x[:1]), features[:1], rtol=1e-3, atol=1e-4)
+        for other in copies(net) if part.__name__ != "VGG16" else ():  # which is large
+            close(other(x), features)
+        for dtype in (torch.float64, torch.bfloat16) if part.__name__ != "VGG16" else ():
+            other = copy.deepcopy(net).to(dtype)(x.to(dtype))
+            assert other.dtype == dtype and other.isfinite().all()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert net(x).isfinite().all()
+    net.train()
+    net(x).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+
+
+# -- analyses ---------------------------------------------------------------------------------------------------------
+
+QUICK: dict[str, dict[str, Any]] = {
+    "FisherGeodesic": {"few": 10, "segments": 3, "part": 0.5, "updates": 5, "hidden": (4,)},
+    "PartialDatasetRetraining": {"sizes": [6, 12], "repeats": [2, 2], "updates": 5, "hidden": (4,)},
+}
+
+
+def analysis_inputs(dtype: torch.dtype = torch.float32, rows: int = 30, empty: bool = False) -> FeatureInputs:
+    source = torch.Generator().manual_seed(0)
+    labels = torch.arange(rows) % (K - 1 if empty else K)
+    weight = torch.randn(K, D, generator=source)
+    features = weight[labels] + 0.5 * torch.randn(rows, D, generator=source).relu()
+    given = Features(features.to(dtype), labels, (features @ weight.T).to(dtype))
+    return FeatureInputs({"train": given, "test": given}, K, weight=weight)
+
+
+@named([part for part in parts("analyses", Analysis) if part is not Corruptions])  # which needs images
+def test_analyses(part: type) -> None:
+    analysis = part(**QUICK.get(part.__name__, {}))
+    for other in (copy.deepcopy(analysis), pickle.loads(pickle.dumps(analysis))):
+        assert other.name == analysis.name
+    first = analysis.run(analysis_inputs())
+    assert first.failure == "" and first.result is not None
+    again = copy.deepcopy(analysis).run(analysis_inputs())
+    assert again.result is not None and again.result.scalars == pytest.approx(first.result.scalars, nan_ok=True)
+    for given in (
+        analysis_inputs(torch.float64),
+        analysis_inputs(torch.float16),
+        analysis_inputs(torch.bfloat16),
+        analysis_inputs(empty=True),
+        analysis_inputs(rows=1),
+    ):
+        outcome = analysis.run(given)
+        # what cannot be is said in words: nothing of another library, no name of an exception
+        assert (outcome.result is not None) != bool(outcome.failure)
+        assert "Error" not in outcome.failure, outcome.failure
+    assert analysis.run(analysis_inputs(torch.float64)).failure == ""
+    assert analysis.run(analysis_inputs(torch.bfloat16)).failure == ""

@@ -35,7 +35,6 @@ WITHOUT_LIGHTNING = (
 FLOOR = {
     "_version": 0,
     "errors": 0,
-    "locks": 0,
     "moved": 0,
     "page": 0,
     "performance": 0,

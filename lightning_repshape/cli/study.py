@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.locks import check_locks
 from lightning_repshape.runs.folders import given_path
+from lightning_repshape.runs.locks import check_locks
 from lightning_repshape.studies.calls import import_beside, row_words
 from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
 from lightning_repshape.studies.reading import filtered, find_studies, shipped

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lightning_repshape.data.files import ImageFiles, content_hash
 from lightning_repshape.errors import DataError
-from lightning_repshape.locks import locked
+from lightning_repshape.runs.locks import locked
 
 BLOCK_BYTES = 1 << 26  # 64 MiB: what an interruption costs at most, some seconds of decoding
 

@@ -52,7 +52,7 @@ class ResultTable(Callback):
         data = type(module_of_data).__name__ if module_of_data is not None else "given loader"
         samples = sum(len(loader.dataset) for loader in _loaders(trainer, stage) if hasattr(loader.dataset, "__len__"))
         method = f"{type(pl_module).__name__}, {type(getattr(pl_module, 'backbone', pl_module)).__name__}"
-        table = Table(title=f"{stage} · {method} · {data} · {samples} samples", title_justify="left")
+        table = Table(title=f"{stage} | {method} | {data} | {samples} samples", title_justify="left")
         table.add_column("figure")
         table.add_column("value", justify="right")
         layer = getattr(pl_module, "statistics_layer", "")

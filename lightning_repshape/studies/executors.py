@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.locks import locked
+from lightning_repshape.runs.locks import locked
 from lightning_repshape.studies.jobs import Job, read_job, read_run, record_failure
 
 _GRACE_SECONDS = 60.0  # a training that is interrupted writes what it has

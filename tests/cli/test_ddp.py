@@ -93,6 +93,16 @@ then_test: true
     assert metrics("two")["test/error"] < 0.5
 
 
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
+def test_other_ways_to_start_two_processes(strategy: str) -> None:
+    two = ["--trainer.devices", "2", "--trainer.accelerator", "cpu", "--trainer.strategy", strategy]
+    words = ["--config", "quickstart", "--trainer.callbacks", "null", "--trainer.max_epochs", "1", "--run_dir", "r"]
+    done = run_process("fit", *words, *two)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Path("r/checkpoints/best.ckpt").is_file() and not Path("r-2").exists()
+    assert "test/error" in metrics("r")
+
+
 def test_more_ranks_than_samples_is_refused() -> None:
     done = run_process("fit", "--config", "quickstart", *TWO, "--data.train_size", "1", "--run_dir", "few")
     assert done.returncode == 1

@@ -1,5 +1,6 @@
 """A mistake ends in one sentence that says what, where and what to do."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,81 @@ BAD = {
     "penalty's option": ([*PENALISED, "--model.regularizers.wieght", "1"], 2, "wieght"),
 }
 
+OPTIMIZER, SCHEDULER = "--model.optimizer", "--model.lr_scheduler"
+OF_TORCH = "torch.optim.lr_scheduler"
+VALUES = {
+    f"--data.batch_size {2**70}": "below 2**63",
+    f"--data.eval_batch_size {2**70}": "below 2**63",
+    f"{OPTIMIZER}.lr -1": "optimizer: Invalid learning rate: -1.0",
+    f"{OPTIMIZER}.lr .nan": "optimizer: Invalid learning rate: nan",
+    f"{OPTIMIZER}.lr .inf": "optimizer: Invalid learning rate: inf",
+    f"{OPTIMIZER}.betas [2,3]": "optimizer: Invalid beta",
+    f"{OPTIMIZER} torch.optim.SGD {OPTIMIZER}.lr 1 {OPTIMIZER}.momentum -1": "optimizer: Invalid momentum",
+    f"{SCHEDULER} {OF_TORCH}.StepLR {SCHEDULER}.step_size 0": "lr_scheduler: StepLR cannot step",
+    f"{SCHEDULER} {OF_TORCH}.CosineAnnealingLR {SCHEDULER}.T_max 0": "CosineAnnealingLR cannot step",
+    f"{SCHEDULER} {OF_TORCH}.OneCycleLR {SCHEDULER}.max_lr 1": "lr_scheduler: You must define",
+    "--trainer.max_epochs -2": "at least -1",
+    "--trainer.max_steps -5": "at least -1",
+    "--trainer.min_epochs -3": "at least 0",
+    "--trainer.devices 0": "at least 1",
+    "--trainer.devices x": "trainer: `devices`",
+    "--trainer.num_nodes 0": "at least 1",
+    "--trainer.accelerator nope": "trainer: You selected an invalid accelerator",
+    "--trainer.strategy nope": "trainer: You selected an invalid strategy",
+    "--trainer.limit_train_batches -3": "at least 0",
+    "--trainer.limit_val_batches 1.5": "a part up to 1.0",
+    "--trainer.overfit_batches -1": "at least 0",
+    "--trainer.accumulate_grad_batches 0": "at least 1",
+    "--trainer.check_val_every_n_epoch 0": "at least 1",
+    "--trainer.val_check_interval 0": "above 0",
+    "--trainer.val_check_interval 2.5": "whole number of batches",
+    "--trainer.gradient_clip_val -1": "at least 0",
+    "--trainer.gradient_clip_val 1 --trainer.gradient_clip_algorithm nope": "gradient_clip_algorithm",
+    "--trainer.max_time xx": "not a valid duration",
+    "--trainer.profiler nope": "profiler",
+    "--trainer.fast_dev_run -1": "at least 0",
+    "--seed_everything -1": "from 0 to 4,294,967,295",
+    f"--seed_everything {2**40}": "from 0 to 4,294,967,295",
+    "--threads 0": "from 1 to 1024",
+    "--threads 1000000000": "from 1 to 1024",
+    "--run_dir /": "no name to add a number to",
+    "--run_dir ..": "no name to add a number to",
+    "--run_dir=": "--run_dir is empty",
+    "--run_dir ~nobody-of-this-name/run": "is no path",
+    f"--run_dir {'a' * 400}": "File name too long",
+    "--run_dir nul\0byte": "null byte",
+    "--run_dir byte\udcff": "no utf-8",
+    "--run_dir file.yaml/run": "cannot be written",
+    "--init_from=": "--init_from is empty",
+    f"--config {'a' * 5000}": "File name too long",
+    "--config cycle.yaml": "cycle.yaml has more than 100,000 values",
+    "--config bomb.yaml": "bomb.yaml has more than 100,000 values",
+    "--config utf-16.yaml": "utf-16.yaml is no text in UTF-8 (byte 1 is 0xff)",
+    "--config latin-1.yaml": "latin-1.yaml is no text in UTF-8 (byte 5 is 0xf6)",
+    "--config binary.yaml": "binary.yaml is no text in UTF-8",
+    "--config tag.yaml": "could not determine a constructor",
+}
+BAD.update({case: (["fit", "--config", "quickstart", *case.split(" ")], 2, text) for case, text in VALUES.items()})
 
+
+@pytest.fixture
+def _bad_files() -> None:
+    """Configs that are none."""
+    Path("file.yaml").write_text("trainer: {max_epochs: 1}\n", encoding="utf-8")
+    Path("cycle.yaml").write_text("trainer: &a\n  max_epochs: 1\n  loop: *a\n", encoding="utf-8")
+    bomb = ["a: &a [1]"] + [f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]" for old, new in pairwise("abcdefg")]
+    Path("bomb.yaml").write_text("\n".join(bomb), encoding="utf-8")
+    Path("utf-16.yaml").write_text("trainer: {max_epochs: 1}\n", encoding="utf-16")
+    Path("latin-1.yaml").write_text("# größe\n", encoding="latin-1")
+    Path("binary.yaml").write_bytes(bytes(range(256)))
+    Path("tag.yaml").write_text("trainer: !!python/object/apply:os.system ['touch made']\n", encoding="utf-8")
+
+
+@pytest.mark.usefixtures("_bad_files")
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_ends_in_one_message(case: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words, status, expected = BAD[case]
+    before = sorted(tmp_path.iterdir())
     quiet = (
         []
         if words[0] == "fitt"
@@ -71,7 +143,15 @@ def test_bad_input_ends_in_one_message(case: str, capsys: pytest.CaptureFixture[
     assert expected in lines[-1], lines[-1]
     assert "Traceback" not in captured.err + captured.out
     assert len(lines[-1]) < 700
-    assert not list(tmp_path.glob("runs/*")), "nothing half-made is left"
+    assert sorted(tmp_path.iterdir()) == before, "nothing half-made is left"
+
+
+def test_the_folder_that_was_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "run").mkdir(parents=True)
+    assert fit("--run_dir", "mine/run", "--model.optimizer.lr", "-1") == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "run"]
+    assert fit("--run_dir", "mine/run/a/b", "--model.optimizer.lr", "-1") == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "run"]
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,9 @@ class LFWPairs(VerificationPairs):
         places += [place.with_suffix(".csv") for place in places]
         listed = next((place for place in places if place.is_file()), None)
         if listed is None:
-            raise DataError(f"the list of pairs is not there: looked for {' and '.join(str(p) for p in places[:3])}")
+            raise DataError(
+                f"the list of pairs is not there: looked for {' and '.join(str(p.absolute()) for p in places[:3])}"
+            )
         return _lfw_table(listed, folder, "{0}_{1:04d}")
 
 
@@ -122,14 +124,16 @@ class YTFPairs(VerificationPairs):
         places = [self.root, self.root / "YouTubeFaces", self.root / "ytf"]
         base = next((place for place in places if (place / self.splits).is_file()), None)
         if base is None:
-            raise DataError(f"{places[0] / self.splits} is not there; set root to the folder that holds YouTube Faces")
+            raise DataError(
+                f"{(places[0] / self.splits).absolute()} is not there; set root to the folder that holds YouTube Faces"
+            )
         listed = base / self.splits
         if self.images is not None:
             folder = self.root / Path(self.images).expanduser()
         else:
             folder = next((base / n for n in ("aligned_images_DB", "frame_images_DB") if (base / n).is_dir()), base)
         if not folder.is_dir():
-            raise DataError(f"the frames of YouTube Faces are not there: no folder {folder}")
+            raise DataError(f"the frames of YouTube Faces are not there: no folder {folder.absolute()}")
         entries: list[tuple[str, str, bool, int]] = []
         for place, (number, line) in enumerate(_lines(listed)):
             parts = [part.strip() for part in line.split(",")]

@@ -81,7 +81,8 @@ class ImageFolderDataModule(ImageDataModule):
             below = self.root if self.root.is_dir() else None
             inner = [name for name in files.class_folders(below) if (below / name / "train").is_dir()] if below else []
             raise DataError(
-                f"no folder {folder}; set root to the folder that holds train/<class>/<image> and test/<class>/<image>"
+                f"no folder {folder.absolute()}; set root to the folder that holds train/<class>/<image> and "
+                "test/<class>/<image>"
                 + (f", such as {self.root / inner[0]}" if inner else "")
             )
         names = tuple(files.class_folders(folder))
@@ -111,7 +112,7 @@ class ImageFolderDataModule(ImageDataModule):
         else:
             folder = self.root / split
             if not folder.is_dir():
-                raise DataError(f"no folder {folder}; put the {split} images into {split}/<class>/")
+                raise DataError(f"no folder {folder.absolute()}; put the {split} images into {split}/<class>/")
             names = self.described.class_names
             found = files.class_folders(folder)
             if found != list(names):
@@ -163,7 +164,7 @@ class ImageFolderSet(GeneralizationSet):
     def open(self, class_names: Sequence[str], input_shape: tuple[int, int, int]) -> TestImages:
         """Lists and decodes the images; the class folders must be the model's classes."""
         if not self.root.is_dir():
-            raise DataError(f"no folder {self.root}; set root to the folder that holds <class>/<image>")
+            raise DataError(f"no folder {self.root.absolute()}; set root to the folder that holds <class>/<image>")
         channels = input_shape[0]
         if channels not in (1, 3):
             raise DataError(f"{self.root}: images have 1 or 3 channels, but the model takes {channels}")

@@ -105,6 +105,8 @@ def quieten() -> None:
         ".*does not have many workers.*",
         ".*exists and is not empty.*",
         ".*The number of training batches .* is smaller than the logging interval.*",
+        ".*ReduceLROnPlateau conditioned on metric .* Skipping learning rate update.*",
+        ".*loading a checkpoint outside the 'fit' stage.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -430,4 +430,5 @@ class ClassifierModule(LightningModule):
         entry: dict[str, Any] = {"scheduler": scheduler, "interval": self.lr_scheduler_interval}
         if hasattr(scheduler, "monitor"):
             entry["monitor"] = scheduler.monitor
+            entry["strict"] = False  # it may come with a later epoch; plateau_steps says so if it cannot
         return {"optimizer": optimizer, "lr_scheduler": entry}  # type: ignore[typeddict-item, return-value, unused-ignore]

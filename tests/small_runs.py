@@ -59,7 +59,6 @@ FOCA = """
     backbone: {class_path: MLP, init_args: {widths: [16, 12]}}
     optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.01, momentum: 0.9}}
     lr_scheduler: {class_path: torch.optim.lr_scheduler.MultiStepLR, init_args: {milestones: [1]}}
-    samples_per_class: 4
     val_classifiers: 4
 """
 
@@ -93,56 +92,45 @@ model:
 """,
     "foca": f"""
 model:{FOCA}
-    hidden: [8]
-    num_classifiers: 3
-    inner_updates: 8
-    inner_rate: 0.05
-    inner_momentum: 0.9
-    weight_decay: 0.001
-    phi_updates: 2
-    hold_scale: true
-    secondary_hidden: [8]
-    secondary_updates: 30
+    weak: {{hidden: [8], updates: 8, rate: 0.05, momentum: 0.9, weight_decay: 0.001}}
+    draw: {{samples_per_class: 4, num_classifiers: 3}}
+    phi: {{updates: 2, hold_scale: true}}
+    secondary: {{hidden: [8], updates: 30}}
 """,
     "foca-ridge": f"""
 model:{FOCA}
-    hidden: []
-    solver: ridge
     classification_loss: squared
-    weight_decay: 0.01
-    num_classifiers: 2
-    shared_batch: false
-    phi_draw: replacement
-    max_norm: null
-    secondary_hidden: []
-    secondary_updates: 30
+    weak: {{hidden: [], solver: ridge, weight_decay: 0.01}}
+    draw: {{samples_per_class: 4, num_classifiers: 2, shared_batch: false}}
+    phi: {{draw: replacement, max_norm: null}}
+    secondary: {{hidden: [], updates: 30}}
 """,
     "foca-early": f"""
 model:{FOCA}
-    hidden: [8, 8]
-    solver: early-stop
-    replacement: false
-    inner_updates: 5
-    weight_decay: 0.0
-    init_std: 0.2
-    reduction: mean
-    feature_scale: null
-    clip_norm: 1.0
-    accumulate: 2
-    secondary_hidden: [8]
-    secondary_updates: 30
+    weak:
+      hidden: [8, 8]
+      solver: early-stop
+      updates: 5
+      weight_decay: 0.0
+      init_std: 0.2
+      reduction: mean
+      feature_scale: null
+    draw: {{samples_per_class: 4, replacement: false}}
+    phi: {{clip_norm: 1.0, accumulate: 2}}
+    secondary: {{hidden: [8], updates: 30, init_std: 0.2}}
 """,
     "foca-secondary": f"""
 model:{FOCA}
-    hidden: [8]
-    inner_updates: 4
-    secondary_hidden: [10, 8]
-    secondary_updates: 40
-    secondary_rate: 0.05
-    secondary_momentum: 0.5
-    secondary_weight_decay: 0.0
-    secondary_batch_size: 200
-    secondary_feature_norm: null
+    weak: {{hidden: [8], updates: 4}}
+    draw: {{samples_per_class: 4}}
+    secondary:
+      hidden: [10, 8]
+      updates: 40
+      rate: 0.05
+      momentum: 0.5
+      weight_decay: 0.0
+      batch_size: 200
+      feature_norm: null
 """,
     "feed-backward": """
 model:

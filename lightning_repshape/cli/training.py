@@ -30,7 +30,7 @@ from lightning_repshape.cli.limits import check_limits
 from lightning_repshape.cli.parsing import OneLineParser
 from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, is_restarted, job, quieten, rank
 from lightning_repshape.cli.renaming import current_config, current_options
-from lightning_repshape.cli.trust import names_in, strangers
+from lightning_repshape.cli.trust import ask_for_trust, named_by, names_in, strangers
 from lightning_repshape.errors import CheckpointError, ConfigError, RepshapeError
 from lightning_repshape.modules import AutoencoderModule
 from lightning_repshape.runs.checkpoints import (
@@ -303,7 +303,7 @@ class RepshapeCLI(LightningCLI):
                 f"{self.checkpoint} is a checkpoint of {name}, but the config builds {ours}. Use the config of the run "
                 "that wrote it, or --init_from for weights alone"
             )
-        named = [*names_in(self.config.as_dict()), *_named(self.words, self.configs)]
+        named = [*names_in(self.config.as_dict()), *named_by(self.words, self.configs)]
         if unknown := strangers(names_in([theirs, known], [Path()]), named):
             raise CheckpointError(
                 f"{self.checkpoint} names {', '.join(unknown)}, which the config does not: nothing is imported because "
@@ -479,32 +479,8 @@ def resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Pat
     if run_dir and reads_run and not configs and (Path(run_dir) / CONFIG).is_file():
         resolved = ["--config", take(str(Path(run_dir) / CONFIG)), *resolved]
     if "--trust" not in words:
-        _ask_for_trust(words, [path for path in given if not _of_a_run(path)], configs)
+        ask_for_trust(words, [path for path in given if not _of_a_run(path)], configs)
     return resolved, configs
-
-
-def _ask_for_trust(words: Sequence[str], own: Sequence[Path], configs: Sequence[Path]) -> None:
-    """Refuses configs of runs that name code which neither the words nor the user's own configs name."""
-    named = _named(words, own)
-    for path in configs:
-        if path not in own and (unknown := strangers(_names_of(path), named)):
-            raise ConfigError(
-                f"{path} names {', '.join(unknown)}: no classes of this package, PyTorch or Lightning, and their code "
-                "would run. Give --trust if the run is yours, or of somebody whose code you would run"
-            )
-
-
-def _named(words: Sequence[str], configs: Sequence[Path]) -> list[str]:
-    """What words of the command line and configs name."""
-    values = [word.partition("=")[2] if word.startswith("--") else word for word in words]
-    return [*names_in(values), *(name for path in configs for name in _names_of(path))]
-
-
-def _names_of(config: Path) -> list[str]:
-    try:
-        return names_in(config.read_text(encoding="utf-8"), [Path(), config.parent])
-    except (OSError, UnicodeDecodeError):  # the parser says what is wrong
-        return []
 
 
 def _command_line() -> str:

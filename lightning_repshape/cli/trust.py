@@ -20,6 +20,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_repshape.errors import ConfigError
+
 _OURS = "lightning_repshape"
 _LIBRARIES = ("lightning", "torch", "torchmetrics", "torchvision")
 # What configs are made of. Anything else of a library can do anything: torch.os.popen is Python's.
@@ -119,3 +121,27 @@ def _imported(name: str) -> Any:
         if not outer:
             raise
         return getattr(getattr(importlib.import_module(outer), inner), last)
+
+
+def ask_for_trust(words: Sequence[str], own: Sequence[Path], configs: Sequence[Path]) -> None:
+    """Refuses configs of runs that name code which neither the words nor the user's own configs name."""
+    named = named_by(words, own)
+    for path in configs:
+        if path not in own and (unknown := strangers(_names_of(path), named)):
+            raise ConfigError(
+                f"{path} names {', '.join(unknown)}: no classes of this package, PyTorch or Lightning, and their code "
+                "would run. Give --trust if the run is yours, or of somebody whose code you would run"
+            )
+
+
+def named_by(words: Sequence[str], configs: Sequence[Path]) -> list[str]:
+    """What words of the command line and configs name."""
+    values = [word.partition("=")[2] if word.startswith("--") else word for word in words]
+    return [*names_in(values), *(name for path in configs for name in _names_of(path))]
+
+
+def _names_of(config: Path) -> list[str]:
+    try:
+        return names_in(config.read_text(encoding="utf-8"), [Path(), config.parent])
+    except (OSError, UnicodeDecodeError):  # the parser says what is wrong
+        return []

@@ -15,6 +15,7 @@ from published_formats import (
 )
 from torch.nn import functional as F
 
+from lightning_repshape.callbacks import ROCCurves
 from lightning_repshape.cli import main
 from lightning_repshape.configs_library import names
 from lightning_repshape.data import (
@@ -78,7 +79,7 @@ def test_the_module_trains_on_identities_and_verifies_pairs(tmp_path: Path) -> N
     data = FaceVerificationDataModule(root, identities, [strangers, friends], friends)
     torch.manual_seed(0)
     module = VerificationModule(6, (1, 24, 20), small_net, flip_average=True)
-    trainer = quiet(tmp_path, max_epochs=2)
+    trainer = quiet(tmp_path, max_epochs=2, callbacks=[ROCCurves()])
     trainer.fit(module, data)
     assert 0 <= float(trainer.callback_metrics["val/verification_error"]) <= 1
     assert "train/loss" in trainer.callback_metrics and "val/error" not in trainer.callback_metrics

@@ -32,6 +32,23 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
+
+
+def csv_text(text: str) -> str:
+    """A text for a cell of a CSV file, with an apostrophe before it where a spreadsheet would take it for a formula."""
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+    return text
+
+
+def from_csv(text: str) -> str:
+    """The text that :func:`csv_text` made a cell of."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
+
+
 def plain_number(value: SupportsFloat) -> float:
     """A logged value without the digits that float32 only pretends to have.
 

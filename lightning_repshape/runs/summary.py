@@ -43,7 +43,7 @@ class ResultTable(Callback):
             return
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, PredictionWriter) and callback.path:
-                self._console().print(f"predictions: {callback.path}", soft_wrap=True)
+                self._console().print(f"predictions: {callback.path}", soft_wrap=True, markup=False)
 
     def print_table(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prints one stage.
@@ -78,9 +78,9 @@ class ResultTable(Callback):
         console = self._console()
         console.print(table)
         if folder.is_dir():
-            console.print(f"run folder: {folder}", soft_wrap=True)
+            console.print(f"run folder: {folder}", soft_wrap=True, markup=False)
         for figure in sorted(analysis_folder(folder).glob("*.png")):
-            console.print(f"    figure: {figure}", soft_wrap=True)
+            console.print(f"    figure: {figure}", soft_wrap=True, markup=False)
 
     def _console(self) -> Console:
         return self.console or Console()

@@ -186,13 +186,14 @@ class RecordFile:
         first = self.record(numbers[0])
         if numbers[0] != 0 or first.payload or len(first.labels) < 2:
             return numbers
-        end = int(first.labels[0])
-        wanted = list(range(1, end))
+        end = first.labels[0]  # any number, or none, in a damaged file: one beyond the records shows what is missing
+        wanted = list(range(1, int(min(end, len(numbers) + 1)) if end > 1 else 1))
         missing = [number for number in wanted if number not in self.offsets]
         if missing or not wanted:
+            inside = sum(1 <= number < end for number in numbers)
             raise DataError(
-                f"{self.path}: record 0 promises images 1 to {end - 1}, but {len(missing)} of them are not in the "
-                f"index, such as {missing[:3]}; get both files again"
+                f"{self.path}: record 0 promises images 1 to {end - 1:.0f}, but {end - 1 - inside:.0f} of them are not "
+                f"in the index, such as {missing[:3]}; get both files again"
             )
         return wanted
 

@@ -23,7 +23,7 @@ from lightning_repshape.data.further import GeneralizationSet, TestImages
 from lightning_repshape.data.module import ImageDataModule
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.layers import evaluating
-from lightning_repshape.runs.files import written_atomically
+from lightning_repshape.runs.files import csv_text, written_atomically
 
 CLEAN = "clean"
 OWN = "test"
@@ -254,4 +254,5 @@ def write_counts(counts: Sequence[ErrorCount], path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow([*ErrorCount._fields, "error"])
         for count in counts:
-            writer.writerow([*count, f"{count.error:.6f}"])
+            cells = [csv_text(cell) if isinstance(cell, str) else cell for cell in count]
+            writer.writerow([*cells, f"{count.error:.6f}"])

@@ -341,7 +341,7 @@ def _finish(outcomes: Sequence[Outcome], page: Path) -> None:
     if failures and len(failures) == len(outcomes):
         raise DataError(f"none of the analyses was possible; {failures[0].name}: {failures[0].failure}")
     console = Console()
-    console.print(f"page: {page}", soft_wrap=True, highlight=False)
+    console.print(f"page: {page}", soft_wrap=True, highlight=False, markup=False)
     if failures:
         console.print(
             f"not possible: {', '.join(outcome.name for outcome in failures)}", soft_wrap=True, highlight=False

@@ -65,6 +65,8 @@ from lightning_repshape.runs.record import RunRecord, SaveRunConfig
 from lightning_repshape.runs.summary import ResultTable
 from lightning_repshape.studies.calls import take_row
 
+_INSTANTIATORS = ("lightning.pytorch.cli.instantiate_module", "pytorch_lightning.cli.instantiate_module")
+
 
 def run(command: str, words: list[str]) -> int:
     """Runs ``fit``, ``validate``, ``test`` or ``predict`` with the words after it; returns 0."""
@@ -272,8 +274,8 @@ class RepshapeCLI(LightningCLI):
         model = self.options.model
         known = dict(self._content.get("hyper_parameters") or {})
         theirs = known.pop("_class_path", None)
-        known.pop("_instantiator", None)
-        self._hold_against_config(theirs, known)
+        instantiator = known.pop("_instantiator", None)
+        self._hold_against_config(theirs, instantiator, known)
         if not theirs:  # no command line wrote it: what the model has of them
             for name, value in current_options(model.class_path, known).items():
                 if name in model.init_args:
@@ -294,7 +296,7 @@ class RepshapeCLI(LightningCLI):
                 highlight=False,
             )
 
-    def _hold_against_config(self, theirs: Any, known: Mapping[str, Any]) -> None:
+    def _hold_against_config(self, theirs: Any, instantiator: Any, known: Mapping[str, Any]) -> None:
         """Refuses hyper-parameters of another model, and those that name code which the config does not."""
         model = self.options.model
         name, ours = str(theirs).rpartition(".")[2], model.class_path.rpartition(".")[2]
@@ -303,8 +305,8 @@ class RepshapeCLI(LightningCLI):
                 f"{self.checkpoint} is a checkpoint of {name}, but the config builds {ours}. Use the config of the run "
                 "that wrote it, or --init_from for weights alone"
             )
-        named = [*names_in(self.config.as_dict()), *named_by(self.words, self.configs)]
-        if unknown := strangers(names_in([theirs, known], [Path()]), named):
+        named = [*names_in(self.config.as_dict()), *named_by(self.words, self.configs), *_INSTANTIATORS]
+        if unknown := strangers(names_in([theirs, instantiator, known], [Path()]), named):
             raise CheckpointError(
                 f"{self.checkpoint} names {', '.join(unknown)}, which the config does not: nothing is imported because "
                 "a checkpoint says so. Use the config of the run that wrote it, or --init_from for weights alone"

@@ -25,6 +25,23 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
+
+
+def csv_text(text: str) -> str:
+    """A text for a cell of a CSV file, with an apostrophe before it where a spreadsheet would take it for a formula."""
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+    return text
+
+
+def from_csv(text: str) -> str:
+    """The text that :func:`csv_text` made a cell of."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
+
+
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Removes what killed processes left half-written in a folder and below.
 
@@ -38,6 +55,8 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 
 
 def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # where this would be a signal
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

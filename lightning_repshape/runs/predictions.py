@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.runs.files import written_atomically
+from lightning_repshape.runs.files import csv_text, written_atomically
 from lightning_repshape.runs.folders import PREDICTIONS
 from lightning_repshape.runs.record import run_folder
 
@@ -103,5 +103,6 @@ class PredictionWriter(BasePredictionWriter):
             writer.writerow(["image", *self.header, "true_class"])
             for index, *values, target in sorted(rows):
                 image = sample_name("predict", index) if callable(sample_name) else str(index)
-                writer.writerow([image, *self.cells(values, class_name), class_name(target)])
+                row = [image, *self.cells(values, class_name), class_name(target)]
+                writer.writerow([csv_text(cell) for cell in row])
         self.path = str(path)

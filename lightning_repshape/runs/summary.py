@@ -41,7 +41,7 @@ class ResultTable(Callback):
             return
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, PredictionWriter) and callback.path:
-                self._console().print(f"predictions: {callback.path}", soft_wrap=True)
+                self._console().print(f"predictions: {callback.path}", soft_wrap=True, markup=False)
 
     def print_table(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prints the figures of one stage, whose keys begin with ``"val"`` or ``"test"``."""
@@ -74,9 +74,9 @@ class ResultTable(Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return  # it leaves nothing behind
         if folder.is_dir():
-            console.print(f"run folder: {folder}", soft_wrap=True)
+            console.print(f"run folder: {folder}", soft_wrap=True, markup=False)
         for drawn in sorted(analysis_folder(folder).glob("*.png")):
-            console.print(f"    figure: {drawn}", soft_wrap=True)
+            console.print(f"    figure: {drawn}", soft_wrap=True, markup=False)
 
     def _console(self) -> Console:
         return self.console or Console()

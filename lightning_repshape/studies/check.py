@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.runs import METRICS, read_json
+from lightning_repshape.runs.files import from_csv
 from lightning_repshape.studies.jobs import STUDY, Run, read_run
 from lightning_repshape.studies.records import FORMAT, KEY, MANIFEST, TABLE, as_text, checksum, derived, seeds_of
 from lightning_repshape.studies.rows import Figure
@@ -123,7 +124,7 @@ class _Check:
             return
         seen = set()
         for record in records:
-            key = tuple(str(record.get(name)) for name in KEY)
+            key = tuple(from_csv(str(record.get(name))) for name in KEY)
             seen.add(key)
             parts, of_cost = values.get(key, {}), runs.get(key[:3], {})
             own = parts.get("own", {})

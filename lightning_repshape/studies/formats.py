@@ -50,7 +50,7 @@ Part = Heading | Paragraph | Points | Table | Picture
 
 def as_markdown(title: str, about: str, parts: Sequence[Part]) -> str:
     """A whole file of Markdown."""
-    lines = [f"# {title}", "", _plain(about), ""]
+    lines = [f"# {_plain(title)}", "", _plain(about), ""]
     for part in parts:
         match part:
             case Heading(text, level, _):
@@ -76,7 +76,7 @@ def _row(texts: Sequence[str]) -> str:
 def _plain(text: str) -> str:
     """A text in one line, without what Markdown or HTML would take for markup."""
     text = " ".join(str(text).split())
-    for sign, instead in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("*", "\\*"), ("`", "\\`")):
+    for sign, instead in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("*", "\\*"), ("`", "\\`"), ("](", "]\\(")):
         text = text.replace(sign, instead)
     return text
 

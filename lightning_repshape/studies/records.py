@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_repshape.runs import METRICS
+from lightning_repshape.runs.files import csv_text
 from lightning_repshape.studies.cells import CellResult, FigureResult, StudyResult
 from lightning_repshape.studies.jobs import STUDY, Run
 from lightning_repshape.studies.values import Cost, Statistics
@@ -89,7 +90,7 @@ def as_text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return repr(value) if isinstance(value, float) else str(value)
+    return csv_text(value) if isinstance(value, str) else repr(value) if isinstance(value, float) else str(value)
 
 
 def numbers_of(study: StudyResult, cell: CellResult) -> Iterator[dict[str, Any]]:

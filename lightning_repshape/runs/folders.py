@@ -109,6 +109,7 @@ def claim_folder(run_dir: str | Path) -> Path:
         except OSError as error:
             raise _not_writable(candidate, error) from error
 
+
 def numbered(run_dir: str | Path) -> Iterator[Path]:
     """The folders that runs of one name take: ``run_dir``, ``run_dir-2``, ``run_dir-3``, and so on without end."""
     wanted = Path(run_dir)

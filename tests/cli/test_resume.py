@@ -152,7 +152,13 @@ def test_a_moved_run_keeps_its_best_checkpoint() -> None:
 
 LIMITS = {
     "steps": ["--trainer.max_epochs", "-1", "--trainer.max_steps"],
-    "steps-accumulated": ["--trainer.accumulate_grad_batches", "5", "--trainer.max_epochs", "-1", "--trainer.max_steps"],
+    "steps-accumulated": [
+        "--trainer.accumulate_grad_batches",
+        "5",
+        "--trainer.max_epochs",
+        "-1",
+        "--trainer.max_steps",
+    ],
     "steps-foca": ["--trainer.max_epochs", "-1", "--trainer.max_steps"],
     "steps-validated-often": [
         *("--trainer.val_check_interval", "7", "--trainer.check_val_every_n_epoch", "null"),

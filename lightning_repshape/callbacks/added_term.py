@@ -39,7 +39,8 @@ class HoldsHook(Callback):
         """Puts a forward hook on a layer; a compiler would keep what it saw of it in the first step, or no hook."""
         reason = f"the hook of {type(self).__name__} runs between compiled parts: compile without fullgraph"
         torch.compiler.reset()
-        self._handle = layer.register_forward_hook(torch.compiler.disable(hook, reason=reason))  # type: ignore[no-untyped-call, unused-ignore]
+        between = torch.compiler.disable(hook, reason=reason)  # type: ignore[no-untyped-call, unused-ignore]
+        self._handle = layer.register_forward_hook(between)
 
     def _detach(self) -> None:
         if self._handle is not None:

@@ -2,8 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
@@ -15,12 +14,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_repshape.errors import ConfigError, DataError, DivergenceError, did_you_mean
-from lightning_repshape.functional.checks import check_labels, check_shares
+from lightning_repshape.errors import ConfigError, DivergenceError, did_you_mean
 from lightning_repshape.functional.class_statistics import class_indices
 from lightning_repshape.heads import LinearHead
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.metrics.representation import RepresentationStatistics
+from lightning_repshape.modules.batches import single_samples_explained, unpacked
 from lightning_repshape.modules.optimizers import PlateauSteps, fused, goes_with_fusion, made, scheduled
 from lightning_repshape.modules.options import NOT_PLAIN, as_plain
 from lightning_repshape.networks.base import Backbone
@@ -50,24 +49,6 @@ def trainer_of(module: LightningModule) -> Trainer | None:
         return module.trainer
     except RuntimeError:
         return None
-
-
-@contextmanager
-def single_samples_explained() -> Iterator[None]:
-    """Says what to do where batch normalisation meets a training batch of one sample.
-
-    Raises:
-        ConfigError: If it does.
-    """
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise ConfigError(
-            "batch normalisation cannot train on a batch of one sample, as the last of an epoch may be: set drop_last "
-            "(of the data module or the loader), or choose a batch size that leaves more than one"
-        ) from error
 
 
 class ClassifierModule(LightningModule):
@@ -232,20 +213,8 @@ class ClassifierModule(LightningModule):
         Raises:
             DataError: If the labels are neither, or memberships do not sum to one.
         """
-        x, target = batch[0], batch[1]
-        try:
-            soft = check_labels(target, len(x), self.num_classes)
-            if not soft:
-                return x, target.long()
-            if not self.takes_memberships:
-                raise TypeError("class indices are needed, not memberships: its batches are balanced by class")
-            if target.device.type == "cpu" or self.global_step == 0:
-                check_shares(target)
-        except (TypeError, ValueError) as error:
-            dense = isinstance(target, Tensor) and target.dim() > 2
-            which = "; a label for every pixel, as in segmentation, is another task" if dense else ""
-            raise DataError(f"{type(self).__name__}: {error}{which}") from error
-        return x, target.to(self.dtype)
+        x, target = unpacked(batch, self.num_classes, type(self).__name__, self.takes_memberships, not self.global_step)
+        return x, target.to(self.dtype) if target.is_floating_point() else target
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """One joint step: forward pass, loss, sums for the epoch's metrics."""

@@ -58,7 +58,7 @@ class ResultTable(Callback):
         layer = getattr(pl_module, "statistics_layer", "")
         for key, number in figures_of(trainer).items():
             name = key.removeprefix(f"{stage}/")
-            owner, _, figure = name.rpartition("/")
+            owner, _, last = name.rpartition("/")
             by_analysis = _analysis_of(trainer, name)
             if by_analysis and by_analysis != owner:
                 continue  # what lies deeper stands in the analysis's own table
@@ -66,8 +66,8 @@ class ResultTable(Callback):
             if name == "classwise_variance":
                 label = f"{label} of {layer}"
             # an analysis's errors and accuracies are fractions, as AnalysisResult says
-            words = {"error", "accuracy"} & set(figure.split("_")) if by_analysis else ()
-            percent = bool(words) or figure in getattr(pl_module, "fractions", ())
+            words = {"error", "accuracy"} & set(last.split("_")) if by_analysis else ()
+            percent = bool(words) or last in getattr(pl_module, "fractions", ())
             table.add_row(label, f"{100 * number:.2f} %" if percent else _short(number))
         console = self._console()
         console.print(table)

@@ -28,7 +28,8 @@ from lightning_repshape.functional.stacked_heads import (
 from lightning_repshape.functional.stacked_heads.recipe import check_counts
 from lightning_repshape.heads import MLPHead
 from lightning_repshape.metrics.classification import ClassificationSums
-from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, single_samples_explained
+from lightning_repshape.modules.base import BackboneCallable, ClassifierModule
+from lightning_repshape.modules.batches import single_samples_explained
 from lightning_repshape.modules.foca.recipes import Draw, PhiUpdates, WeakRecipe, recipe_of, resolved
 from lightning_repshape.modules.foca.renamed import RENAMED, current_options
 from lightning_repshape.modules.foca.secondary import SecondaryOptimization, training_features

@@ -454,15 +454,16 @@ def resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Pat
     if run_dir and reads_run and not configs and (Path(run_dir) / CONFIG).is_file():
         resolved = ["--config", take(str(Path(run_dir) / CONFIG)), *resolved]
     if "--trust" not in words:
-        _ask_for_trust(words, [path for path in given if not _of_a_run(path)], configs)
+        own = [path for path in given if not _of_a_run(path)]
+        _ask_for_trust(words, own, [path for path in configs if path not in own])
     return resolved, configs
 
 
-def _ask_for_trust(words: Sequence[str], own: Sequence[Path], configs: Sequence[Path]) -> None:
+def _ask_for_trust(words: Sequence[str], own: Sequence[Path], of_runs: Sequence[Path]) -> None:
     """Refuses configs of runs that name code which neither the words nor the user's own configs name."""
-    named = _named(words, own)
-    for path in configs:
-        if path not in own and (unknown := strangers(_names_of(path), named)):
+    named = _named(words, own) if of_runs else []
+    for path in of_runs:
+        if unknown := strangers(_names_of(path), named):
             raise ConfigError(
                 f"{path} names {', '.join(unknown)}: no classes of this package, PyTorch or Lightning, and their code "
                 "would run. Give --trust if the run is yours, or of somebody whose code you would run"

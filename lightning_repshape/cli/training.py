@@ -481,7 +481,8 @@ def resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Pat
     if run_dir and reads_run and not configs and (Path(run_dir) / CONFIG).is_file():
         resolved = ["--config", take(str(Path(run_dir) / CONFIG)), *resolved]
     if "--trust" not in words:
-        ask_for_trust(words, [path for path in given if not _of_a_run(path)], configs)
+        own = [path for path in given if not _of_a_run(path)]
+        ask_for_trust(words, own, [path for path in configs if path not in own])
     return resolved, configs
 
 

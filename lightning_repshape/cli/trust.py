@@ -123,11 +123,11 @@ def _imported(name: str) -> Any:
         return getattr(getattr(importlib.import_module(outer), inner), last)
 
 
-def ask_for_trust(words: Sequence[str], own: Sequence[Path], configs: Sequence[Path]) -> None:
+def ask_for_trust(words: Sequence[str], own: Sequence[Path], of_runs: Sequence[Path]) -> None:
     """Refuses configs of runs that name code which neither the words nor the user's own configs name."""
-    named = named_by(words, own)
-    for path in configs:
-        if path not in own and (unknown := strangers(_names_of(path), named)):
+    named = named_by(words, own) if of_runs else []
+    for path in of_runs:
+        if unknown := strangers(_names_of(path), named):
             raise ConfigError(
                 f"{path} names {', '.join(unknown)}: no classes of this package, PyTorch or Lightning, and their code "
                 "would run. Give --trust if the run is yours, or of somebody whose code you would run"

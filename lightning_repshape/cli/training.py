@@ -20,7 +20,6 @@ import lightning_repshape.heads
 import lightning_repshape.modules
 import lightning_repshape.networks
 import lightning_repshape.regularizers  # noqa: F401  (imported so that short class names resolve)
-from lightning_repshape import configs_library
 from lightning_repshape._version import __version__
 from lightning_repshape.callbacks.reconstruction import ReconstructionErrors
 from lightning_repshape.callbacks.reseeding import Reseeding
@@ -29,8 +28,9 @@ from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli.limits import check_limits
 from lightning_repshape.cli.parsing import OneLineParser
 from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, is_restarted, job, quieten, rank
-from lightning_repshape.cli.renaming import current_config, current_options
-from lightning_repshape.cli.trust import ask_for_trust, named_by, names_in, strangers
+from lightning_repshape.cli.renaming import current_options
+from lightning_repshape.cli.resolving import of_a_run, resolve_configs
+from lightning_repshape.cli.trust import named_by, names_in, strangers
 from lightning_repshape.errors import CheckpointError, ConfigError, RepshapeError
 from lightning_repshape.modules import AutoencoderModule
 from lightning_repshape.runs.checkpoints import (
@@ -237,7 +237,7 @@ class RepshapeCLI(LightningCLI):
 
     def _find_data(self) -> None:
         """Takes a run's relative folders of data from where it was started, if they are not here."""
-        runs = [path.parent for path in self.configs if _of_a_run(path)]
+        runs = [path.parent for path in self.configs if of_a_run(path)]
         started = read_json(runs[-1] / MANIFEST).get("directory") if runs else None
         options = (self.options.get("data") or {}).get("init_args") or {}
         for name in ("root", "cache_dir", "predict_dir") if started else ():
@@ -314,7 +314,7 @@ class RepshapeCLI(LightningCLI):
 
     def _run_of_config(self) -> Path | None:
         """The run whose own config.yaml was given, for commands that read a run."""
-        folders = [path.parent for path in self.configs if _of_a_run(path)]
+        folders = [path.parent for path in self.configs if of_a_run(path)]
         reads = self.command != "fit" or self.options.get("ckpt_path") in ("best", "last")
         return folders[-1] if folders and reads else None
 
@@ -442,56 +442,8 @@ class RepshapeCLI(LightningCLI):
         )
 
 
-def resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Path]]:
-    """Replaces names of shipped configs by files, and adds the config of the run that ``--run_dir`` names.
-
-    Returns words for the parser, and the config files in order; a ConfigError if there is no such config.
-    """
-    resolved: list[str] = []
-    configs: list[Path] = []
-    values: dict[str, str] = {}
-    takes_config = False
-
-    def take(name: str) -> str:
-        configs.append(configs_library.find(name))
-        configs_library.read(configs[-1])
-        return current_config(configs[-1]) if _of_a_run(configs[-1]) else str(configs[-1])
-
-    for position, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if takes_config:
-            resolved.append(take(word))
-            takes_config = False
-        elif name in ("--config", "-c") and equals:
-            resolved.append(f"{name}={take(value)}")
-        else:
-            takes_config = name in ("--config", "-c")
-            if name in ("--run_dir", "--ckpt_path"):
-                values[name] = value if equals else "".join(words[position + 1 : position + 2])
-            resolved.append(word)
-    run_dir = values.get("--run_dir")
-    run_dir = str(given_path(run_dir, "--run_dir")) if run_dir else None
-    checkpoint = values.get("--ckpt_path", "")
-    checkpoint = str(given_path(checkpoint, "--ckpt_path")) if checkpoint else ""
-    if not run_dir and checkpoint and checkpoint not in ("best", "last"):
-        found = run_of_checkpoint(checkpoint)
-        run_dir = str(found) if found is not None else None
-    reads_run = command != "fit" or bool(checkpoint)
-    given = list(configs)
-    if run_dir and reads_run and not configs and (Path(run_dir) / CONFIG).is_file():
-        resolved = ["--config", take(str(Path(run_dir) / CONFIG)), *resolved]
-    if "--trust" not in words:
-        own = [path for path in given if not _of_a_run(path)]
-        ask_for_trust(words, own, [path for path in configs if path not in own])
-    return resolved, configs
-
-
 def _command_line() -> str:
     return " ".join(["lightning-repshape", *sys.argv[1:]])
-
-
-def _of_a_run(config: Path) -> bool:
-    return config.name == CONFIG and is_run_folder(config.parent)
 
 
 def as_list(value: Any) -> list[Any]:

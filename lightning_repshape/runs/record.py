@@ -194,11 +194,12 @@ class RunRecord(Callback):
         A run that is killed at any time then goes on from a checkpoint whose rows and figures are all there.
         """
         checkpoint["callbacks"][self.state_key] = {"figures": self._figures_of(trainer)}
-        epoch = trainer.fit_loop.epoch_progress.current
-        if trainer.state.fn != "fit" or not epoch.ready == epoch.processed > epoch.completed:  # type: ignore[attr-defined, unused-ignore]
+        loops = checkpoint["loops"]["fit_loop"]
+        epoch = loops["epoch_progress"]["current"]
+        if trainer.state.fn != "fit" or not epoch["ready"] == epoch["processed"] > epoch["completed"]:
             return  # within an epoch, which a resumed run repeats
         row = {**_pending(trainer), "epoch": trainer.current_epoch}
-        step = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] - 1
+        step = loops["epoch_loop.state_dict"]["_batches_that_stepped"] - 1
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSVLogger):
                 logger.log_metrics(row, step)

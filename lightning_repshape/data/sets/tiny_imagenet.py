@@ -56,9 +56,11 @@ class TinyImageNetDataModule(ImageDataModule):
         if folder is None:
             return ()
         wnids = sorted(set(_read_lines(folder / "wnids.txt")))
-        odd = next((wnid for wnid in wnids if wnid in (".", "..") or "/" in wnid or "\\" in wnid), None)
-        if odd is not None:
-            raise DataError(f"{folder / 'wnids.txt'} has {odd!r}, which is no WordNet number; unpack the set again")
+        odd = [wnid for wnid in wnids if wnid in (".", "..") or "/" in wnid or "\\" in wnid or len(wnid) > 100]
+        if odd:
+            raise DataError(
+                f"{folder / 'wnids.txt'} has {odd[0][:80]!r}, which is no WordNet number; unpack the set again"
+            )
         if not wnids:
             raise DataError(f"{folder / 'wnids.txt'} names no class; get the set again")
         return tuple(wnids)
@@ -130,8 +132,8 @@ class TinyImageNetDataModule(ImageDataModule):
         absent = [path for path in paths if not os.path.isfile(path)]
         if absent:
             raise DataError(
-                f"{annotations} names {len(absent)} image(s) that are not there, such as {absent[0]}; unpack the set "
-                "again"
+                f"{annotations} names {len(absent)} image(s) that are not there, such as {files.some(absent, 1)}; "
+                "unpack the set again"
             )
         if not paths:
             raise DataError(

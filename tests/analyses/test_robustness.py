@@ -394,7 +394,10 @@ def test_sets_corruptions_and_severities_in_one_call(
     assert "corruptions/mean error" in printed and "defocus_blur/5" not in printed  # in the table of its own
     capsys.readouterr()
     assert main([*words, "--trainer.callbacks.sets.root=nowhere", *QUIET]) == 1
-    assert "no folder nowhere; set root to the folder that holds <class>/<image>" in capsys.readouterr().err
+    assert (
+        f"no folder {Path('nowhere').absolute()}; set root to the folder that holds <class>/<image>"
+        in capsys.readouterr().err
+    )
 
 
 def test_analyze_corrupts_when_it_is_asked_to(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

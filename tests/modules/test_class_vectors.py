@@ -254,6 +254,7 @@ def test_a_learned_scale_is_trained_and_stays_positive(similarity: Any) -> None:
 @pytest.mark.parametrize("options", [{}, {"similarity": "dot"}, {"learn_scale": True, "scale": 5.0}, {"embedding": 5}])
 @pytest.mark.parametrize("fixed", [True, False])
 def test_fx_compile_copies_and_names(options: Any, fixed: bool) -> None:
+    torch.compiler.reset()  # other tests of the process have compiled heads of other options
     head = ClassVectorHead(6, 3, fixed=fixed, **options).double()
     f = draw(5, 6, dtype=torch.float64)
     assert torch.equal(torch.fx.symbolic_trace(head)(f), head(f))

@@ -3,10 +3,11 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import torch
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
@@ -197,14 +198,6 @@ class SplitDataset(Dataset[RawBatch]):
         )
 
 
-def not_a_loader(data: Any) -> ConfigError:
-    """The error of a data module that is iterated over, as by a Trainer that does not know it."""
-    return ConfigError(
-        f"{type(data).__name__} is a data module of lightning, no loader: use lightning.pytorch.Trainer, or hand its "
-        "loaders to pytorch_lightning's: trainer.fit(model, data.train_dataloader(), data.val_dataloader())"
-    )
-
-
 def unchanged(batch: Any) -> Any:
     """A collate function for samples that come as whole batches."""
     return batch
@@ -227,3 +220,20 @@ class ImageLoader(DataLoader[RawBatch]):
         # Without workers DataLoader's own iterator would do the same, and cost as much as the batch.
         for batch in super().__iter__() if self.num_workers else map(dataset.__getitems__, self.batch_sampler):
             yield batch._replace(dataset=dataset, augmentation=augmentation)
+
+
+class RawBatchDataModule(LightningDataModule):
+    """A data module whose loaders yield :class:`RawBatch`: what moves them to a device."""
+
+    def __iter__(self) -> NoReturn:
+        """Refuses to be a loader, which the Trainer of the package pytorch_lightning takes it for."""
+        raise ConfigError(
+            f"{type(self).__name__} is a data module of lightning, no loader: use lightning.pytorch.Trainer, or hand "
+            "its loaders to pytorch_lightning's: trainer.fit(model, data.train_dataloader(), data.val_dataloader())"
+        )
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Moves a batch of one of this module's loaders, still uint8; others are moved as they are."""
+        if isinstance(batch, RawBatch):
+            return batch.move(device)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)

@@ -4,10 +4,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple
 
 import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -21,10 +20,9 @@ from lightning_repshape.data.loading import (
     Augmentation,
     DeviceBatch,
     ImageLoader,
-    RawBatch,
+    RawBatchDataModule,
     Split,
     SplitDataset,
-    not_a_loader,
     unchanged,
 )
 from lightning_repshape.data.samplers import KeyedSampler
@@ -77,7 +75,7 @@ class SplitData(NamedTuple):
     names: Sequence[str] | None = None
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(RawBatchDataModule):
     """Images of one size, held in memory as uint8, fetched and augmented a batch at a time.
 
     After the transfer to its device, a batch of training, validation and test is ``(x, y)`` and one of prediction ``(x,
@@ -490,16 +488,6 @@ class ImageDataModule(LightningDataModule):
             A loader whose batches become ``(x, y)`` by the transfer hooks, or by their own ``to(device)``.
         """
         return self._loader(split, batch_size or self.eval_batch_size, shard=shard)
-
-    def __iter__(self) -> NoReturn:
-        """Refuses to be a loader, which the Trainer of the package pytorch_lightning takes it for."""
-        raise not_a_loader(self)
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Moves a batch of one of this module's loaders, still uint8; others are moved as they are."""
-        if isinstance(batch, RawBatch):
-            return batch.move(device)
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augments and normalises a batch of one of this module's loaders; others are left as they are."""

@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple
 
 import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_repshape.data.faces.pairs import PairSet, VerificationPairs
 from lightning_repshape.data.files import content_hash, some
-from lightning_repshape.data.loading import DeviceBatch, ImageLoader, RawBatch, SplitDataset, not_a_loader
+from lightning_repshape.data.loading import DeviceBatch, ImageLoader, RawBatchDataModule, SplitDataset
 from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
 from lightning_repshape.errors import ConfigError, DataError
 
@@ -59,7 +58,7 @@ class _PairImages(ImageDataModule):
         return SplitData(self._pairs.images, self._pairs.item_of_image, self._pairs.images.paths)
 
 
-class FaceVerificationDataModule(LightningDataModule):
+class FaceVerificationDataModule(RawBatchDataModule):
     """Training images of identities, and pairs of other people to verify.
 
     It joins a data module of identities with sets of pairs. Training batches are those of the identities, ``(x, y)``;
@@ -192,16 +191,6 @@ class FaceVerificationDataModule(LightningDataModule):
             raise DataError("the test set are pairs of faces, without class labels; analyse the split train or val")
         self.identities.trainer = self.trainer
         return self.identities.analysis_dataloader(split, batch_size, shard)
-
-    def __iter__(self) -> NoReturn:
-        """Refuses to be a loader, which the Trainer of the package pytorch_lightning takes it for."""
-        raise not_a_loader(self)
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Moves a batch of one of this module's loaders, still uint8; others are moved as they are."""
-        if isinstance(batch, RawBatch):
-            return batch.move(device)
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Makes ``(x, y)`` or a :class:`PairBatch` of a batch of one of this module's loaders."""

@@ -28,23 +28,8 @@ NAMES = (*NAMES, "partial_retraining")
 
 
 @pytest.fixture(autouse=True)
-def quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small pictures without layout, but for the tests that look at files: drawing is most of the time."""
-    if "real_figures" in request.fixturenames:
-        return
-
-    def save(figure: Any, path: Path, vector: bool = True) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.set_layout_engine("none")
-        figure.savefig(path, dpi=20)
-        return path
-
-    monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
-
-
-@pytest.fixture
-def real_figures() -> None:
-    """Asks for figures as they are."""
+def _quick_figures(quick_figures: None) -> None:
+    """Figures are not what these tests are about."""
 
 
 @pytest.fixture(scope="module")

@@ -54,16 +54,8 @@ def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small pictures without layout: drawing is most of the time."""
-
-    def save(figure: Any, path: Path, vector: bool = True) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.set_layout_engine("none")
-        figure.savefig(path, dpi=20)
-        return path
-
-    monkeypatch.setattr("lightning_repshape.plots.save_figure", save)
+def _quick_figures(quick_figures: None) -> None:
+    """Figures are not what these tests are about."""
 
 
 # -- formulas --------------------------------------------------------------------------------------------------------

@@ -64,7 +64,8 @@ class ClassifierModule(LightningModule):
         head: Called with the number of features and ``num_classes``; gives the head.
         optimizer: Called with the trainable parameters.
         lr_scheduler: Called with the optimizer. Default: none.
-        lr_scheduler_interval: Whether the scheduler steps once an epoch or once an optimizer step.
+        lr_scheduler_interval: Whether the scheduler steps once an epoch or once an optimizer step. One that monitors a
+            figure steps once a value of it; with ``"step"`` as soon as there is one, as with ``val_check_interval``.
         statistics_layer: The activation whose class-wise variance is reported at validation and test. Default: the
             layer of the first regularizer, else the features.
         channels_last: Whether convolutional weights and images lie channels-last in memory, which is faster on CPUs and
@@ -295,15 +296,18 @@ class ClassifierModule(LightningModule):
         Lightning does so after them, and never makes up for it when it resumes.
         """
         for config in self.trainer.lr_scheduler_configs if self.automatic_optimization else ():
-            due = (self.current_epoch + 1) % config.frequency == 0
-            if not config.reduce_on_plateau or config.interval != "epoch" or not due:
-                continue
-            self.plateau_steps.step(config.scheduler, str(config.monitor), self.trainer)
+            due = config.interval == "step" or (self.current_epoch + 1) % config.frequency == 0
+            if config.reduce_on_plateau and due:
+                self.plateau_steps.step(config.scheduler, str(config.monitor), self.trainer)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        """Steps a scheduler when Lightning asks for it; plateau schedulers have been stepped already."""
+        """Steps a scheduler when Lightning asks for it; at an epoch's end, plateau schedulers have been already."""
         if metric is None:
             scheduler.step()
+            return
+        for config in self.trainer.lr_scheduler_configs:
+            if config.scheduler is scheduler and config.interval == "step":
+                self.plateau_steps.step(scheduler, str(config.monitor), self.trainer, epoch_end=False)
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds a batch to the validation figures."""

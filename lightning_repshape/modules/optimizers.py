@@ -100,27 +100,28 @@ class PlateauSteps:
     """Steps schedulers that read a metric, once a value: a validation's stays where it is until the next one."""
 
     def __init__(self) -> None:
-        self._value: Tensor | None = None
+        self._values: dict[int, Tensor] = {}  # those that each scheduler has seen, by its id
 
-    def step(self, scheduler: Any, monitor: str, trainer: Trainer) -> None:
+    def step(self, scheduler: Any, monitor: str, trainer: Trainer, epoch_end: bool = True) -> None:
         """Steps a scheduler if there is a new value.
 
         Args:
             scheduler: A ``ReduceLROnPlateau``.
             monitor: The metric's name.
             trainer: Knows what was logged.
+            epoch_end: Whether all that an epoch logs is there; within one, a value may yet come.
 
         Raises:
             ConfigError: If the metric was not logged, although what could log it has run.
         """
         metrics = trainer.callback_metrics
         if monitor not in metrics:
-            if trainer.enable_validation and not any(key.startswith("val") for key in metrics):
+            if not epoch_end or (trainer.enable_validation and not any(key.startswith("val") for key in metrics)):
                 return  # no validation has run yet (check_val_every_n_epoch)
             raise ConfigError(
                 f"the scheduler monitors {monitor!r}, which is not logged; there are: {', '.join(metrics) or 'none'}"
             )
-        value = metrics[monitor]
-        if value is not self._value:
-            self._value = value
+        value, seen = metrics[monitor], self._values.get(id(scheduler))
+        if seen is None or value.data_ptr() != seen.data_ptr():  # Lightning hands out views of what was logged
+            self._values[id(scheduler)] = value  # which keeps its memory from being used for the next value
             scheduler.step(value)

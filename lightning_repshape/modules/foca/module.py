@@ -390,8 +390,7 @@ class FOCAModule(ClassifierModule):
         self.project()
         # Mixed precision keeps phi's weights in half precision for the whole step; they have just changed.
         torch.clear_autocast_cache()
-        if self.lr_scheduler_interval == "step":
-            self._step_scheduler()
+        self._step_scheduler(epoch_end=False)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clips phi's gradient, which mixed precision has unscaled by now."""
@@ -415,13 +414,15 @@ class FOCAModule(ClassifierModule):
         scheduler = scheduled(self.lr_scheduler_callable, optimizer, self.optimizer_callable)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
 
-    def _step_scheduler(self) -> None:
+    def _step_scheduler(self, epoch_end: bool) -> None:
         scheduler = self.lr_schedulers()
         if scheduler is None or isinstance(scheduler, list):
             return
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            self.plateau_steps.step(scheduler, getattr(scheduler, "monitor", "val/error"), self.trainer)
-        else:
+            if epoch_end or self.lr_scheduler_interval == "step":  # a step's value may come with the epoch's end
+                monitor = getattr(scheduler, "monitor", "val/error")
+                self.plateau_steps.step(scheduler, monitor, self.trainer, epoch_end)
+        elif epoch_end == (self.lr_scheduler_interval == "epoch"):
             scheduler.step()
 
     def _watch_solution(self, solution: HeadSolution, norm: Tensor) -> None:
@@ -449,10 +450,9 @@ class FOCAModule(ClassifierModule):
         )
 
     def on_train_epoch_end(self) -> None:
-        """Logs the epoch's training figures and steps an epoch-wise scheduler."""
+        """Logs the epoch's training figures and steps an epoch-wise scheduler, or one that waits for a figure."""
         super().on_train_epoch_end()
-        if self.lr_scheduler_interval == "epoch":
-            self._step_scheduler()
+        self._step_scheduler(epoch_end=True)
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from lightning_repshape._version import __version__
 from lightning_repshape.cli.output import lasting_output
-from lightning_repshape.cli.process import check_environment, check_figures, quieten
+from lightning_repshape.cli.process import Hangup, check_environment, check_figures, hangup_as_termination, quieten
 from lightning_repshape.errors import ConfigError, RepshapeError, did_you_mean
 
 _OVERVIEW = """\
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if debug:
         logging.basicConfig()
     logging.getLogger("lightning_repshape").setLevel(logging.DEBUG if debug else logging.NOTSET)
-    with lasting_output() as output:
-        status = _run(words, debug)
+    with lasting_output() as output, hangup_as_termination() as hangups:
+        status = _run(words, debug, hangups)
         sys.stdout.flush()
         if output.failure is None or status or words[:1] != ["configs"]:
             return status  # what else a command does lies in files, whoever reads what it prints
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"standard output cannot be written ({output.failure.strerror})", 1)
 
 
-def _run(words: list[str], debug: bool) -> int:
+def _run(words: list[str], debug: bool, hangups: Sequence[int]) -> int:
     try:
         check_environment(words)
         if os.getcwd() not in sys.path:
@@ -74,6 +74,8 @@ def _run(words: list[str], debug: bool) -> int:
         return dispatch(words)
     except SystemExit as stop:
         # Lightning turns both Ctrl-C and SIGTERM into a SystemExit.
+        if isinstance(stop, Hangup) or (hangups and type(stop).__name__ == "SIGTERMException"):
+            return _interrupted(128 + hangups[0])
         if isinstance(stop.__context__, KeyboardInterrupt):
             return _interrupted(130)
         if type(stop).__name__ == "SIGTERMException":

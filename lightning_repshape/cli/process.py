@@ -2,14 +2,19 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from lightning_repshape.errors import ConfigError
 
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK")
+HANGUPS = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # Windows has none
 _RUN_DIR_OF_RANK_ZERO = "LIGHTNING_REPSHAPE_RUN_DIR"
 
 
@@ -73,6 +78,39 @@ def check_figures() -> None:
             f"the environment variable MPLBACKEND is {os.environ['MPLBACKEND']!r}, which matplotlib does not know; "
             "unset it: figures are written to files"
         ) from error
+
+
+class Hangup(SystemExit):
+    """The terminal was closed while no trainer was at work."""
+
+
+@contextmanager
+def hangup_as_termination() -> Iterator[list[int]]:
+    """Lets a closed terminal end a command as SIGTERM does; where it is ignored, as under nohup, nothing ends.
+
+    Yields:
+        The signals that have arrived.
+    """
+    arrived: list[int] = []
+    owner = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a loader's worker, which ends with the process that it was forked from
+            return
+        arrived.append(number)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            raise Hangup(128 + number)
+        os.kill(owner, signal.SIGTERM)  # for which a trainer ends after the batch, on all ranks
+
+    default = [number for number in HANGUPS if signal.getsignal(number) is signal.SIG_DFL]
+    replaced = default if threading.current_thread() is threading.main_thread() else []
+    for number in replaced:
+        signal.signal(number, end)
+    try:
+        yield arrived
+    finally:
+        for number in replaced:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def job() -> str | None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lightning_repshape.cli.process import HANGUPS
 from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.runs.folders import given_path
 from lightning_repshape.runs.locks import check_locks
@@ -218,11 +219,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             watch=live.show,
             environment=environment,
         )
-        for number in (
-            signal.SIGTERM,
-            *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()),
-        ):  # as Ctrl-C: no training is left behind
-            signal.signal(number, _end)
+        _listen()
         try:
             progress = runner.run()
         except (KeyboardInterrupt, _Ended) as stop:
@@ -253,6 +250,13 @@ class _Ended(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(f"ended by signal {number}")
         self.status = 128 + number
+
+
+def _listen() -> None:
+    """Lets signals end the study as Ctrl-C does, so that no training is left behind."""
+    for number in (signal.SIGTERM, *HANGUPS):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _end)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

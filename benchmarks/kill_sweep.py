@@ -1,10 +1,11 @@
-"""Kills trainings, a study and an analysis at their file operations, and compares what is left when they have gone on.
+"""Goes on from every state that a kill leaves trainings, a study and an analysis in, and compares what comes out.
 
-    python benchmarks/kill_sweep.py                                 everything, every operation (about an hour)
-    python benchmarks/kill_sweep.py --every 10 supervised foca      every tenth operation of two of them
+    python benchmarks/kill_sweep.py                                 everything, every file operation (about an hour)
+    python benchmarks/kill_sweep.py --every 10 supervised foca      every tenth state of two of them
 
 Everything is compared: weights and all else in checkpoints, metrics.csv, metrics.json, the list of files. The exit
-status is 1 where a kill was not exact.
+status is 1 where a kill was not exact. Before its first checkpoint a training has nothing to go on from; such kills
+are not counted.
 """
 
 import argparse
@@ -18,8 +19,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from kill_points import go_on_with_run, sweep
-from small_runs import BASE, RUNS, write_faces, write_images
+from kill_points import go_on_with_run, run, sweep, trainings_in_forks
+from small_runs import BASE, RUNS, unrendered, write_faces, write_images
 
 FOCA = """
 model:
@@ -45,7 +46,28 @@ baseline: plain
 columns: {all: {title: all images}}
 methods: {plain: {title: Plain}}
 """
-CONFIGS = {name: text for name, text in RUNS.items() if name != "analyses" and "foca" not in name} | {"foca": FOCA}
+_PLAIN = "{class_path: MLP, init_args: {widths: [16, 12]}}"
+_NORMED = "{class_path: MLP, init_args: {widths: [16, 12], batch_norm: true}}"
+_CALLBACKS = "lightning.pytorch.callbacks"
+_SWA = f"{{class_path: {_CALLBACKS}.StochasticWeightAveraging, init_args: {{swa_lrs: 0.01, swa_epoch_start: 1}}}}"
+_EMA = f"{{class_path: {_CALLBACKS}.EMAWeightAveraging, init_args: {{decay: 0.9}}}}"
+_PLATEAU = "{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {monitor: val/loss, patience: 0}}"
+
+
+def _averaged(callback: str, backbone: str) -> str:
+    return f"model: {{init_args: {{backbone: {backbone}}}}}\ntrainer: {{callbacks: [{callback}]}}\n"
+
+
+CONFIGS = {name: text for name, text in RUNS.items() if name != "analyses" and "foca" not in name} | {
+    "foca": FOCA,
+    "plateau": f"model: {{init_args: {{lr_scheduler: {_PLATEAU}}}}}\n",
+    "plateau-steps": f"model: {{init_args: {{lr_scheduler: {_PLATEAU}, lr_scheduler_interval: step}}}}\n"
+    "trainer: {val_check_interval: 5}\n",
+    "ema": _averaged(_EMA, _NORMED),
+    "swa": _averaged(_SWA, _PLAIN),
+    "swa-batch-norm": _averaged(_SWA, _NORMED),
+    "max-steps": "trainer: {max_steps: 50, max_epochs: -1}\n",
+}
 
 
 def trainings(name: str, root: Path, **options: object) -> tuple[int, list[str]]:
@@ -54,14 +76,12 @@ def trainings(name: str, root: Path, **options: object) -> tuple[int, list[str]]
     (root / f"{name}.yaml").write_text(CONFIGS[name])
     folder = root / name
     words = ["fit", "--config", "base.yaml", "--config", f"{name}.yaml", "--run_dir", str(folder)]
-    words += ["--trainer.max_epochs", "3"]
+    words += [] if name == "max-steps" else ["--trainer.max_epochs", "3"]
     return sweep(words, folder, go_on_with_run, **options)  # type: ignore[arg-type]
 
 
 def analysis(name: str, root: Path, **options: object) -> tuple[int, list[str]]:
     """``analyze`` on a finished run; it goes on by being called again."""
-    from kill_points import run
-
     (root / "base.yaml").write_text(BASE)
     trained, folder = root / "trained", root / name
     if run(["fit", "--config", "base.yaml", "--run_dir", str(trained)], trained):
@@ -83,7 +103,8 @@ def study(name: str, root: Path, **options: object) -> tuple[int, list[str]]:
     (root / "base.yaml").write_text(BASE)
     (root / "s.yaml").write_text(STUDY)
     words = ["study", "run", "s.yaml", "--out", str(folder)]
-    return sweep(words, folder, lambda _: words, **options)  # type: ignore[arg-type]
+    with trainings_in_forks():
+        return sweep(words, folder, lambda _: words, **options)  # type: ignore[arg-type]
 
 
 CASES: dict[str, Callable[..., tuple[int, list[str]]]] = {
@@ -97,12 +118,12 @@ def main(words: Sequence[str] | None = None) -> int:
     """Prints a table of kills tried and exact."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", default=list(CASES), help=f"default: all of {', '.join(CASES)}")
-    parser.add_argument("--every", type=int, default=1, help="kill at every so manieth operation")
-    parser.add_argument("--first", type=int, default=1, help="the first operation")
+    parser.add_argument("--every", type=int, default=1, help="go on from every so manieth state")
+    parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args(words)
     results, exact = [], True
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, unrendered():
         root = Path(place).resolve()
         os.chdir(root)
         write_images(root / "images")
@@ -112,7 +133,7 @@ def main(words: Sequence[str] | None = None) -> int:
             tried, faults = CASES[name](
                 name,
                 root,
-                chosen=lambda found: range(given.first, len(found) + 1, given.every),
+                chosen=lambda states: states[given.first - 1 :: given.every],
                 report=(lambda line: print("   ", line, flush=True)) if given.verbose else (lambda line: None),
             )
             exact = exact and not faults

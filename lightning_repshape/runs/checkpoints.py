@@ -9,11 +9,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging, Timer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from lightning_repshape.errors import CheckpointError, ConfigError, did_you_mean
 from lightning_repshape.runs.files import written_atomically
 
 _GO_ON_FROM = "go_on_from"
+_PLATEAUS = "plateau_values"
 _NOT_AVERAGED = "current_model_state"  # WeightAveraging's name for the weights that it trains on from
 _WRITER_MARKS = ("inline_container", "PytorchStreamWriter", "unexpected pos")
 
@@ -110,6 +112,8 @@ class LastCheckpoint(ModelCheckpoint):
         self._whole = ""  # the file to go on from: that of the last whole epoch, or of the start
         self._going_on: Mapping[str, Any] | None = None
         self._resumed = False
+        self._postponed = False
+        self._plateaus: Mapping[int, Tensor] = {}
 
     @property
     def state_key(self) -> str:
@@ -135,6 +139,7 @@ class LastCheckpoint(ModelCheckpoint):
         self._resumed = whole and epochs["current"]["processed"] == epochs["current"]["ready"]
         if self._resumed:
             self._whole = str(trainer.ckpt_path)
+            self._plateaus = checkpoint.get(_PLATEAUS, {})
             for progress in epochs.values():
                 progress["completed"] = progress["processed"]
 
@@ -142,29 +147,45 @@ class LastCheckpoint(ModelCheckpoint):
         """Begins with a whole epoch, and keeps the start of a run that may end within its first."""
         super().on_train_start(trainer, pl_module)
         if self._resumed:
-            trainer.fit_loop.epoch_loop.restarting = self._resumed = False
+            trainer.fit_loop.epoch_loop.restarting = False
+            _step(trainer, pl_module, self._plateaus)
         limited = trainer.max_steps != -1 or _has(trainer, Timer)
         if limited and trainer.global_step == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._whole = str(Path(str(self.dirpath)) / f".start.{os.getpid()}.part")
-            trainer.save_checkpoint(self._whole, weights_only=False)
+            self._keep_whole(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the checkpoint; of an epoch that was cut, with the one to go on from."""
-        if trainer.is_last_batch:
+        """Writes the checkpoint; of an epoch that was cut, with the one to go on from.
+
+        Where an average takes the place of the weights, the last epoch's is written at the end of training alone: a run
+        that is killed between the two would be complete, without its average.
+        """
+        averaging = next((own for own in _callbacks(trainer) if isinstance(own, StochasticWeightAveraging)), None)
+        resumed, self._resumed = self._resumed, False
+        if not trainer.is_last_batch:
+            self._take_whole(trainer)
+            super().on_train_epoch_end(trainer, pl_module)
+            self._going_on = None
+            return
+        if averaging is not None and trainer.current_epoch >= averaging.swa_end:
+            if trainer.current_epoch == averaging.swa_end:  # else one more, for the average's batch normalisation
+                self._keep_whole(trainer)
+            self._postponed = True
+        else:
             super().on_train_epoch_end(trainer, pl_module)
             self._set_whole(self.best_model_path)
-        else:
-            self._take_whole(trainer)
-            super().on_train_epoch_end(trainer, pl_module)
-            self._going_on = None
+        if resumed and trainer.fit_loop.restarting:  # under max_steps, Lightning steps none in this epoch
+            _step(trainer, pl_module, _plateau_values(trainer, pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the checkpoint anew where an average has taken the place of the weights."""
+        """Writes the checkpoint, or writes it anew, where an average has taken the place of the weights."""
         super().on_train_end(trainer, pl_module)
-        if self.best_model_path and _has(trainer, StochasticWeightAveraging):
+        if self._postponed:
+            self._take_whole(trainer)
+            super().on_train_epoch_end(trainer, pl_module)
+        elif self.best_model_path and _has(trainer, StochasticWeightAveraging):
             self._take_whole(trainer)
             trainer.save_checkpoint(self.best_model_path, weights_only=False)
-            self._going_on = None
+        self._going_on, self._postponed = None, False
         self._set_whole("")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -173,9 +194,20 @@ class LastCheckpoint(ModelCheckpoint):
         self._set_whole("")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the checkpoint to go on from."""
+        """Adds the checkpoint to go on from, and the values that plateau schedulers are about to get.
+
+        Lightning steps these after an epoch's checkpoints, and never makes up for it when it resumes.
+        """
         if self._going_on is not None:
             checkpoint[_GO_ON_FROM] = self._going_on
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        if trainer.state.fn == "fit" and epoch["ready"] == epoch["processed"] > epoch["completed"]:
+            values = _plateau_values(trainer, pl_module)
+            checkpoint.update({_PLATEAUS: values} if values else {})
+
+    def _keep_whole(self, trainer: Trainer) -> None:
+        self._set_whole(str(Path(str(self.dirpath)) / f".whole.{os.getpid()}.part"))
+        trainer.save_checkpoint(self._whole, weights_only=False)
 
     def _take_whole(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and self._whole and Path(self._whole).is_file():
@@ -188,8 +220,30 @@ class LastCheckpoint(ModelCheckpoint):
         self._whole = path
 
 
+def _plateau_values(trainer: Trainer, pl_module: LightningModule) -> dict[int, Tensor]:
+    """The values that Lightning will step plateau schedulers with at an epoch's end, by the schedulers' numbers."""
+    figures = trainer.callback_metrics
+    return {
+        number: figures[str(config.monitor)].clone()
+        for number, config in enumerate(trainer.lr_scheduler_configs if pl_module.automatic_optimization else ())
+        if config.reduce_on_plateau
+        and config.interval == "epoch"
+        and (trainer.current_epoch + 1) % config.frequency == 0
+        and config.monitor in figures
+    }
+
+
+def _step(trainer: Trainer, pl_module: LightningModule, values: Mapping[int, Tensor]) -> None:
+    for number, value in values.items():
+        pl_module.lr_scheduler_step(trainer.lr_scheduler_configs[number].scheduler, value)
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    return list(trainer.callbacks)  # type: ignore[attr-defined]
+
+
 def _has(trainer: Trainer, kind: type[Callback]) -> bool:
-    return any(isinstance(callback, kind) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    return any(isinstance(callback, kind) for callback in _callbacks(trainer))
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

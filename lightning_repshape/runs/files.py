@@ -1,8 +1,9 @@
 """Files that are written whole or not at all, and the JSON files among them."""
 
+import glob
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, SupportsFloat
@@ -12,9 +13,13 @@ from lightning_repshape.errors import ConfigError
 
 @contextmanager
 def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Writes a file whole or not at all: yields a temporary path beside it, which is then renamed into place."""
+    """Writes a file whole or not at all: yields a temporary path beside it, which is then renamed into place.
+
+    What killed processes have left of the same file is removed.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_dead(target.parent.glob(f".{glob.escape(target.name)}.*.part"))
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield temporary
@@ -48,7 +53,11 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     Args:
         folder: The folder. Files that a process of this machine is still writing are left alone.
     """
-    for part in Path(folder).rglob(".*.part"):
+    _remove_dead(Path(folder).rglob(".*.part"))
+
+
+def _remove_dead(parts: Iterable[Path]) -> None:
+    for part in parts:
         writer = part.name.split(".")[-2]
         if not writer.isdigit() or int(writer) == os.getpid() or not _is_alive(int(writer)):
             part.unlink(missing_ok=True)

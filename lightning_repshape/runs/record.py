@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
@@ -60,7 +61,7 @@ class SaveRunConfig(SaveConfigCallback):
             return
         folder = run_folder(trainer)
         if trainer.is_global_zero:
-            config = self.config.clone()
+            config = _spelled(self.config.clone())
             for key in self.per_call:
                 config.pop(key, None)
             make_folder(folder)
@@ -68,6 +69,18 @@ class SaveRunConfig(SaveConfigCallback):
             with written_atomically(folder / CONFIG) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         self.already_saved = True
+
+
+def _spelled(value: Any) -> Any:
+    """A config with devices, as defaults of callbacks have them, by their names."""
+    if isinstance(value, Namespace):
+        for name, own in list(vars(value).items()):
+            value[name] = _spelled(own)
+    elif isinstance(value, list):
+        return [_spelled(own) for own in value]
+    elif isinstance(value, dict):
+        return {name: _spelled(own) for name, own in value.items()}
+    return str(value) if isinstance(value, torch.device) else value
 
 
 class RunRecord(Callback):
@@ -168,15 +181,15 @@ class RunRecord(Callback):
                     if key not in ("epoch", "step", *tested) and not key.startswith("test/")
                 }
             write_json(self.folder / METRICS, self._figures)
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSVLogger):
-                logger.truncate(trainer.current_epoch)
+        for logger in _curves(trainer):
+            logger.truncate(trainer.current_epoch)
         self._started, self._validated = time.perf_counter(), 0.0
         if trainer.is_global_zero:
             self._save(read_json(self.folder / MANIFEST))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes speed and writes the training's final scalars."""
+        """Notes speed and the training's final scalars; the curves are on disk before its last checkpoint."""
+        _flush(trainer)
         if self._session is not None and "first_step" in self._session:
             steps = trainer.global_step - self._session["first_step"]
             seconds = time.perf_counter() - self._started - self._validated
@@ -200,10 +213,9 @@ class RunRecord(Callback):
             return  # within an epoch, which a resumed run repeats
         row = {**_pending(trainer), "epoch": trainer.current_epoch}
         step = loops["epoch_loop.state_dict"]["_batches_that_stepped"] - 1
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSVLogger):
-                logger.log_metrics(row, step)
-                logger.flush()
+        for logger in _curves(trainer):
+            logger.log_metrics(row, step)
+        _flush(trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over the figures that the checkpoint's run had reached."""
@@ -224,7 +236,8 @@ class RunRecord(Callback):
         self._write_metrics(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Closes the session."""
+        """Closes the session, once the curves are on disk: whoever reads that it is finished finds them there."""
+        _flush(trainer)
         self._close(trainer, "finished")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -290,6 +303,15 @@ def figures_of(trainer: Trainer) -> dict[str, float]:
 
 def _plain_figures(trainer: Trainer) -> dict[str, float]:
     return {key: plain_number(value) for key, value in figures_of(trainer).items()}
+
+
+def _curves(trainer: Trainer) -> list[MetricsCSVLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, MetricsCSVLogger)]
+
+
+def _flush(trainer: Trainer) -> None:
+    for logger in _curves(trainer):
+        logger.flush()
 
 
 def _pending(trainer: Trainer) -> dict[str, Any]:

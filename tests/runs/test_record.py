@@ -74,3 +74,22 @@ def test_later_commands_leave_the_runs_record_and_figures_alone() -> None:
     assert after["sessions"][-1]["figures"]["test/error"] > 0.5
     assert metrics("runs/quickstart") == before
     assert Path("runs/quickstart/metrics.csv").read_bytes() == rows
+
+
+def test_a_session_is_finished_once_its_curves_are_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning_repshape.runs import record
+
+    found = {}
+    write = record.write_json
+
+    def look(path: Path, content: dict[str, object]) -> None:
+        sessions = content.get("sessions", [{}])
+        assert isinstance(sessions, list)
+        if sessions[-1].get("status") == "finished":
+            found[sessions[-1]["stage"]] = Path("runs/quickstart/metrics.csv").read_bytes()
+        write(path, content)
+
+    monkeypatch.setattr(record, "write_json", look)
+    assert fit() == 0
+    assert found["test"] == Path("runs/quickstart/metrics.csv").read_bytes()
+    assert b"test/error" in found["test"]

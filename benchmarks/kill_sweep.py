@@ -74,7 +74,7 @@ def trainings(name: str, root: Path, **options: object) -> tuple[int, list[str]]
     """One of the small runs."""
     (root / "base.yaml").write_text(BASE)
     (root / f"{name}.yaml").write_text(CONFIGS[name])
-    folder = root / name
+    folder = root / f"run-{name}"
     words = ["fit", "--config", "base.yaml", "--config", f"{name}.yaml", "--run_dir", str(folder)]
     words += [] if name == "max-steps" else ["--trainer.max_epochs", "3"]
     return sweep(words, folder, go_on_with_run, **options)  # type: ignore[arg-type]

@@ -90,6 +90,7 @@ class Analysis(Callback, ABC):
         self.name = self.name or (f"{self.kind}-init" if self.when == "fit_start" else self.kind)
         self.folder = ""  # in the run's folder "analysis", for results of another layer than usual
         self.outcome: Outcome | None = None
+        self._analysed = False  # in this fit, once it had trained
 
     @abstractmethod
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
@@ -141,6 +142,13 @@ class Analysis(Callback, ABC):
         """Analyses before the final scalars of a fit are written."""
         if self.when == "fit":
             self._run_at(trainer, pl_module, "train")
+            self._analysed = True
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Analyses a run that was complete when it was resumed, which may have been killed before it got there."""
+        if self.when == "fit" and not self._analysed:
+            self._run_at(trainer, pl_module, "train")
+        self._analysed = False
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Analyses before the table of a test is printed."""

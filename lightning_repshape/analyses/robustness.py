@@ -138,6 +138,7 @@ class Corruptions(Analysis):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the table, with ``when="fit"``."""
+        super().on_fit_end(trainer, pl_module)
         if self.when == "fit":
             self._print(trainer)
 

@@ -211,8 +211,9 @@ class SeparabilityCurve(HoldsHook):
             # by its epoch, a resumed run knows the rows that come anew
             logger.log_metrics({**figures, "epoch": float(trainer.current_epoch)}, step=trainer.global_step)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the curve."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the curve, also of a run that was complete when it was resumed."""
+        super().on_fit_end(trainer, pl_module)
         if not trainer.is_global_zero or trainer.fast_dev_run or not self.points["step"]:  # type: ignore[attr-defined]
             return
         folder = analysis_folder(run_folder(trainer))

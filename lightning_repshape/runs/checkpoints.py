@@ -57,7 +57,8 @@ class BestCheckpoint(ModelCheckpoint):
         here = Path(self.dirpath) / f"{self.filename}{self.FILE_EXTENSION}" if self.dirpath is not None else None
         if here is not None and here.is_file():
             state["dirpath"] = str(self.dirpath)
-            state["best_model_path"] = state["kth_best_model_path"] = str(here)
+            state["best_model_path"] = str(here)
+            state["kth_best_model_path"] = str(here) if state.get("kth_best_model_path") else ""  # none is monitored
             state["best_k_models"] = {str(here): value for value in state.get("best_k_models", {}).values()}
         super().load_state_dict(state)
         self.current_score = state.get("current_score")

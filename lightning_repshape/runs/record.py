@@ -188,17 +188,17 @@ class RunRecord(Callback):
             self._save(read_json(self.folder / MANIFEST))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes speed and the training's final scalars; the curves are on disk before its last checkpoint."""
+        """Notes speed; the curves are on disk before the last checkpoint."""
         _flush(trainer)
         if self._session is not None and "first_step" in self._session:
             steps = trainer.global_step - self._session["first_step"]
             seconds = time.perf_counter() - self._started - self._validated
             self._session.update(steps=steps, epochs=trainer.current_epoch - self._session["first_epoch"])
             self._session["steps_per_second"] = round(steps / seconds, 3) if seconds > 0 else 0.0
-        self._figures = self._figures_of(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the training's final scalars, also of one that was complete when it was resumed."""
+        self._figures = self._figures_of(trainer)
         self._write_metrics(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

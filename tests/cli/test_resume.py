@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cli_runs import QUIET, checkpoint, metrics, rows, same
+from small_runs import unrendered
 
 from lightning_repshape.cli import main
 
@@ -310,6 +311,23 @@ def test_the_same_command_of_a_job_goes_on(
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "4243")
     assert main([*fit, "parts", "--trainer.max_epochs", "1"]) == 0  # another job's is another run
     assert Path("parts-2").exists()
+
+
+def test_what_a_complete_run_lacks_is_made_up_for() -> None:
+    Path("config.yaml").write_text(SUPERVISED.replace(", batch_norm: true", "") + DATA)
+    with Path("config.yaml").open("a") as file:
+        file.write(
+            "  callbacks: [{class_path: LDAEigenvalues, init_args: {when: fit}}, {class_path: SeparabilityCurve}]"
+        )
+    fit = ["fit", "--config", "config.yaml", *QUIET, "--run_dir", "run", "--then_test", "false"]
+    names = ["metrics.json", "analysis/lda.json", "analysis/separability_curve.json"]
+    with unrendered():
+        assert main([*fit, "--trainer.max_epochs", "1"]) == 0
+        before = {name: Path("run", name).read_bytes() for name in names}
+        for name in names:  # as if it was killed right after its last checkpoint
+            Path("run", name).unlink()
+        assert main([*fit, "--trainer.max_epochs", "1", "--ckpt_path", "last"]) == 0
+    assert {name: Path("run", name).read_bytes() for name in names} == before
 
 
 def test_a_fast_run_names_no_folder(capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,7 +171,9 @@ class ImageDataModule(RawBatchDataModule):
                 raise ConfigError(f"{where}: {option}={value}, but it must be {limit}")
         most = most_processes()
         if num_workers > most:
-            raise ConfigError(f"{where}: num_workers={num_workers}, but this machine can use no more than {most} of them")
+            raise ConfigError(
+                f"{where}: num_workers={num_workers}, but this machine can use no more than {most} of them"
+            )
         if isinstance(val_size, float) and val_size > 1 and val_size.is_integer():
             val_size = int(val_size)  # parsers of a union may try float first
         if isinstance(val_size, float) and val_size >= 1:

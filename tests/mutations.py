@@ -175,7 +175,7 @@ def damage(reader: Reader, folder: Path, count: int, seed: int = 0) -> Outcome:
 
     Returns:
         Files that were read as they were ("same"), read otherwise ("other", where no checksum could tell) or refused
-        with a RepshapeError (DataError, for configs ConfigError) that is one line and names a file ("refused"); and faults.
+        with a RepshapeError that is one line and names a file ("refused"); and faults.
     """
     outcome = Outcome()
     source = random.Random(f"{reader.name} {seed}")

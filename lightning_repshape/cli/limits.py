@@ -1,4 +1,4 @@
-"""Values that the trainer's options cannot have, told before anything is made, or in Lightning's words once it knows."""
+"""Values that the trainer's options cannot have, told before anything is made, or once Lightning refuses them."""
 
 import math
 import re

@@ -23,6 +23,13 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIGHTNING_REPSHAPE_RUN_DIR", raising=False)
 
 
+@pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes the test's own folder the working directory, where runs go to ``runs/``; returns it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def gloo() -> Iterator[GlooPool]:
     """Processes that talk over gloo, started at the first use."""

@@ -22,7 +22,9 @@ import published_formats as formats
 import pytest
 import torch
 from PIL import Image
+from study_runs import own
 
+from lightning_repshape import configs_library
 from lightning_repshape.analyses.arrays import read_arrays, splits_of
 from lightning_repshape.data import (
     CIFAR101,
@@ -40,8 +42,10 @@ from lightning_repshape.data.files import ImageFiles
 from lightning_repshape.data.module import SplitData
 from lightning_repshape.data.sets.cifar import CIFAR10
 from lightning_repshape.data.sets.mnist import read_idx
-from lightning_repshape.errors import DataError
+from lightning_repshape.errors import RepshapeError
+from lightning_repshape.runs.checkpoints import read_checkpoint
 from lightning_repshape.runs.curves import MetricsCSVLogger
+from lightning_repshape.studies.reading import read_studies
 
 SECONDS = 20
 """A read of these tiny files that takes longer hangs."""
@@ -97,8 +101,9 @@ class Outcome:
 
 
 def damaged(content: bytes, source: random.Random) -> bytes:
-    """Content with one damage: flipped bits, a cut, a size field, a piece lost or doubled, or a word put in."""
-    kind = source.choice(("bits", "bits", "cut", "size", "lost", "doubled", "word"))
+    """Content with one damage: flipped bits, a cut, a size field, a piece lost or doubled, a word put in, or text in
+    another encoding."""
+    kind = source.choice(("bits", "bits", "cut", "size", "lost", "doubled", "word", "encoding"))
     if not content:
         return b"\0"
     # Headers, and directories at the end, are where readers decide; pixels in between are the most.
@@ -107,6 +112,11 @@ def damaged(content: bytes, source: random.Random) -> bytes:
     if ends > 0.9:
         place = len(content) - 1 - source.randrange(min(len(content), 256))
     changed = bytearray(content)
+    if kind == "encoding":
+        try:
+            return f"# größe\n{content.decode()}".encode(source.choice(("latin-1", "utf-16", "utf-16-le", "utf-32")))
+        except UnicodeError:
+            kind = "bits"  # it is no text
     if kind == "bits":
         for offset in range(source.choice((1, 1, 2, 8))):
             changed[(place + offset) % len(changed)] ^= 1 << source.randrange(8)
@@ -165,7 +175,7 @@ def damage(reader: Reader, folder: Path, count: int, seed: int = 0) -> Outcome:
 
     Returns:
         Files that were read as they were ("same"), read otherwise ("other", where no checksum could tell) or refused
-        with a DataError that is one line and names a file ("refused"); and faults.
+        with a RepshapeError that is one line and names a file ("refused"); and faults.
     """
     outcome = Outcome()
     source = random.Random(f"{reader.name} {seed}")
@@ -184,7 +194,7 @@ def damage(reader: Reader, folder: Path, count: int, seed: int = 0) -> Outcome:
                 kind = "same" if found == right else "other"
                 if reader.exact and kind == "other":
                     outcome.faults.append(f"{told}: other content without a word")
-            except DataError as error:
+            except RepshapeError as error:
                 kind = "refused"
                 if "\n" in str(error) or len(str(error)) > 2000 or folder.name not in str(error):
                     outcome.faults.append(f"{told}: not one line that names the file: {str(error)[:300]!r}")
@@ -376,6 +386,22 @@ def _resume(folder: Path) -> Any:
     return logger.rows
 
 
+def _config(folder: Path, patch: pytest.MonkeyPatch) -> list[Path]:
+    path = folder / "quickstart.yaml"
+    path.write_text(configs_library.find("quickstart").read_text(encoding="utf-8"), encoding="utf-8")
+    return [path]
+
+
+def _study(folder: Path, patch: pytest.MonkeyPatch) -> list[Path]:
+    return [own(folder)]
+
+
+def _checkpoint(folder: Path, patch: pytest.MonkeyPatch) -> list[Path]:
+    state = {"weight": torch.arange(6.0), "bias": torch.zeros(2, dtype=torch.bfloat16)}
+    torch.save({"state_dict": state, "hyper_parameters": {"lr": 0.1}, "epoch": 3}, folder / "last.ckpt")
+    return [folder / "last.ckpt"]
+
+
 READERS: tuple[Reader, ...] = (
     Reader("IDX", _idx, _mnist),
     Reader("IDX, packed", _packed_idx, lambda folder: read_idx(folder / "train-images-idx3-ubyte.gz", 3), exact=True),
@@ -388,8 +414,10 @@ READERS: tuple[Reader, ...] = (
     Reader("STL-10 folds", _stl10_folds, _read_fold),
     Reader("Tiny ImageNet lists", _tiny, _read_tiny),
     *(Reader(f"image {suffix[1:].upper()}", _image(suffix), _decode) for suffix in (".bmp", ".gif", ".jpg", ".ppm")),
-    *(Reader(f"image {suffix[1:].upper()}", _image(suffix), _decode) for suffix in (".png", ".tif", ".webp")),
-    *(Reader(f"image {kind}, 16 bit", _image(f".{kind}", "I;16"), _decode) for kind in ("png", "pgm", "tif")),
+    *(Reader(f"image {suffix[1:].upper()}", _image(suffix), _decode) for suffix in (".tif", ".webp")),
+    *(Reader(f"image {kind}, 16 bit", _image(f".{kind}", "I;16"), _decode) for kind in ("pgm", "tif")),
+    Reader("image PNG", _image(".png"), _decode, exact=True),
+    Reader("image PNG, 16 bit", _image(".png", "I;16"), _decode, exact=True),
     Reader("RecordIO", _records, _faces),
     Reader("RecordIO without index", _walked, _faces),
     Reader("LFW pairs.txt", _lfw, lambda folder: _opened(LFWPairs(str(folder)))),
@@ -398,6 +426,9 @@ READERS: tuple[Reader, ...] = (
     Reader("YouTube Faces splits.txt", _ytf, lambda folder: _opened(YTFPairs(str(folder)))),
     Reader("features .npz", _features, _read_features, exact=True),
     Reader("metrics.csv on resume", _curves, _resume),
+    Reader("config", _config, lambda folder: configs_library.read(folder / "quickstart.yaml")),
+    Reader("study file", _study, lambda folder: read_studies(folder / "mine.yaml")),
+    Reader("checkpoint", _checkpoint, lambda folder: read_checkpoint(folder / "last.ckpt")),
 )
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from ddp_pool import GlooPool
 from torch import Tensor, nn
 
 from lightning_repshape.analyses import Analysis, Corruptions, FeatureInputs
@@ -73,9 +75,9 @@ def made(part: type) -> tuple[nn.Module, Callable[[nn.Module, Tensor, Tensor], T
     torch.manual_seed(0)
     weight = torch.randn(K, D)
     if issubclass(part, ClassificationLoss):
-        return part(D, K), lambda loss, x, y: loss(x, weight.to(x.dtype), None, y)
+        return part(D, K), lambda loss, x, y: loss(x, weight.to(x), None, y)
     if issubclass(part, FeedBackwardReconstruction):
-        return part(weight=0.5), lambda term, x, y: term(x, weight.to(x.dtype), y)
+        return part(weight=0.5), lambda term, x, y: term(x, weight.to(x), y)
     if issubclass(part, Head):
         return part(D, K), lambda head, x, y: head(x)
     if issubclass(part, WeightRegularizer):
@@ -192,6 +194,14 @@ def test_metrics(part: type) -> None:
         result(one)
 
 
+def update(metric: Any, x: Tensor, y: Tensor, rows: Tensor) -> None:
+    """Adds some rows; pairs' features are kept by their positions."""
+    if type(metric).__name__ == "PairFeatures":
+        metric.update(x[rows], rows)
+    else:
+        metric.update(*METRIC_CALLS[type(metric).__name__][1](x[rows], y[rows]))
+
+
 def result(metric: Any) -> Any:
     if type(metric).__name__ == "PairFeatures":
         return metric.scores(torch.tensor([0, 0]), torch.tensor([0, 0]))[0]
@@ -201,6 +211,70 @@ def result(metric: Any) -> Any:
     if type(metric).__name__ == "ScatterMetric":
         return metric.compute().total_scatter()
     return metric.compute()
+
+
+# -- several processes, other devices ---------------------------------------------------------------------------------
+
+
+def figures_of_all(rank: int = 0, world_size: int = 1) -> dict[str, Any]:
+    """What every metric, loss and regularizer gives for this rank's rows, or for both ranks' in one process."""
+    x, y = samples(torch.float64)
+    shares = [torch.arange(N)[start::2] for start in range(2)]  # each has one class alone
+    together, found = not dist.is_initialized(), {}
+    for part in METRICS:
+        metric = part(*METRIC_CALLS[part.__name__][0])
+        for rows in shares if together else [shares[rank]]:
+            update(metric, x, y, rows)
+        if isinstance(metric, ExactSums):
+            found[part.__name__] = numbers(result(metric))
+    for part in (*LOSSES, *REGULARIZERS):
+        module, call = made(part)
+        module.double().train(part in REGULARIZERS)  # which join their batches in training alone
+        rows = torch.arange(N) if together or issubclass(part, WeightRegularizer) else shares[rank]
+        value = call(module, x[rows], y[rows]).mean()
+        if not together and part in LOSSES:  # DistributedDataParallel takes the mean of their gradients
+            dist.all_reduce(value)
+            value = value / world_size
+        found[part.__name__] = numbers(value)
+    return found
+
+
+def test_two_processes_give_what_one_gives(gloo: GlooPool) -> None:
+    wanted = figures_of_all()
+    for found in gloo.run(figures_of_all):
+        assert found.keys() == wanted.keys()
+        for name, values in wanted.items():
+            assert found[name] == pytest.approx(values, rel=1e-9, abs=1e-12, nan_ok=True), name
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """All tensors of a module by their names, those that are no parameters or buffers, too."""
+    own = {name: value for part in module.modules() for name, value in vars(part).items() if isinstance(value, Tensor)}
+    return {**dict(module.named_parameters()), **dict(module.named_buffers()), **own}
+
+
+@named(LOSSES, HEADS, REGULARIZERS, METRICS)
+def test_nothing_stays_behind_when_a_part_moves(part: type) -> None:
+    module = part(*METRIC_CALLS[part.__name__][0]) if part in METRICS else made(part)[0]
+    assert {value.device.type for value in tensors_of(module.to("meta")).values()} <= {"meta"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@named(LOSSES, HEADS, REGULARIZERS, METRICS)
+def test_on_a_gpu(part: type) -> None:
+    x, y = samples()
+    if part in METRICS:
+        metrics = [part(*METRIC_CALLS[part.__name__][0]) for _ in range(2)]
+        update(metrics[0], x, y, torch.arange(N))
+        with torch.device("cuda"):
+            update(metrics[1].to("cuda"), x.cuda(), y.cuda(), torch.arange(N).cuda())
+            found = numbers(result(metrics[1]))
+        assert found == pytest.approx(numbers(result(metrics[0])), rel=1e-4, abs=1e-5, nan_ok=True)
+        return
+    module, call = made(part)
+    wanted = call(module.eval(), x, y)
+    close(call(module.to("cuda"), x.cuda(), y.cuda()).cpu(), wanted)
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------

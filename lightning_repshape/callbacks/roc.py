@@ -53,7 +53,7 @@ def write_roc(result: VerificationResult, folder: Path, name: str) -> Path:
             "roc": {"far": result.roc.far.tolist(), "tar": result.roc.tar.tolist()},
         },
     )
-    heading = f"{name}: accuracy {100 * result.accuracy:.2f} $\\pm$ {100 * result.std:.2f} %, AUC {result.auc:.4f}"
+    heading = f"{name}: accuracy {100 * result.accuracy:.2f} ± {100 * result.std:.2f} %, AUC {result.auc:.4f}"
     figure = plots.roc_figure(
         {name: (result.roc.far.numpy(), result.roc.tar.numpy())}, {name: known}, result.different, heading
     )

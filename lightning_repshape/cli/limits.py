@@ -1,9 +1,15 @@
-"""Values that the trainer's options cannot have, told before anything is made."""
+"""Values that the trainer's options cannot have, told before anything is made, or once Lightning refuses them."""
 
 import math
+import re
+import traceback
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from lightning_repshape.data.loading import most_processes
 from lightning_repshape.errors import ConfigError
 
 # least value, and what stands below it for something else
@@ -52,6 +58,9 @@ def check_limits(options: Mapping[str, Any]) -> None:
         value = _number(trainer.get(name))
         if value is not None and value > 1 and not value.is_integer():
             raise ConfigError(f"trainer.{name} is {trainer[name]}, but it must be a part up to 1.0, or a whole number")
+    for name in ("max_time", "val_check_interval"):
+        _check_time(f"trainer.{name}", trainer.get(name))
+    _check_devices(trainer.get("devices"))
     interval = _number(trainer.get("val_check_interval"))
     if interval is not None and not (interval > 0 and (interval <= 1 or interval.is_integer())):
         raise ConfigError(
@@ -64,6 +73,47 @@ def check_limits(options: Mapping[str, Any]) -> None:
     threads = options.get("threads")
     if threads is not None and not 1 <= threads <= _THREADS:
         raise ConfigError(f"--threads is {threads}, but it must be from 1 to {_THREADS}")
+
+
+def refusal(error: BaseException) -> ConfigError | None:
+    """What Lightning itself refuses, as wrong usage: an interval beyond an epoch, a part below one batch.
+
+    Args:
+        error: What ended a command.
+
+    Returns:
+        The error to raise in its place; None where the refusal is not Lightning's own.
+    """
+    causes = [error]
+    while causes[-1].__cause__ is not None:  # parsers wrap what constructors raise
+        causes.append(causes[-1].__cause__)
+    frames = [frame for frame, _ in traceback.walk_tb(causes[-1].__traceback__)]
+    where = frames[-1].f_globals.get("__name__", "") if frames else ""
+    kinds = [MisconfigurationException, ArithmeticError, ImportError, ValueError]
+    if where.startswith("lightning.pytorch.callbacks."):  # elsewhere, PyTorch's own would be among them
+        kinds.append(RuntimeError)
+    own = where.startswith("lightning.") and isinstance(causes[-1], tuple(kinds))
+    return ConfigError(f"trainer: {causes[-1]}") if own else None
+
+
+def _check_devices(value: Any) -> None:
+    """Refuses more processes than any machine has use for: on a CPU, every device is one."""
+    most, number = most_processes(), _number(value)
+    if number is not None and number > most:
+        raise ConfigError(f"trainer.devices is {value}, but this machine can use no more than {most} of them")
+
+
+def _check_time(name: str, value: Any) -> None:
+    """Refuses a time that is none, in each form that the trainer takes: text, parts by their units, a ``timedelta``."""
+    parts = re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", value.strip()) if isinstance(value, str) else None
+    if parts is not None:
+        value = dict(zip(("days", "hours", "minutes", "seconds"), map(int, parts.groups()), strict=True))
+    try:
+        time = timedelta(**value) if isinstance(value, Mapping) else value
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ConfigError(f"{name}: {error}") from error
+    if isinstance(time, timedelta) and not time > timedelta():
+        raise ConfigError(f"{name} is {time}, but it must be above 0")
 
 
 def _number(value: Any) -> float | None:

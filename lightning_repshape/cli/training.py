@@ -25,7 +25,7 @@ from lightning_repshape.callbacks.reconstruction import ReconstructionErrors
 from lightning_repshape.callbacks.reseeding import Reseeding
 from lightning_repshape.callbacks.roc import ROCCurves
 from lightning_repshape.callbacks.threads import Threads
-from lightning_repshape.cli.limits import check_limits
+from lightning_repshape.cli.limits import check_limits, refusal
 from lightning_repshape.cli.parsing import OneLineParser
 from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, is_restarted, job, quieten, rank
 from lightning_repshape.cli.renaming import current_options
@@ -138,9 +138,12 @@ class RepshapeCLI(LightningCLI):
                 auto_configure_optimizers=False,
                 parser_class=OneLineParser,
             )
-        except BaseException:
+        except BaseException as error:
             if self.claimed is not None and not self._has_begun(self.claimed):
                 discard_folder(self.claimed, self.kept)
+            refused = refusal(error)
+            if refused is not None:
+                raise refused from error
             raise
 
     def _has_begun(self, folder: Path) -> bool:

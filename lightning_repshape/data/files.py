@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -112,6 +113,8 @@ class ImageFiles:
 
         try:
             with Image.open(self.content(path), formats=_FORMATS) as opened:
+                if opened.format == "PNG":
+                    _check_chunks(opened.fp)
                 image = _upright(opened) if self.exif else _as_stored(opened)
                 image = _eight_bits(image, opened, path).convert("RGB" if self.channels == 3 else "L")
         except DataError:
@@ -166,6 +169,21 @@ class ImageFiles:
     def form(self) -> str:
         """A line with everything but the files that the decoded images depend on, for :meth:`fingerprint`."""
         return repr((self.shape, self.fit, self.center, self.exact, self.exif))
+
+
+def _check_chunks(file: Any) -> None:
+    """Raises ValueError unless each chunk of a PNG file has its checksum; PIL looks at some of them alone."""
+    place = file.tell()
+    file.seek(len(b"\x89PNG\r\n\x1a\n"))
+    content, start = memoryview(file.read()), 0
+    while start < len(content):  # four bytes of length, four of kind, the content, four of checksum
+        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
+        if zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            raise ValueError("a checksum is wrong")
+        if content[start + 4 : start + 8] == b"IEND":
+            break
+        start = end + 4
+    file.seek(place)
 
 
 def _orientation(image: Any) -> int:

@@ -1,6 +1,7 @@
 """Batches: a split's images, fetched and augmented a whole batch at a time."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -17,6 +18,12 @@ from lightning_repshape.errors import ConfigError
 Augmentation = Literal["none", "flip", "shift", "crop-flip"]
 SHIFTS = ("shift", "crop-flip")
 FLIPS = ("flip", "crop-flip")
+
+
+def most_processes() -> int:
+    """The most processes that one is allowed to start: four a CPU core, above whose number PyTorch warns, or 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(16, 4 * cores)
 
 
 class EpochDraws(NamedTuple):

@@ -23,6 +23,7 @@ from lightning_repshape.data.loading import (
     RawBatchDataModule,
     Split,
     SplitDataset,
+    most_processes,
     unchanged,
 )
 from lightning_repshape.data.samplers import KeyedSampler
@@ -113,7 +114,8 @@ class ImageDataModule(RawBatchDataModule):
             in [0, 1].
         download: Whether to download what is missing.
         drop_last: Whether to leave out the last training batch where it is smaller.
-        num_workers: Worker processes that fetch the images; 0 is fastest for images in memory.
+        num_workers: Worker processes that fetch the images; 0 is fastest for images in memory. More than the CPU has
+            cores gain nothing, and many more are refused.
         seed: Seed of shuffling and augmentation. None: the run's seed, read when the loaders are built.
         split_seed: Seed of the validation draw and of ``train_subset="per-class"``.
         memory_budget_gb: Memory of a split in each process, in 10^9 bytes, above which its images stay in a
@@ -167,6 +169,11 @@ class ImageDataModule(RawBatchDataModule):
             if not least <= value < 2**63:
                 limit = f"at least {least}" if not value >= least else "below 2**63"
                 raise ConfigError(f"{where}: {option}={value}, but it must be {limit}")
+        most = most_processes()
+        if num_workers > most:
+            raise ConfigError(
+                f"{where}: num_workers={num_workers}, but this machine can use no more than {most} of them"
+            )
         if isinstance(val_size, float) and val_size > 1 and val_size.is_integer():
             val_size = int(val_size)  # parsers of a union may try float first
         if isinstance(val_size, float) and val_size >= 1:

@@ -47,10 +47,10 @@ def name_of(class_names: Sequence[str], label: int) -> str:
 
 
 def new_figure(width: float = 6.4, height: float = 4.8) -> "Figure":
-    """An empty figure, which lays itself out; width and height in inches."""
-    from matplotlib.figure import Figure
+    """An empty figure, which lays itself out and shows names as they are; width and height in inches."""
+    from lightning_repshape.plots.figure import PlainFigure
 
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return PlainFigure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def style(axes: "Axes", xlabel: str = "", ylabel: str = "", title: str = "") -> None:

@@ -1,5 +1,6 @@
 """Penalties by hooks have their effect on networks that were compiled, whenever and however that was."""
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -70,13 +71,21 @@ def train(module: Compiled) -> list[Tensor]:
     return [parameter.detach() for parameter in module.parameters()]
 
 
-@pytest.mark.parametrize("how", ["net.compile()", "torch.compile(net)", "module.compile()", "in the fit"])
-def test_penalties_change_a_compiled_network_as_they_change_any(
-    how: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(str(tmp_path))
+WAYS = [
+    ("net.compile()", "aot_eager"),
+    ("torch.compile(net)", "eager"),
+    ("module.compile()", "eager"),
+    ("in the fit", "eager"),
+    ("net.compile()", "inductor"),
+]
+
+
+@pytest.mark.parametrize(("how", "backend"), WAYS)
+@pytest.mark.usefixtures("in_tmp")
+def test_penalties_change_a_compiled_network_as_they_change_any(how: str, backend: str) -> None:
+    if backend == "inductor" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("inductor needs a C++ compiler")
     wanted = train(Compiled())
-    backend = "aot_eager" if how == "net.compile()" else "eager"
     for one, other in zip(wanted, train(Compiled(how, backend)), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 

@@ -24,6 +24,7 @@ from lightning_repshape import (
 from lightning_repshape.callbacks import LayerPenalty
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.functional import cw_vr
+from lightning_repshape.regularizers import Regularizer, WeightRegularizer
 
 
 class Foreign(LightningModule):
@@ -268,6 +269,36 @@ def test_penalties_on_the_weights_of_all_layers(kind: Any) -> None:
     for one, other in zip(train(All(), []).parameters(), found.parameters(), strict=True):
         torch.testing.assert_close(one, other)
     assert not equal(found, train(Foreign(), [LayerPenalty("encoder.2", kind(0.05))]))
+
+
+class Norms(WeightRegularizer):
+    """A penalty on weights that this package does not have."""
+
+    def value(self, weights: Any) -> Tensor:
+        return torch.stack([weight.norm() for weight in weights]).sum()
+
+
+class Largest(Regularizer):
+    """A penalty on activations that this package does not have."""
+
+    def value(self, activations: Tensor, labels: Tensor | None = None, num_classes: int | None = None) -> Tensor:
+        return activations.amax(dim=1).mean()
+
+    def forward(self, activations: Tensor, *more: Any, epoch: float | None = None) -> Tensor:
+        return self.value(activations) * self.weight_at(epoch)
+
+
+def test_regularizers_of_ones_own() -> None:
+    class ByHand(Foreign):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            norms = self.encoder[0].weight.norm() + self.encoder[2].weight.norm()
+            largest = self.encoder(batch[0]).amax(dim=1).mean()
+            return super().training_step(batch, batch_idx) + 0.3 * norms + 0.2 * largest
+
+    callbacks = [LayerPenalty("encoder", Norms(0.3)), LayerPenalty("encoder", Largest(0.2))]
+    found = train(Foreign(), callbacks)
+    for one, other in zip(train(ByHand(), []).parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 class Rows(DummyLogger):

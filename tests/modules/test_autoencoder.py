@@ -53,9 +53,7 @@ then_test: true
 """
 
 
-@pytest.fixture(autouse=True)
-def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 def small(*regularizers: Any, shape: tuple[int, ...] = (1, 4, 4), **options: Any) -> AutoencoderModule:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -675,6 +675,7 @@ def test_impossible_options(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"callbacks": [LearningRateFinder()]}, r"set model\.optimizer\.lr, and leave the callback out"),
         ({"gradient_clip_val": 0.5}, r"set model\.phi\.clip_norm to 0\.5 instead of trainer\.gradient_clip_val"),
         (
             {"accumulate_grad_batches": 4},

@@ -97,3 +97,22 @@ def test_classes_that_are_not_drawn_are_counted() -> None:
         "units (first 10 of 12 classes)"
     )
     assert plots.units_figure(values, np.arange(48) % 10, [0], names, "units").get_suptitle() == "units"
+
+
+def test_names_are_no_formulas() -> None:
+    names = ["$x^$", r"\frac{$", r"$\alpha$"]
+    source, labels = np.random.default_rng(0), np.arange(12) % 3
+    share, points = source.random((3, 3)), source.random((12, 2))
+    lines = {"$x^$ $": (np.array([1, 10]), np.array([1.0, 10.0])), names[2]: (np.array([1, 10]), np.array([2.0, 9.0]))}
+    spread = plots.spread_figure(lines, 0.1)
+    figures = [
+        plots.confusion_figure(share, names, "$x^$"),
+        plots.map_figure(points, labels, names, None, "$x^$"),
+        plots.cosines_figure(share, names, "$x^$"),
+        spread,
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+    shown = [text.get_text() for text in spread.axes[0].get_xticklabels() if text.get_parse_math()]
+    assert any("10" in text and "$" in text for text in shown), "powers of ten are still set as such"
+    assert not any(text.get_parse_math() for text in figures[0].axes[0].get_xticklabels())

@@ -4,6 +4,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs go to ``runs/`` in the working directory."""
-    monkeypatch.chdir(tmp_path)
+def _in_tmp(in_tmp: Path) -> None:
+    """Every test works in its own folder."""

@@ -5,8 +5,8 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def _in_tmp(in_tmp: Path) -> None:
+    """Every test works in its own folder."""
 
 
 @pytest.fixture

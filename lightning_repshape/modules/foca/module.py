@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self, cast
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -191,6 +192,11 @@ class FOCAModule(ClassifierModule):
             raise ConfigError(
                 f"FOCAModule optimizes by itself: set model.phi.accumulate to {self.trainer.accumulate_grad_batches} "
                 "instead of trainer.accumulate_grad_batches"
+            )
+        if any(isinstance(callback, LearningRateFinder) for callback in self.trainer.callbacks):
+            raise ConfigError(
+                "FOCAModule optimizes by itself: LearningRateFinder cannot change its learning rate; set "
+                "model.optimizer.lr, and leave the callback out"
             )
         return [SecondaryOptimization(self.solve_secondary)]
 

@@ -768,6 +768,7 @@ def test_depths_of_the_feed_backward_networks() -> None:
 
 
 def test_highway_block_by_hand() -> None:
+    torch.manual_seed(0)
     net = Highway((3, 8, 8), width=4, depth=5, gate_bias=-1.5).double().eval()
     block, x = net.get_submodule("highway1.0"), torch.randn(2, 4, 8, 8, dtype=torch.float64)
     both = nn.functional.conv2d(x, block.conv.weight, block.conv.bias, padding=1)

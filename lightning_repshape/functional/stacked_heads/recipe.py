@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lightning_repshape.errors import ConfigError
 
@@ -18,6 +18,7 @@ class Descent:
         updates: Number of updates.
         rate: Learning rate.
         momentum: Momentum.
+        nesterov: Whether momentum is Nesterov's.
         weight_decay: lambda in front of the sum of squares of all parameters (torch's ``weight_decay`` is twice that).
         init_std: Standard deviation of the initial weights.
 
@@ -30,10 +31,11 @@ class Descent:
 
     hidden: tuple[int, ...] = (128, 128)
     updates: int | None = None
-    rate: float = 0.02
+    rate: float | Literal["auto"] = 0.02
     momentum: float = 0.9
     weight_decay: float = 1e-4
     init_std: float = 0.1
+    nesterov: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -41,9 +43,12 @@ class Descent:
         for width in self.hidden:
             check_counts(self.prefix, hidden=width)
         check_counts(self.prefix, updates=self.updates)
-        check_above_zero(self.prefix, rate=self.rate)
+        if self.rate != "auto":
+            check_above_zero(self.prefix, rate=self.rate)
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"{self.prefix}momentum is {self.momentum}, but it must be at least 0 and below 1")
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError(f"{self.prefix}nesterov needs a momentum above 0")
         for name, value in (("weight_decay", self.weight_decay), ("init_std", self.init_std)):
             if not 0 <= value < math.inf:
                 raise ConfigError(f"{self.prefix}{name} is {value}, but it must be a finite number that is not below 0")
@@ -60,6 +65,7 @@ class HeadRecipe(Descent):
         updates: Number of updates.
         rate: Learning rate.
         momentum: Momentum.
+        nesterov: Whether momentum is Nesterov's.
         weight_decay: lambda in front of the sum of squares of all parameters (torch's ``weight_decay`` is twice that).
             Eq. 5 has none: 0 is allowed.
         init_std: Standard deviation of the initial weights.
@@ -73,6 +79,7 @@ class HeadRecipe(Descent):
     """
 
     updates: int = 200
+    rate: float = 0.02
     batch_size: int | None = None
     feature_norm: float | None = 5.0
 

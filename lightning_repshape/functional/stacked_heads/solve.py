@@ -33,6 +33,7 @@ def solve_heads(
     updates: int = 32,
     rate: float = 0.05,
     momentum: float = 0.9,
+    nesterov: bool = False,
     init_std: float = 0.1,
     seed: int | Sequence[int] = 0,
     indices: Tensor | None = None,
@@ -60,6 +61,7 @@ def solve_heads(
         updates: Updates of ``"gd"``. Default: 32 (the paper's for CIFAR-10; 64 for CIFAR-100).
         rate: Learning rate of ``"gd"``. Default: 0.05 (unpublished).
         momentum: Momentum of ``"gd"``. Default: 0.9 (unpublished).
+        nesterov: Whether momentum is Nesterov's. Default: False.
         init_std: Standard deviation of the initial weights. Default: 0.1 (the paper's).
         seed: One integer, or E of them; decides initial numbers and minibatches. Default: 0.
         indices: ``E x n``, each head's own samples among shared features; None (default): all of them.
@@ -118,6 +120,7 @@ def solve_heads(
         updates=updates,
         rate=rate,
         momentum=momentum,
+        nesterov=nesterov,
         loss=loss,
         reduction=reduction,
         indices=indices,

@@ -59,8 +59,8 @@ class EarlyStopping:
     """Keeps each head's parameters of its best evaluation on held-out samples.
 
     Attributes:
-        features: Held-out samples, ``N x D``.
-        labels: Their ``N`` labels.
+        features: Held-out samples, ``N x D`` for all heads, or ``E x N x D``.
+        labels: Their ``N`` labels, or ``E x N``.
         every: Updates between two evaluations.
         patience: Evaluations without improvement after which a head is finished; descent ends when all heads are (it
             looks once an evaluation, which on a GPU waits for the device).
@@ -70,6 +70,12 @@ class EarlyStopping:
     labels: Tensor
     every: int = 10
     patience: int = 3
+
+    def block(self, heads: slice) -> EarlyStopping:
+        """The same for some of the heads."""
+        features = self.features[heads] if self.features.ndim == 3 else self.features
+        labels = self.labels[heads] if self.labels.ndim == 2 else self.labels
+        return dataclasses.replace(self, features=features, labels=labels)
 
 
 def gradient_descent(
@@ -168,11 +174,12 @@ def gradient_descent(
         )
         samples = choose_samples(x, labels, indices, gram, batch_size, width)
         seeds = head_seeds(seed, num_heads) if batch_size is not None else [0] * num_heads
-        rule = _Rule(lam, updates, rate, momentum, nesterov, loss, reduction, batch_size, early_stopping)
         size = even_share(num_heads, heads_at_once or _block_size(initial, batch_size or count, gram, x))
         parts = []
         for start in range(0, num_heads, size):
             block = slice(start, start + size)
+            held = early_stopping and early_stopping.block(block)
+            rule = _Rule(lam, updates, rate, momentum, nesterov, loss, reduction, batch_size, held)
             parts.append(_Descent(initial.select(block), samples.block(block), seeds[block], rule, gram).run())
         return parts[0] if len(parts) == 1 else _join(parts, initial, samples)
 

@@ -172,15 +172,14 @@ def cut_out(x: Tensor, holes: Tensor, size: int) -> Tensor:
     Args:
         x: Images N x C x H x W; changed in place.
         holes: int64 N x 2, centres (row, column); moved to the images' device.
-        size: Side of the square, which spans ``size // 2`` pixels before its centre and as many from it on, as far as
-            the image goes.
+        size: Side of the square, from ``size // 2`` pixels before its centre on, as far as the image goes.
 
     Returns:
         ``x``.
     """
-    holes, half = holes.to(x.device, non_blocking=True), size // 2
+    first = holes.to(x.device, non_blocking=True) - size // 2
     rows, columns = (
-        (torch.arange(side, device=x.device) - holes[:, axis, None] + half).div(2 * half, rounding_mode="floor") == 0
+        (torch.arange(side, device=x.device) - first[:, axis, None]).div(size, rounding_mode="floor") == 0
         for axis, side in enumerate(x.shape[2:])
     )
     return x.masked_fill_((rows[:, :, None] & columns[:, None, :]).unsqueeze(1), 0.0)

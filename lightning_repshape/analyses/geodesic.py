@@ -13,7 +13,7 @@ from lightning_repshape.analyses.samples import present_classes
 from lightning_repshape.errors import ConfigError, DivergenceError
 from lightning_repshape.functional.geodesic import FisherLengths, fisher_geodesic
 from lightning_repshape.functional.partial_retraining import balanced_subset
-from lightning_repshape.functional.stacked_heads import feature_scale, gradient_descent, init_heads
+from lightning_repshape.functional.stacked_heads import feature_scale, init_heads, train_heads
 from lightning_repshape.seeding import generator
 
 
@@ -70,15 +70,11 @@ class FisherGeodesic(HeadAnalysis):
         )
         ends = []
         for which, own in (("all", None), (f"{few}", chosen.to(device))):
-            solution = gradient_descent(
+            solution = train_heads(
                 initial,
                 features if own is None else features[own],
                 labels if own is None else labels[own],
-                lam=self.lam,
-                updates=self.updates,
-                rate=self.rate,
-                momentum=self.momentum,
-                batch_size=self.batch_size,
+                self.head_recipe(),
                 seed=inputs.seed,
             )
             if not bool(solution.losses.isfinite().all()):

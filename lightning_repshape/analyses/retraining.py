@@ -21,23 +21,23 @@ _SIZE_STEPS = ((10, 150), (100, 50), (1_000, 15), (10_000, 5))
 
 @dataclass(eq=False)
 class HeadAnalysis(Analysis):
-    """Base of the analyses that train heads on frozen features.
+    """Base of the analyses that train heads on frozen features, all by one rule, see :class:`HeadRecipe`.
 
     Args:
         hidden: Widths of the heads' hidden layers.
-        updates: Updates of the heads, by full-batch gradient descent with momentum.
+        updates: Updates of the heads. Default: until a head is done.
         rate: Learning rate.
         momentum: Momentum.
         lam: Penalty in front of the sum of squares of all parameters.
         init_std: Standard deviation of the initial weights.
         feature_norm: Mean length that features are scaled to, so that one recipe serves every method; None: as they
             are.
-        batch_size: Samples of an update where there are more. Default: all of them.
+        batch_size: Samples of an update where there are more. Default: 256, or all of them with ``updates``.
     """
 
     _: KW_ONLY
     hidden: list[int] | tuple[int, ...] = (128, 128)
-    updates: int = 200
+    updates: int | None = None
     rate: float = 0.02
     momentum: float = 0.9
     lam: float = 1e-4
@@ -54,6 +54,11 @@ class HeadAnalysis(Analysis):
         """How heads are trained, for what is written."""
         names = ("hidden", "feature_norm", "updates", "rate", "momentum", "lam", "init_std", "batch_size")
         return {name: getattr(self, name) for name in names}
+
+    def head_recipe(self) -> HeadRecipe:
+        """The same, for the functions that train them."""
+        options = self.recipe()
+        return HeadRecipe(weight_decay=options.pop("lam"), **options)
 
 
 @dataclass(eq=False)
@@ -81,7 +86,7 @@ class PartialDatasetRetraining(HeadAnalysis):
         super().__post_init__()
         if self.repeats is not None and (self.sizes is None or len(self.repeats) != len(self.sizes)):
             raise ConfigError("repeats must be one number for each of sizes")
-        for option, numbers in (("sizes", self.sizes), ("repeats", self.repeats), ("updates", [self.updates])):
+        for option, numbers in (("sizes", self.sizes), ("repeats", self.repeats)):
             for number in numbers or []:
                 if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                     raise ConfigError(f"{option}: {number!r} is no whole number above 0")
@@ -103,16 +108,7 @@ class PartialDatasetRetraining(HeadAnalysis):
             test.labels.to(device),
             sizes,
             repeats,
-            HeadRecipe(
-                tuple(self.hidden),
-                self.updates,
-                self.rate,
-                self.momentum,
-                self.lam,
-                self.init_std,
-                self.batch_size,
-                self.feature_norm,
-            ),
+            self.head_recipe(),
             num_classes=len(kept),
             seed=inputs.seed,
         )

@@ -9,7 +9,7 @@ from lightning_repshape.data.faces.pairs import IdentityPairs, PairSet, PairTabl
 from lightning_repshape.data.faces.records import RecordFaces, RecordFile
 from lightning_repshape.data.files import ImageFiles
 from lightning_repshape.data.further import GeneralizationSet, TestImages
-from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, draw_augmentation
+from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, cut_out, draw_augmentation
 from lightning_repshape.data.loading import ImageLoader, RawBatch, SplitDataset
 from lightning_repshape.data.module import (
     ImageDataModule,
@@ -70,6 +70,7 @@ __all__ = [
     "corrupt",
     "corruption_constants",
     "crop_and_flip",
+    "cut_out",
     "defocus_kernel",
     "draw_augmentation",
     "stratified",

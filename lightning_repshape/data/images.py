@@ -17,21 +17,26 @@ class Draws(NamedTuple):
         offsets: int64 N x 2, the upper left corner (row, column) of the crop in the image padded by ``padding`` zeros
             on every side, as in ``torchvision.transforms.functional.crop``; None without crops.
         flips: bool N, whether the crop is mirrored left to right afterwards; None without mirroring.
+        holes: int64 N x 2, the centre (row, column) of the square that :func:`cut_out` sets to zero; None without.
     """
 
     offsets: Tensor | None
     flips: Tensor | None
+    holes: Tensor | None = None
 
     def select(self, index: Tensor) -> "Draws":
         """The draws of the samples at some positions, int64 B."""
         return Draws(
             None if self.offsets is None else self.offsets.index_select(0, index),
             None if self.flips is None else self.flips.index_select(0, index),
+            None if self.holes is None else self.holes.index_select(0, index),
         )
 
 
-def draw_augmentation(count: int, seed: int, epoch: int, padding: int, flip: bool) -> Draws:
-    """Draws the crops and mirrorings of all samples of one epoch at once.
+def draw_augmentation(
+    count: int, seed: int, epoch: int, padding: int, flip: bool, hole_in: tuple[int, int] | None = None
+) -> Draws:
+    """Draws the crops, mirrorings and holes of all samples of one epoch at once.
 
     A sample's draw depends on (seed, epoch, its position) alone: not on the batch size, the rank, the number of workers
     or on where a run was resumed.
@@ -42,14 +47,25 @@ def draw_augmentation(count: int, seed: int, epoch: int, padding: int, flip: boo
         epoch: The epoch's number.
         padding: Pixels of zeros around the image before the crop; 0: no crop.
         flip: Whether half of the samples are mirrored.
+        hole_in: Height and width of the images, within which a hole has its centre; None: no holes.
 
     Returns:
-        Offsets uniform over 0..2 * padding in both directions, and flips of probability one half.
+        Offsets uniform over 0..2 * padding in both directions, flips of probability one half, and centres uniform over
+        the image.
     """
-    source = generator("augment", seed, epoch)
+    return draws_from(generator("augment", seed, epoch), count, padding, flip, hole_in)
+
+
+def draws_from(
+    source: torch.Generator, count: int, padding: int, flip: bool, hole_in: tuple[int, int] | None = None
+) -> Draws:
+    """The same of a CPU generator's next numbers."""
     offsets = torch.randint(0, 2 * padding + 1, (count, 2), generator=source) if padding else None
     flips = torch.rand(count, generator=source) < 0.5 if flip else None
-    return Draws(offsets, flips)
+    holes = None
+    if hole_in is not None:
+        holes = torch.stack([torch.randint(side, (count,), generator=source) for side in hole_in], dim=1)
+    return Draws(offsets, flips, holes)
 
 
 class ImageStore:
@@ -111,7 +127,7 @@ class ImageStore:
         Raises:
             ValueError: The draws need padding or mirrored copies that the store lacks.
         """
-        offsets, flips = (None, None) if draws is None else draws
+        offsets, flips = (None, None) if draws is None else draws[:2]
         if (offsets is not None and not self.padding) or (flips is not None and not self.mirrored):
             raise ValueError("the store lacks the padding or the mirrored copies that these draws need")
         if self.plain:
@@ -142,12 +158,31 @@ def crop_and_flip(images: Tensor, draws: Draws, padding: int = 0) -> Tensor:
         draws: The samples' offsets and flips; moved to the images' device where they are elsewhere.
         padding: The padding that the offsets refer to.
     """
-    offsets, flips = (None if part is None else part.to(images.device, non_blocking=True) for part in draws)
+    offsets, flips = (None if part is None else part.to(images.device, non_blocking=True) for part in draws[:2])
     if offsets is None and flips is None:
         return images
     store = ImageStore(images, padding if offsets is not None else 0, mirrored=flips is not None)
     rows = torch.arange(images.shape[0], device=images.device)
     return store.gather(store.first_pixels(rows, Draws(offsets, flips)))
+
+
+def cut_out(x: Tensor, holes: Tensor, size: int) -> Tensor:
+    """Sets a square of each image to zero, the mean pixel where ``x`` is normalised (DeVries and Taylor 2017).
+
+    Args:
+        x: Images N x C x H x W; changed in place.
+        holes: int64 N x 2, centres (row, column); moved to the images' device.
+        size: Side of the square, from ``size // 2`` pixels before its centre on, as far as the image goes.
+
+    Returns:
+        ``x``.
+    """
+    first = holes.to(x.device, non_blocking=True) - size // 2
+    rows, columns = (
+        (torch.arange(side, device=x.device) - first[:, axis, None]).div(size, rounding_mode="floor") == 0
+        for axis, side in enumerate(x.shape[2:])
+    )
+    return x.masked_fill_((rows[:, :, None] & columns[:, None, :]).unsqueeze(1), 0.0)
 
 
 class Normalizer:

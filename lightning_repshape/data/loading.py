@@ -12,8 +12,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, draw_augmentation
+from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, cut_out, draws_from
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.seeding import generator
 
 Augmentation = Literal["none", "flip", "shift", "crop-flip"]
 SHIFTS = ("shift", "crop-flip")
@@ -72,6 +73,8 @@ class RawBatch(NamedTuple):
         draws: Draws | None = None
         if images is None and augmentation is not None and augmentation.first is not None and device.type == "cpu":
             images = dataset.split.store.gather(augmentation.first.index_select(0, indices))
+            holes = augmentation.draws.holes
+            draws = None if holes is None else Draws(None, None, holes.index_select(0, indices))
         else:
             if augmentation is not None:
                 draws = augmentation.draws.select(indices)
@@ -107,6 +110,8 @@ class DeviceBatch(NamedTuple):
         if draws is not None:
             images = crop_and_flip(images, draws, dataset.padding)
         x = dataset.normalizer(images).to(dtype)
+        if draws is not None and draws.holes is not None:
+            x = cut_out(x, draws.holes, dataset.cutout)
         return (x, labels, indices) if dataset.with_index else (x, labels)
 
 
@@ -159,6 +164,7 @@ class SplitDataset(Dataset[RawBatch]):
         seed: Seed of the augmentation.
         augment: What is done to the images.
         padding: Pixels of padding before the crop.
+        cutout: Side of the square that is cut out; 0: none.
         with_index: Whether finished batches hold the index too.
     """
 
@@ -169,9 +175,11 @@ class SplitDataset(Dataset[RawBatch]):
         seed: int = 0,
         augment: Augmentation = "none",
         padding: int = 0,
+        cutout: int = 0,
         with_index: bool = False,
     ) -> None:
         self.split = split
+        self.cutout = cutout
         self.normalizer = normalizer
         self.with_index = with_index
         self.padding = padding if augment in SHIFTS else 0
@@ -196,13 +204,16 @@ class SplitDataset(Dataset[RawBatch]):
 
     def augmentation(self, epoch: int) -> EpochDraws | None:
         """The augmentation of all images in an epoch; None where there is none."""
-        if self._augment == "none":
+        if self._augment == "none" and not self.cutout:
             return None
-        split = self.split
-        draws = draw_augmentation(len(self), self._seed, epoch, self.padding, self._augment in FLIPS)
-        return EpochDraws(
-            draws, None if split.store.plain else split.store.first_pixels(torch.arange(len(self)), draws)
-        )
+        draws, store = self.draws(generator("augment", self._seed, epoch), len(self)), self.split.store
+        return EpochDraws(draws, None if store.plain else store.first_pixels(torch.arange(len(self)), draws))
+
+    def draws(self, source: torch.Generator, count: int) -> Draws:
+        """What augmentation does to ``count`` images, from a CPU generator's next numbers."""
+        store = self.split.store
+        hole_in = (store.height, store.width) if self.cutout else None
+        return draws_from(source, count, self.padding, self._augment in FLIPS, hole_in)
 
 
 def unchanged(batch: Any) -> Any:

@@ -110,6 +110,8 @@ class ImageDataModule(RawBatchDataModule):
             "shift", moved by up to ``crop_padding`` pixels in each direction, zeros entering (a random crop from the
             padded image); "crop-flip", both.
         crop_padding: Pixels of zeros around the image before a crop.
+        cutout: Side in pixels of a square around a random centre that is set to the mean pixel in training images (zero
+            after normalisation), last of all; 0: none.
         normalize: "standard", minus the mean and divided by the standard deviation of each channel, or "unit", pixels
             in [0, 1].
         download: Whether to download what is missing.
@@ -146,6 +148,7 @@ class ImageDataModule(RawBatchDataModule):
         renumber: bool = True,
         augment: Augmentation = "none",
         crop_padding: int = 4,
+        cutout: int = 0,
         normalize: Literal["standard", "unit"] = "standard",
         download: bool = False,
         drop_last: bool = False,
@@ -162,6 +165,7 @@ class ImageDataModule(RawBatchDataModule):
             ("eval_batch_size", eval_batch_size, 1),
             ("num_workers", num_workers, 0),
             ("crop_padding", crop_padding, 0),
+            ("cutout", cutout, 0),
             ("val_size", val_size or 0, 0),
             ("train_size", 1 if train_size is None else train_size, 1),
             ("memory_budget_gb", memory_budget_gb, 0),
@@ -197,6 +201,7 @@ class ImageDataModule(RawBatchDataModule):
         self.train_subset = train_subset
         self.augment = augment
         self.crop_padding = crop_padding
+        self.cutout = cutout
         self.download = download
         self.drop_last = drop_last
         self.num_workers = num_workers
@@ -444,9 +449,7 @@ class ImageDataModule(RawBatchDataModule):
         ranks, rank = (1, 0)
         if shard and self.trainer is not None:
             ranks, rank = self.trainer.world_size, self.trainer.global_rank
-        dataset = SplitDataset(
-            split, self._normalizer, seed, self.augment if augment else "none", self.crop_padding, name == "predict"
-        )
+        dataset = self._dataset(split, augment, seed, with_index=name == "predict")
         if drop_last and batch_size > math.ceil(len(split) / ranks):
             raise ConfigError(
                 f"{type(self).__name__}: batch_size={batch_size} with drop_last leaves no training batch of "
@@ -463,6 +466,10 @@ class ImageDataModule(RawBatchDataModule):
             persistent_workers=self.num_workers > 0,
             generator=generator("workers", seed, rank),  # else every iteration takes a number of the global generator's
         )
+
+    def _dataset(self, split: Split, augment: bool, seed: int = 0, with_index: bool = False) -> SplitDataset:
+        kind, cutout = (self.augment, self.cutout) if augment else ("none", 0)
+        return SplitDataset(split, self._normalizer, seed, kind, self.crop_padding, cutout, with_index)
 
     def train_dataloader(self) -> ImageLoader:
         """Shuffled and augmented batches of this rank's training images."""
@@ -562,14 +569,16 @@ class ImageDataModule(RawBatchDataModule):
         generator: torch.Generator,
         replacement: bool = True,
         device: torch.device | str | None = None,
+        augment: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Draws k training images of every class, normalised and not augmented, by one gather.
+        """Draws k training images of every class, normalised, by one gather.
 
         Args:
             per_class: Images of each class, k.
             generator: Source of the draw; one of the CPU's, or drawing waits for the accelerator.
             replacement: Whether an image may be drawn twice.
             device: Where the images go. None: the Trainer's device, or the CPU.
+            augment: Whether to augment them as training images are; the generator must be the CPU's then.
 
         Returns:
             x float32 K k x C x H x W and y int64 K k, ordered by class.
@@ -590,11 +599,45 @@ class ImageDataModule(RawBatchDataModule):
                 f"{type(self).__name__}: class {scarce} has {fewest} training images, but {per_class} are to be drawn "
                 "of every class; " + ("use more training images" if replacement else "draw fewer, or with replacement")
             )
-        index = self._by_class.draw(per_class, generator, replacement)
-        images, y = split.images(index), split.labels.index_select(0, index)
+        return self._fetched(self._by_class.draw(per_class, generator, replacement), generator, device, augment)
+
+    def draw_uniform(
+        self,
+        count: int,
+        generator: torch.Generator,
+        replacement: bool = True,
+        device: torch.device | str | None = None,
+        augment: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Draws ``count`` training images of any class; otherwise as :meth:`draw_class_balanced`.
+
+        Raises:
+            DataError: There are fewer images, and none may be drawn twice.
+        """
+        total = len(self._split("train"))
+        if count > total and not replacement:
+            raise DataError(
+                f"{type(self).__name__}: {count} training images are to be drawn, and there are {total}; draw fewer, "
+                "or with replacement"
+            )
+        if replacement:
+            index = torch.randint(total, (count,), generator=generator, device=generator.device)
+        else:
+            index = torch.randperm(total, generator=generator, device=generator.device)[:count]
+        return self._fetched(index.cpu(), generator, device, augment)
+
+    def _fetched(
+        self, index: Tensor, source: torch.Generator, device: torch.device | str | None, augment: bool
+    ) -> tuple[Tensor, Tensor]:
         if device is None:
             device = "cpu" if self.trainer is None else self.trainer.strategy.root_device
-        return self._normalizer(images.to(device, non_blocking=True)), y.to(device, non_blocking=True)
+        split = self._split("train")
+        dataset = self._dataset(split, augment)
+        draws = dataset.draws(source, len(index)) if augment else None
+        images, y = split.images(index), split.labels.index_select(0, index)
+        moved = [part.to(device, non_blocking=True) for part in (y, images)]
+        x, labels = DeviceBatch(dataset, index, *moved, draws, torch.float32).finish()
+        return x, labels
 
     # For the record
 

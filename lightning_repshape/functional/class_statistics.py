@@ -188,3 +188,22 @@ def class_moments(
             means[k] = share @ part / counts[k]
             squares[k] = share @ (part - means[k]).square_()
     return ClassMoments(counts, means, squares)
+
+
+def within_over_between(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Scatter within classes over scatter between them, tr S_W / tr S_B: near 0 where each class is a point.
+
+    Nothing waits for an accelerator.
+
+    Args:
+        features: (N, D).
+        labels: (N,) int64 in 0..K-1; a class may be missing.
+        num_classes: K.
+
+    Returns:
+        A number without dimensions; infinite where all class means are one.
+    """
+    counts, sums = class_sums(features.detach(), labels, num_classes)
+    means = sums / counts.clamp_min(1).unsqueeze(1)
+    between = ((means - features.mean(dim=0)).square().sum(dim=1) * counts).sum()
+    return (features - means.index_select(0, labels)).square().sum() / between

@@ -19,8 +19,8 @@ from lightning_repshape.functional.stacked_heads import (
     StackedHeads,
     classification_error,
     feature_scale,
-    gradient_descent,
     init_heads,
+    train_heads,
 )
 from lightning_repshape.functional.stacked_heads.descent import even_share, prefers_gram
 from lightning_repshape.functional.stacked_heads.heads import redraw_heads
@@ -150,8 +150,8 @@ def partial_retraining(
     """Trains heads from scratch on class-balanced subsets of frozen features and tests each on the whole test set.
 
     One recipe serves every method, or the comparison is none: features scaled to one mean norm first (raw norms differ
-    by 10 to 100 times between methods), weights from N(0, 0.1^2), full-batch gradient descent with momentum. The paper
-    publishes sizes, repeats and the head's widths only.
+    by 10 to 100 times between methods), weights from N(0, 0.1^2), and descent until the head is done, see
+    :class:`HeadRecipe`. The paper publishes sizes, repeats and the head's widths only.
 
     A head's subset, initial numbers and minibatches depend on ``(seed, size, repeat)`` alone, so that more repeats, or
     other sizes beside it, leave it as it is.
@@ -165,9 +165,8 @@ def partial_retraining(
             Default: the paper's for CIFAR-10.
         repeats: r(n'): a mapping from sizes, or one number for each of ``sizes``. Default: the paper's, 150 for 10, 50
             for 100, 15 for 1,000, 5 for 10,000, 1 for 50,000.
-        recipe: How each head is trained, on features scaled by one number, found on the training features; minibatches
-            only for sizes above ``batch_size``: 200 full-batch updates on 50,000 samples of 4,096 features are some
-            10^13 operations. Default: ``HeadRecipe()``.
+        recipe: How each head is trained, on features scaled by one number, found on the training features. Default:
+            ``HeadRecipe()``.
         num_classes: K; None: one more than the largest training label.
         loss: ``"cross_entropy"`` or ``"squared"``.
         share_first_layer: Heads of one size begin with the same first layer; testing heads of few samples is then
@@ -205,11 +204,8 @@ def partial_retraining(
         scale = 1.0 if recipe.feature_norm is None else float(feature_scale(train_features, recipe.feature_norm))
         errors, losses = {}, {}
         for size in sorted(times):
-            batch = recipe.batch_size if recipe.batch_size is not None and recipe.batch_size < size else None
             widths = (train_features.shape[1], *recipe.hidden, num_classes)
-            at_once = even_share(
-                times[size], heads_at_once or _heads_at_once(size, widths, recipe.updates, batch, train_features)
-            )
+            at_once = even_share(times[size], heads_at_once or _heads_at_once(size, widths, recipe, train_features))
             whole = size == len(train_features)  # then all heads share the features, and nothing is gathered
             fresh: StackedHeads | None = None
             error_parts, loss_parts = [], []
@@ -231,20 +227,8 @@ def partial_retraining(
                     )
                 else:
                     redraw_heads(fresh, seeds, recipe.init_std)
-                solution = gradient_descent(
-                    fresh,
-                    features,
-                    train_labels if whole else train_labels[chosen],
-                    lam=recipe.weight_decay,
-                    updates=recipe.updates,
-                    rate=recipe.rate,
-                    momentum=recipe.momentum,
-                    loss=loss,
-                    batch_size=batch,
-                    form=form,
-                    seed=seeds,
-                    validate=False,
-                )
+                own = train_labels if whole else train_labels[chosen]
+                solution = train_heads(fresh, features, own, recipe, loss=loss, form=form, seed=seeds, validate=False)
                 error_parts.append(classification_error(solution.heads, test_features, test_labels, scale=scale))
                 loss_parts.append(solution.losses)
             errors[size] = torch.cat(error_parts).double().cpu()
@@ -271,10 +255,11 @@ def _repeats_of(sizes: Sequence[int], repeats: Mapping[int, int] | Sequence[int]
     return times
 
 
-def _heads_at_once(size: int, widths: Sequence[int], updates: int, batch_size: int | None, features: Tensor) -> int:
+def _heads_at_once(size: int, widths: Sequence[int], recipe: HeadRecipe, features: Tensor) -> int:
     """As many heads as fit in the room for a group, with samples, first layers (twice or thrice) and activations."""
     dim, width = widths[:2]
-    gram = prefers_gram(size, dim, width, updates, batch_size)
+    batch = recipe.batch_size if recipe.batch_size is not None and recipe.batch_size < size else None
+    gram = not recipe.held_out(size) and prefers_gram(size, dim, width, recipe.updates or 200, batch)
     floats = size * (dim + 3 * sum(widths[1:])) + dim * width * (2 if gram else 3) + (size * size if gram else 0)
     return max(1, (_GROUP_BYTES if features.device.type == "cpu" else _GPU_GROUP_BYTES) // (4 * floats))
 

@@ -6,13 +6,14 @@ from typing import Literal
 
 from torch import Tensor
 
+from lightning_repshape.errors import ConfigError
 from lightning_repshape.functional.class_statistics import class_indices
 from lightning_repshape.functional.class_vectors import largest_class_cosine
 from lightning_repshape.heads import ClassVectorHead
+from lightning_repshape.keywords import Options
 from lightning_repshape.metrics.class_vectors import ClassCosines
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.modules.base import BackboneCallable
-from lightning_repshape.modules.options import Options
 from lightning_repshape.modules.supervised import LossOptions, SupervisedModule
 
 
@@ -78,6 +79,11 @@ class ClassVectorModule(SupervisedModule):
             ),
             **kwargs,
         )
+        if fixed and embedding is None and getattr(self.backbone, "neck", None) is not None:
+            raise ConfigError(
+                "ClassVectorModule: a neck ends in ReLU, and features without a negative number reach few of the class "
+                "vectors, which are fixed: leave the backbone's neck out, or give an embedding"
+            )
         self._vector_inputs = "features" if embedding is None else "head.embed"
         self.val_cosines = ClassCosines()
         self.test_cosines = ClassCosines()

@@ -2,28 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
-if TYPE_CHECKING:
-    from typing import Unpack as Options
-else:
-
-    class Options:
-        """``**kwargs: Options[Shared]`` is ``Unpack[Shared]`` for a type checker, and ``Any`` when the program runs.
-
-        jsonargparse shows the keys of an unpacked TypedDict without their defaults, and leaves them out of
-        ``--print_config`` and of saved configs. Without Unpack it follows ``**kwargs`` to the base class's constructor,
-        which declares each option once: its default, and what it means.
-        """
-
-        def __class_getitem__(cls, keys: type) -> object:
-            """What stands for the keys when the program runs."""
-            return Any
-
-
-__all__ = ["NOT_PLAIN", "Optimization", "Options", "Schedule", "Shared", "SharedButOptimizer", "View", "as_plain"]
+__all__ = ["NOT_PLAIN", "Optimization", "Schedule", "Shared", "SharedButOptimizer", "View", "as_plain"]
 
 
 class Schedule(TypedDict, total=False):

@@ -1,11 +1,48 @@
 """The contract of backbones."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
 
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.layers import NamedActivations, Tap
+from lightning_repshape.layers import NamedActivations, Tap, check_positive, linear_layer
+
+
+@dataclass(frozen=True)
+class Neck:
+    """Layers that end a network in features whose scale batch normalisation holds, as FOCA's later code has them.
+
+    ``neck1``, ``neck2``, ...: each a linear map without bias, batch normalisation and ReLU.
+
+    Attributes:
+        widths: Units of the layers; the last one's values are the features. The authors: (128, 128).
+
+    Raises:
+        ConfigError: If there is no layer, or a width is below 1.
+    """
+
+    widths: tuple[int, ...] = (128, 128)
+
+    def __post_init__(self) -> None:
+        """Checks the widths."""
+        object.__setattr__(self, "widths", tuple(self.widths))
+        if not self.widths:
+            raise ConfigError("a neck needs a layer: neck.widths=[128, 128], or neck=null for none")
+        check_positive("neck.widths", *self.widths)
+
+    def stages(self, num_features: int) -> dict[str, nn.Module]:
+        """The layers by name, behind ``num_features`` features."""
+        sizes = (num_features, *self.widths)
+        pairs = zip(sizes[:-1], self.widths, strict=True)
+        return {f"neck{number}": linear_layer(*pair, batch_norm=True) for number, pair in enumerate(pairs, start=1)}
+
+
+class Ending(TypedDict, total=False):
+    """Options that all networks share, how they end; see :class:`Backbone`."""
+
+    neck: Neck | None
 
 
 class Backbone(NamedActivations):
@@ -20,6 +57,7 @@ class Backbone(NamedActivations):
         input_shape: Shape of one input, such as (channels, height, width).
         num_features: Width of the features.
         stages: The modules by name, in forward order; the last one returns N x ``num_features``.
+        neck: Layers behind them, whose last width is the network's ``num_features`` then. None: none.
 
     Example:
         >>> import torch
@@ -35,10 +73,17 @@ class Backbone(NamedActivations):
     #: Whether other heights and widths than those of ``input_shape`` give as many features (global pooling does).
     any_size: bool = False
 
-    def __init__(self, input_shape: tuple[int, ...], num_features: int, stages: Mapping[str, nn.Module]) -> None:
-        super().__init__(stages)
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        num_features: int,
+        stages: Mapping[str, nn.Module],
+        neck: Neck | None = None,
+    ) -> None:
+        super().__init__({**stages, **(neck.stages(num_features) if neck else {})})
         self.input_shape = tuple(input_shape)
-        self.num_features = num_features
+        self.neck = neck
+        self.num_features = neck.widths[-1] if neck else num_features
 
     def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
         """N x ``input_shape`` to N x ``num_features``; :meth:`forward_activations` is the way to values from within.

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import nn
 
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.keywords import Options
 from lightning_repshape.layers import (
     Init,
     Layer,
@@ -16,7 +17,7 @@ from lightning_repshape.layers import (
     initialize,
     linear_layer,
 )
-from lightning_repshape.networks.base import Backbone, check_image_shape
+from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
 
 # (kernel, stride, padding) of every step that changes the size of the map
 Geometry = Sequence[tuple[int, int, int]]
@@ -52,6 +53,7 @@ class ConvNet(Backbone):
         init: Init = "glorot",
         dropout_layers: Literal["all", "last"] = "last",
         batch_norm_layers: Literal["all", "last"] = "all",
+        **kwargs: Options[Ending],
     ) -> None:
         check_choice("dropout_layers", dropout_layers, ("all", "last"))
         check_choice("batch_norm_layers", batch_norm_layers, ("all", "last"))
@@ -75,7 +77,7 @@ class ConvNet(Backbone):
         stages["fc"] = linear_layer(channels * positions, width, batch_norm=batch_norm)
         if dropout > 0:
             stages["dropout"] = nn.Dropout(dropout)
-        super().__init__(input_shape, width, stages)
+        super().__init__(input_shape, width, stages, **kwargs)
         initialize(self, init)
 
 
@@ -101,6 +103,7 @@ class LeNet(Backbone):
         activate_features: bool = True,
         batch_norm: bool = False,
         init: Init = "he",
+        **kwargs: Options[Ending],
     ) -> None:
         check_positive("width", width)
         geometry = [(5, 1, 0), (2, 2, 0), (5, 1, 0), (2, 2, 0)]
@@ -117,7 +120,7 @@ class LeNet(Backbone):
                 batch_norm,
             ),
         }
-        super().__init__(input_shape, width, stages)
+        super().__init__(input_shape, width, stages, **kwargs)
         initialize(self, init)
 
 
@@ -134,6 +137,8 @@ class FOCANet(Backbone):
         widths: Filters before the first, second and third pool.
         depth: Convolutions before each pool.
         batch_norm: Whether convolutions are batch-normalised before ReLU: FOCA's baseline "Batch Norm".
+        fc: Units of a fully connected layer ``fc`` with ReLU behind the last pool, whose values are the features then:
+            condition (C1) of FOCA's Proposition 3.2. None: none, the features are the flattened map.
         init: ``he``, ``glorot`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
     """
 
@@ -144,6 +149,8 @@ class FOCANet(Backbone):
         depth: int = 2,
         batch_norm: bool = False,
         init: Init = "he",
+        fc: int | None = None,
+        **kwargs: Options[Ending],
     ) -> None:
         check_positive("widths", *widths)
         check_positive("depth", depth)
@@ -151,7 +158,12 @@ class FOCANet(Backbone):
             raise ConfigError(f"FOCANet has three pools, so widths takes three numbers, not {len(widths)}")
         channels, height, wide = check_image_shape("FOCANet", input_shape, smallest=8)
         stages = _pooled_stages(channels, [(filters, depth) for filters in widths], batch_norm)
-        super().__init__(input_shape, widths[-1] * (height // 8) * (wide // 8), stages)
+        num_features = widths[-1] * (height // 8) * (wide // 8)
+        if fc is not None:
+            check_positive("fc", fc)
+            stages["fc"] = linear_layer(num_features, fc)
+            num_features = fc
+        super().__init__(input_shape, num_features, stages, **kwargs)
         initialize(self, init)
 
 
@@ -168,10 +180,12 @@ class VGG16(Backbone):
         init: ``he``, ``glorot`` or ``torch``, see :func:`lightning_repshape.layers.initialize`.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], batch_norm: bool = False, init: Init = "he") -> None:
+    def __init__(
+        self, input_shape: tuple[int, ...], batch_norm: bool = False, init: Init = "he", **kwargs: Options[Ending]
+    ) -> None:
         channels, height, wide = check_image_shape("VGG16", input_shape, smallest=32)
         stages = _pooled_stages(channels, [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)], batch_norm)
-        super().__init__(input_shape, 512 * (height // 32) * (wide // 32), stages)
+        super().__init__(input_shape, 512 * (height // 32) * (wide // 32), stages, **kwargs)
         initialize(self, init)
 
 

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from lightning_repshape.keywords import Options
 from lightning_repshape.layers import NO_TAP, Chain, Init, Layer, Tap, Tapped, check_dropout, check_positive, initialize
-from lightning_repshape.networks.base import Backbone, check_image_shape
+from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
 
 
 class DenseLayer(Tapped):
@@ -48,7 +49,14 @@ class DenseNet40(Backbone):
 
     any_size = True
 
-    def __init__(self, input_shape: tuple[int, ...], growth: int = 12, dropout: float = 0.0, init: Init = "he") -> None:
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        growth: int = 12,
+        dropout: float = 0.0,
+        init: Init = "he",
+        **kwargs: Options[Ending],
+    ) -> None:
         check_positive("growth", growth)
         check_dropout(dropout)
         channels, _, _ = check_image_shape("DenseNet40", input_shape, smallest=4)
@@ -71,5 +79,5 @@ class DenseNet40(Backbone):
                 stages[f"transition{number}"] = Layer({**steps, "pool": nn.AvgPool2d(2)})
         stages["norm"] = Layer({"norm": nn.BatchNorm2d(width), "act": nn.ReLU()})
         stages["pool"] = Layer({"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()})
-        super().__init__(input_shape, width, stages)
+        super().__init__(input_shape, width, stages, **kwargs)
         initialize(self, init)

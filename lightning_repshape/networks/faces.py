@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.keywords import Options
 from lightning_repshape.layers import (
     NO_TAP,
     Chain,
@@ -19,7 +20,7 @@ from lightning_repshape.layers import (
     initialize,
     linear_layer,
 )
-from lightning_repshape.networks.base import Backbone, check_image_shape
+from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
 
 
 class LocallyConnected2d(nn.Module):
@@ -74,6 +75,7 @@ class DeepFace(Backbone):
         width: int = 4096,
         filters: Sequence[int] = (32, 16, 16, 16, 16),
         dropout: float = 0.5,
+        **kwargs: Options[Ending],
     ) -> None:
         check_positive("width", width)
         check_positive("filters", *filters)
@@ -100,7 +102,7 @@ class DeepFace(Backbone):
         stages["fc7"] = linear_layer(five * rows * columns, width)
         if dropout > 0:
             stages["dropout"] = nn.Dropout(dropout)
-        super().__init__(input_shape, width, stages)
+        super().__init__(input_shape, width, stages, **kwargs)
         initialize(self, "he")
 
 
@@ -119,7 +121,9 @@ class DeepID2Plus(Backbone):
         filters: Filters of each convolution.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], width: int = 512, filters: int = 128) -> None:
+    def __init__(
+        self, input_shape: tuple[int, ...], width: int = 512, filters: int = 128, **kwargs: Options[Ending]
+    ) -> None:
         check_positive("width", width)
         check_positive("filters", filters)
         channels, height, wide = check_image_shape("DeepID2Plus", input_shape, smallest=32)
@@ -132,7 +136,7 @@ class DeepID2Plus(Backbone):
             channels = filters
         stages["conv4"] = Layer({"local": local, "act": nn.ReLU()})
         stages["features"] = linear_layer(filters * (rows * columns + local.out_height * local.out_width), width)
-        super().__init__(input_shape, width, stages)
+        super().__init__(input_shape, width, stages, **kwargs)
         initialize(self, "he")
 
     def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
@@ -170,7 +174,12 @@ class InceptionResNetV1(Backbone):
     any_size = True
 
     def __init__(
-        self, input_shape: tuple[int, ...], width: int = 512, width_multiplier: float = 1.0, dropout: float = 0.2
+        self,
+        input_shape: tuple[int, ...],
+        width: int = 512,
+        width_multiplier: float = 1.0,
+        dropout: float = 0.2,
+        **kwargs: Options[Ending],
     ) -> None:
         check_positive("width", width)
         check_dropout(dropout)
@@ -221,7 +230,7 @@ class InceptionResNetV1(Backbone):
         stages["embedding"] = Layer(
             {"linear": nn.Linear(maps, width, bias=False), "norm": nn.BatchNorm1d(width, eps=1e-3)}
         )
-        super().__init__(input_shape, width, stages)
+        super().__init__(input_shape, width, stages, **kwargs)
         initialize(self, "he")
 
 
@@ -250,6 +259,7 @@ class FaceResNet(Backbone):
         filters: int = 64,
         units: Sequence[int] = (1, 2, 4, 1),
         batch_norm: bool = False,
+        **kwargs: Options[Ending],
     ) -> None:
         check_positive("width", width)
         check_positive("filters", filters)
@@ -265,7 +275,7 @@ class FaceResNet(Backbone):
             channels, filters = filters, 2 * filters
             height, wide = (height + 1) // 2, (wide + 1) // 2
         stages["embedding"] = _embedding(channels * height * wide, width, batch_norm)
-        super().__init__(input_shape, width, stages)
+        super().__init__(input_shape, width, stages, **kwargs)
         initialize(self, "he")
         _quieten_units(self, batch_norm)
 
@@ -295,6 +305,7 @@ class DDRL(Backbone):
         filters: int = 32,
         units: Sequence[int] = (1, 2, 5, 3),
         batch_norm: bool = False,
+        **kwargs: Options[Ending],
     ) -> None:
         check_positive("width", width)
         check_positive("filters", filters)
@@ -310,7 +321,7 @@ class DDRL(Backbone):
                 blocks = {str(place): _Unit(filters, batch_norm) for place in range(count)}
                 stages[f"units{number}"] = Chain(blocks)
         stages["embedding"] = _embedding(filters * (height // 16) * (wide // 16), width, batch_norm)
-        super().__init__(input_shape, width, stages)
+        super().__init__(input_shape, width, stages, **kwargs)
         initialize(self, "he")
         _quieten_units(self, batch_norm)
 

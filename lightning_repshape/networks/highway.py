@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.keywords import Options
 from lightning_repshape.layers import NO_TAP, Chain, Init, Layer, Tap, Tapped, check_positive, initialize
-from lightning_repshape.networks.base import Backbone, check_image_shape
+from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
 
 
 class HighwayBlock(Tapped):
@@ -72,6 +73,7 @@ class Highway(Backbone):
         gate_bias: float = -2.0,
         batch_norm: bool = False,
         init: Init = "he",
+        **kwargs: Options[Ending],
     ) -> None:
         check_positive("width", width)
         check_positive("depth", depth)
@@ -92,7 +94,7 @@ class Highway(Backbone):
             if group < 2:
                 stages[f"pool{group + 1}"] = nn.MaxPool2d(2)
         stages["pool"] = Layer({"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()})
-        super().__init__(input_shape, width, stages)
+        super().__init__(input_shape, width, stages, **kwargs)
         initialize(self, init)
         for block in self.modules():
             if isinstance(block, HighwayBlock):

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import nn
 
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.keywords import Options
 from lightning_repshape.layers import (
     Activation,
     Init,
@@ -16,7 +17,7 @@ from lightning_repshape.layers import (
     initialize,
     linear_layer,
 )
-from lightning_repshape.networks.base import Backbone
+from lightning_repshape.networks.base import Backbone, Ending
 
 
 class MLP(Backbone):
@@ -54,6 +55,7 @@ class MLP(Backbone):
         init: Init = "glorot",
         dropout_layers: Literal["all", "last"] = "all",
         batch_norm_layers: Literal["all", "last"] = "all",
+        **kwargs: Options[Ending],
     ) -> None:
         check_positive("input_shape", *input_shape)
         check_positive("widths", *widths)
@@ -72,5 +74,5 @@ class MLP(Backbone):
             if dropout > 0 and (last or dropout_layers == "all"):
                 stages[f"dropout{number}"] = nn.Dropout(dropout)
             width = out
-        super().__init__(input_shape, width, stages)
+        super().__init__(input_shape, width, stages, **kwargs)
         initialize(self, init)

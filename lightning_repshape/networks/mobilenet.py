@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.keywords import Options
 from lightning_repshape.layers import NO_TAP, Chain, Layer, Tap, Tapped, initialize
-from lightning_repshape.networks.base import Backbone, check_image_shape
+from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
 from lightning_repshape.networks.resnet import Stem, choose_stem
 
 # table 2 of the paper: expansion, channels, blocks, stride of the first block
@@ -56,7 +57,13 @@ class MobileNetV2(Backbone):
 
     any_size = True
 
-    def __init__(self, input_shape: tuple[int, ...], stem: Stem = "auto", width_multiplier: float = 1.0) -> None:
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        stem: Stem = "auto",
+        width_multiplier: float = 1.0,
+        **kwargs: Options[Ending],
+    ) -> None:
         if not 0.0 < width_multiplier < 100.0:
             raise ConfigError(f"width_multiplier={width_multiplier!r} must be above 0; the paper has 0.35 to 1.4")
         channels, height, wide = check_image_shape("MobileNetV2", input_shape)
@@ -75,7 +82,7 @@ class MobileNetV2(Backbone):
         num_features = _round_to_8(1280 * max(1.0, width_multiplier))
         stages["conv2"] = _conv_layer(previous, num_features, 1)
         stages["pool"] = Layer({"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()})
-        super().__init__(input_shape, num_features, stages)
+        super().__init__(input_shape, num_features, stages, **kwargs)
         initialize(self, "he")
 
 

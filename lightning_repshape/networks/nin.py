@@ -4,8 +4,9 @@ from typing import Literal
 
 from torch import nn
 
+from lightning_repshape.keywords import Options
 from lightning_repshape.layers import Init, Layer, check_choice, check_dropout, initialize
-from lightning_repshape.networks.base import Backbone, check_image_shape
+from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
 
 # by block: kernel of the first convolution, and the filters of it and of the 1 x 1 convolutions behind it
 _LAYOUTS: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
@@ -42,6 +43,7 @@ class NiN(Backbone):
         dropout: float = 0.5,
         batch_norm: bool = False,
         init: Init = "he",
+        **kwargs: Options[Ending],
     ) -> None:
         check_choice("layout", layout, _LAYOUTS)
         check_dropout(dropout)
@@ -65,5 +67,5 @@ class NiN(Backbone):
                     {"pool": pool, "dropout": nn.Dropout(dropout)} if dropout else {"pool": pool}
                 )
         stages["pool"] = Layer({"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()})
-        super().__init__(input_shape, channels, stages)
+        super().__init__(input_shape, channels, stages, **kwargs)
         initialize(self, init)

@@ -5,8 +5,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from lightning_repshape.keywords import Options
 from lightning_repshape.layers import NO_TAP, Chain, Layer, Tap, Tapped, check_choice, check_positive, initialize
-from lightning_repshape.networks.base import Backbone, check_image_shape
+from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
 
 Stem = Literal["auto", "small", "medium", "large"]
 
@@ -106,7 +107,9 @@ class ResNet18(Backbone):
 
     any_size = True
 
-    def __init__(self, input_shape: tuple[int, ...], stem: Stem = "auto", width: int = 64) -> None:
+    def __init__(
+        self, input_shape: tuple[int, ...], stem: Stem = "auto", width: int = 64, **kwargs: Options[Ending]
+    ) -> None:
         check_positive("width", width)
         channels, height, wide = check_image_shape("ResNet18", input_shape)
         chosen = choose_stem(stem, height, wide)
@@ -121,7 +124,7 @@ class ResNet18(Backbone):
             blocks = (BasicBlock(previous, filters, first_stride, "B"), BasicBlock(filters, filters, 1, "B"))
             stages[f"layer{number + 1}"] = _group(blocks)
             previous = filters
-        super().__init__(input_shape, previous, {**stages, "pool": _global_pool()})
+        super().__init__(input_shape, previous, {**stages, "pool": _global_pool()}, **kwargs)
         initialize(self, "he")
 
 
@@ -141,7 +144,9 @@ class PreActResNet18(Backbone):
 
     any_size = True
 
-    def __init__(self, input_shape: tuple[int, ...], stem: Stem = "auto", width: int = 64) -> None:
+    def __init__(
+        self, input_shape: tuple[int, ...], stem: Stem = "auto", width: int = 64, **kwargs: Options[Ending]
+    ) -> None:
         check_positive("width", width)
         channels, height, wide = check_image_shape("PreActResNet18", input_shape)
         chosen = choose_stem(stem, height, wide)
@@ -156,7 +161,7 @@ class PreActResNet18(Backbone):
             stages[f"layer{number + 1}"] = _group(blocks)
             previous = filters
         stages["norm"] = Layer({"norm": nn.BatchNorm2d(previous), "act": nn.ReLU()})
-        super().__init__(input_shape, previous, {**stages, "pool": _global_pool()})
+        super().__init__(input_shape, previous, {**stages, "pool": _global_pool()}, **kwargs)
         initialize(self, "he")
 
 
@@ -165,7 +170,14 @@ class _CIFARResNet(Backbone):
 
     any_size = True
 
-    def __init__(self, depth: int, input_shape: tuple[int, ...], shortcut: Literal["A", "B"], width: int) -> None:
+    def __init__(
+        self,
+        depth: int,
+        input_shape: tuple[int, ...],
+        shortcut: Literal["A", "B"],
+        width: int,
+        **kwargs: Options[Ending],
+    ) -> None:
         check_choice("shortcut", shortcut, ("A", "B"))
         check_positive("width", width)
         channels, _, _ = check_image_shape(type(self).__name__, input_shape)
@@ -180,7 +192,7 @@ class _CIFARResNet(Backbone):
                 blocks.append(BasicBlock(previous, filters, stride, shortcut))
                 previous = filters
             stages[f"layer{number + 1}"] = _group(blocks)
-        super().__init__(input_shape, previous, {**stages, "pool": _global_pool()})
+        super().__init__(input_shape, previous, {**stages, "pool": _global_pool()}, **kwargs)
         initialize(self, "he")
 
 
@@ -197,8 +209,14 @@ class ResNet32(_CIFARResNet):
         width: Filters of ``layer1``.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], shortcut: Literal["A", "B"] = "A", width: int = 16) -> None:
-        super().__init__(32, input_shape, shortcut, width)
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        shortcut: Literal["A", "B"] = "A",
+        width: int = 16,
+        **kwargs: Options[Ending],
+    ) -> None:
+        super().__init__(32, input_shape, shortcut, width, **kwargs)
 
 
 class ResNet110(_CIFARResNet):
@@ -213,8 +231,14 @@ class ResNet110(_CIFARResNet):
         width: Filters of ``layer1``.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], shortcut: Literal["A", "B"] = "A", width: int = 16) -> None:
-        super().__init__(110, input_shape, shortcut, width)
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        shortcut: Literal["A", "B"] = "A",
+        width: int = 16,
+        **kwargs: Options[Ending],
+    ) -> None:
+        super().__init__(110, input_shape, shortcut, width, **kwargs)
 
 
 class _ZeroPadShortcut(nn.Module):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.layers import Tap, check_choice, evaluating
-from lightning_repshape.networks.base import Backbone, check_image_shape, describe
+from lightning_repshape.keywords import Options
+from lightning_repshape.layers import NO_TAP, Tap, check_choice, evaluating
+from lightning_repshape.networks.base import Backbone, Ending, check_image_shape, describe
 
 # families whose first convolution can do without its stride, and what else of their stem shrinks the image
 _SMALL_STEMS: dict[str, tuple[str, ...]] = {
@@ -53,6 +54,7 @@ class TorchvisionBackbone(Backbone):
         name: str = "resnet18",
         weights: str | None = None,
         stem: Literal["auto", "keep", "small"] = "auto",
+        **kwargs: Options[Ending],
     ) -> None:
         check_choice("stem", stem, ("auto", "keep", "small"))
         channels, height, width = check_image_shape("TorchvisionBackbone", input_shape)
@@ -67,28 +69,32 @@ class TorchvisionBackbone(Backbone):
         if family is not None and (stem == "small" or (stem == "auto" and weights is None and min(height, width) < 64)):
             _shrink_stem(net, _SMALL_STEMS[family])
         num_features = _drop_classifier(net, name)
-        super().__init__(input_shape, num_features, {"net": net})
+        super().__init__(input_shape, num_features, {"net": net}, **kwargs)
         self.any_size = not name.startswith(("vit", "maxvit"))
         self._names = self._probe(name)
 
     @property
     def output_name(self) -> str:
-        """Path of the identity that stands where the last linear layer was."""
-        return self._names[-1]
+        """Path of the identity that stands where the last linear layer was, or the neck's last layer."""
+        return [self._names[-1], *(name for name, _ in self._neck())][-1]
 
     def inner_names(self, every: bool = False) -> list[str]:
-        """Paths of all modules that run exactly once and return a tensor."""
-        return list(self._names[:-1])
+        """Paths of all modules that run exactly once and return a tensor, and the neck's layers."""
+        return [*self._names, *(name for name, _ in self._neck())][:-1]
 
     def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
         """Inputs to features; see :meth:`Backbone.forward`."""
         if isinstance(x, Tensor):
             self._check_batch(x)
         net = self.get_submodule("net")
-        if isinstance(tap, Tap) and tap.names:
-            return tap(self.output_name, _recorded(net, x, tap))
-        features: Tensor = net(x)
-        return features.flatten(1)
+        tap = tap if isinstance(tap, Tap) else NO_TAP
+        features: Tensor = tap(self._names[-1], _recorded(net, x, tap)) if tap.names else net(x).flatten(1)
+        for name, layer in self._neck():
+            features = tap(name, layer(features, tap.into(name)))
+        return features
+
+    def _neck(self) -> list[tuple[str, nn.Module]]:
+        return [(name, layer) for name, layer in self.named_children() if name != "net"]
 
     def _probe(self, name: str) -> tuple[str, ...]:
         """One forward pass of a black image: finds what runs once, and that the model takes the size at all."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as reference
 
-from lightning_repshape.data import Draws, ImageStore, Normalizer, crop_and_flip, draw_augmentation
+from lightning_repshape.data import Draws, ImageStore, Normalizer, crop_and_flip, cut_out, draw_augmentation
 
 
 def random_images(count: int, height: int, width: int, channels: int, seed: int = 0) -> Tensor:
@@ -109,3 +109,23 @@ def test_draws_are_a_function_of_seed_and_epoch_and_differ_between_samples() -> 
     assert draw_augmentation(5, 0, 0, padding=0, flip=False) == Draws(None, None)
     # What moves says nothing about what is mirrored.
     assert abs(torch.corrcoef(torch.stack([first.offsets[:, 0].float(), first.flips.float()]))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 40])
+def test_cutout_clears_a_square(size: int) -> None:
+    x = torch.randn(20, 2, 9, 13)
+    holes = draw_augmentation(20, 0, 0, 0, False, (9, 13)).holes
+    assert holes is not None
+    expected = x.clone()
+    for image, (row, column) in zip(expected, holes.tolist(), strict=True):
+        top, left = row - size // 2, column - size // 2
+        image[:, max(0, top) : max(0, top + size), max(0, left) : max(0, left + size)] = 0
+    assert torch.equal(cut_out(x.clone(), holes, size), expected)
+
+
+def test_holes_are_drawn_after_what_was_drawn_before_them() -> None:
+    with_holes = draw_augmentation(30, 1, 2, 4, True, (9, 13))
+    without = draw_augmentation(30, 1, 2, 4, True)
+    assert all(torch.equal(*pair) for pair in zip(with_holes[:2], without[:2], strict=True))
+    assert without.holes is None
+    assert with_holes.holes is not None and with_holes.holes.amax(0).tolist() <= [8, 12]

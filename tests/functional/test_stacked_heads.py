@@ -59,10 +59,11 @@ def torch_sgd(
     lam: float = 0.0,
     loss: str = "cross_entropy",
     reduction: str = "mean",
+    nesterov: bool = False,
 ) -> nn.Sequential:
     """What everybody writes: the oracle."""
     net = sequential(heads, head)
-    optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=momentum, weight_decay=2 * lam)
+    optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=momentum, weight_decay=2 * lam, nesterov=nesterov)
     for _ in range(updates):
         optimizer.zero_grad()
         torch_loss(net(features), labels, loss, reduction).backward()
@@ -87,22 +88,33 @@ def layer_distance(heads: StackedHeads, head: int, net: nn.Sequential) -> float:
 
 
 @pytest.mark.parametrize("form", ["gram", "primal"])
+@pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
 @pytest.mark.parametrize(("hidden", "updates", "momentum", "lam"), [
     ((), 64, 0.9, 1e-2), ((7,), 32, 0.9, 0.0), ((16, 9), 64, 0.9, 1e-3), ((8, 8, 8), 32, 0.0, 1e-2),
 ])  # fmt: skip
 def test_float64_equals_separate_torch_runs(
-    form: str, loss: str, hidden: tuple[int, ...], updates: int, momentum: float, lam: float
+    form: str, loss: str, nesterov: bool, hidden: tuple[int, ...], updates: int, momentum: float, lam: float
 ) -> None:
     features, labels = data()
     initial = init_heads(3, (60, *hidden, CLASSES), seed=1, dtype=torch.float64)
     rate = 0.05 if loss == "cross_entropy" else 0.01
+    nesterov = nesterov and momentum > 0
     solved = gradient_descent(
-        initial, features, labels, lam=lam, updates=updates, rate=rate, momentum=momentum, loss=loss, form=form
+        initial,
+        features,
+        labels,
+        lam=lam,
+        updates=updates,
+        rate=rate,
+        momentum=momentum,
+        nesterov=nesterov,
+        loss=loss,
+        form=form,
     )
     assert isinstance(solved.heads.first, GramWeight) == (form == "gram")
     for head in range(3):
-        net = torch_sgd(initial, head, features, labels, updates, rate, momentum, lam, loss)
+        net = torch_sgd(initial, head, features, labels, updates, rate, momentum, lam, loss, nesterov=nesterov)
         assert distance(solved.heads, head, net) < 1e-9
         torch.testing.assert_close(solved.losses[head], torch_loss(net(features), labels, loss, "mean").detach())
 

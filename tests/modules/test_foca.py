@@ -47,6 +47,9 @@ def module(backbone: Any = SMALL, **options: Any) -> FOCAModule:
         "hidden": (4,),
         "samples_per_class": 2,
         "inner_updates": 5,
+        "inner_rate": 0.05,
+        "feature_scale": 10.0,
+        "hold_scale": False,
         "val_classifiers": 2,
         "secondary_hidden": (4,),
         "secondary_updates": 5,
@@ -137,8 +140,11 @@ def solved_by_hand(model: FOCAModule, f: Tensor, y: Tensor, start: list[Tensor])
         net[0].weight.data.copy_(solved[:-1].T)
         net[0].bias.data.copy_(solved[-1])
         return net
+    rate = model.weak.rate
+    if rate == "auto":  # cross entropy of features at the norm for a spread of 1: L / init_std^2 is a logit's gradient
+        rate = 0.75 / (0.5 * len(start) / model.weak.init_std**2)
     optimizer = torch.optim.SGD(
-        net.parameters(), lr=model.weak.rate, momentum=model.weak.momentum, weight_decay=2 * model.weak.weight_decay
+        net.parameters(), lr=rate, momentum=model.weak.momentum, weight_decay=2 * model.weak.weight_decay
     )
     for _ in range(model.weak.updates):
         optimizer.zero_grad()
@@ -156,7 +162,13 @@ def trained_by_hand(model: FOCAModule, phi: nn.Module, batches: list[tuple[Tenso
         with torch.no_grad():
             features = [(phi(bx).flatten(1), by) for bx, by in (drawn.pop(0) for _ in range(_batches(model)))]
         norm = torch.cat([f for f, _ in features]).norm(dim=1).mean()
-        scale = 1.0 if model.weak.feature_scale is None else float(model.weak.feature_scale / norm)
+        wanted = model.weak.feature_scale
+        if wanted == "auto":
+            spread = model.weak.init_std
+            for width in model.weak.hidden:
+                spread *= model.weak.init_std * (width / 2) ** 0.5
+            wanted = 1 / spread
+        scale = 1.0 if wanted is None else float(wanted / norm)
         own = indices.pop(0) if model.draw.shared_batch and count > 1 and model.samples_per_class > 1 else None
         seeds = head_seeds(key_to_seed(*spy.keys[number], "theta"), count)
         sizes = (features[0][0].shape[1], *model.weak.hidden, model.weak.num_outputs)
@@ -200,6 +212,7 @@ def _batches(model: FOCAModule) -> int:
 LINEAR = {"hidden": (), "classification_loss": "squared", "solver": "ridge", "weight_decay": 0.1}
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
+    "scale and rate by themselves": {"feature_scale": "auto", "inner_rate": "auto", "hold_scale": True},
     "raw features": {"feature_scale": None},
     "scale held": {"hold_scale": True, "phi_updates": 2},
     "sum": {"reduction": "sum", "inner_rate": 0.01},
@@ -656,7 +669,6 @@ def test_mixed_precision_sees_the_updated_weights_within_a_step() -> None:
         ({"accumulate": 0}, "accumulate is 0"),
         ({"val_classifiers": 0}, "val_classifiers is 0"),
         ({"feature_scale": 0.0}, r"feature_scale is 0\.0.*above 0"),
-        ({"hold_scale": True, "feature_scale": None}, r"phi\.hold_scale needs a weak\.feature_scale"),
         ({"max_norm": -1.0}, r"max_norm is -1\.0"),
         ({"init_std": -0.1}, r"init_std is -0\.1"),
         ({"inner_momentum": 1.0}, r"weak\.momentum is 1\.0"),

@@ -30,7 +30,7 @@ from lightning_repshape.networks import (
     ResNet110,
     TorchvisionBackbone,
 )
-from lightning_repshape.networks.base import check_image_shape
+from lightning_repshape.networks.base import Neck, check_image_shape
 
 DOCS = Path(__file__).parents[2] / "docs" / "networks.md"
 
@@ -768,6 +768,7 @@ def test_depths_of_the_feed_backward_networks() -> None:
 
 
 def test_highway_block_by_hand() -> None:
+    torch.manual_seed(0)
     net = Highway((3, 8, 8), width=4, depth=5, gate_bias=-1.5).double().eval()
     block, x = net.get_submodule("highway1.0"), torch.randn(2, 4, 8, 8, dtype=torch.float64)
     both = nn.functional.conv2d(x, block.conv.weight, block.conv.bias, padding=1)
@@ -804,3 +805,36 @@ def test_bad_options_of_the_feed_backward_networks() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             make()
+
+
+@pytest.mark.parametrize("name", sorted(set(networks.__all__) - {"Backbone"}))
+def test_every_network_takes_a_neck(name: str) -> None:
+    sizes = {"VGG16": 32, "ConvNet": 24, "DeepFace": 152, "DDRL": 64, "DeepID2Plus": 48, "NiN": 32}
+    side = sizes.get(name, 64 if name in ("InceptionResNetV1", "FaceResNet", "TorchvisionBackbone") else 16)
+    if name in ("DeepFace", "InceptionResNetV1"):
+        pytest.skip("the same class of chain as the others, and slow to make")
+    torch.manual_seed(0)
+    plain = getattr(networks, name)((3, side, side))
+    net = getattr(networks, name)((3, side, side), neck=Neck((7, 5)))
+    assert net.num_features == 5
+    assert net.activation_names == (*plain.activation_names, "neck1", "neck2")
+    net.train()
+    features, kept = net.forward_activations(torch.randn(4, 3, side, side), ["neck1", plain.output_name, "neck2"])
+    assert kept["neck1"].shape == (4, 7) and kept[plain.output_name].flatten(1).shape == (4, plain.num_features)
+    assert torch.equal(features, kept["neck2"]) and features.shape == (4, 5)
+    assert set(dict(net.neck1.named_parameters())) == {"linear.weight", "norm.weight", "norm.bias"}
+
+
+def test_focanet_ends_in_a_fully_connected_layer_where_asked() -> None:
+    net = FOCANet((3, 16, 16), widths=(2, 3, 4), depth=1, fc=7)
+    assert net.num_features == 7 and net.activation_names[-2:] == ("pool3", "fc")
+    assert (net(torch.randn(2, 3, 16, 16)) >= 0).all()
+    with pytest.raises(ConfigError, match="fc"):
+        FOCANet((3, 16, 16), fc=0)
+
+
+def test_a_neck_needs_layers() -> None:
+    with pytest.raises(ConfigError, match="a neck needs a layer"):
+        Neck(())
+    with pytest.raises(ConfigError, match=r"neck\.widths"):
+        Neck((4, 0))

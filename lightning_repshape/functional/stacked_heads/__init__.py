@@ -18,7 +18,7 @@ from lightning_repshape.functional.stacked_heads.heads import (
 )
 from lightning_repshape.functional.stacked_heads.recipe import HeadRecipe
 from lightning_repshape.functional.stacked_heads.ridge import ridge
-from lightning_repshape.functional.stacked_heads.solve import feature_scale, solve_head, solve_heads
+from lightning_repshape.functional.stacked_heads.solve import feature_scale, solve_head, solve_heads, train_heads
 
 __all__ = [
     "EarlyStopping",
@@ -34,4 +34,5 @@ __all__ = [
     "ridge",
     "solve_head",
     "solve_heads",
+    "train_heads",
 ]

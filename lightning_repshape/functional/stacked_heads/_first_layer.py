@@ -39,7 +39,8 @@ class Parameters:
 
     with ``r = 1 - k rate, keep = r momentum, take = r / k, mix = -k rate / r``, and the first line goes into the matrix
     product that makes g. Without decay, or where k is not real (decay is strong against 1 - momentum), plain velocities
-    are carried: ``keep = momentum, take = 1``.
+    are carried: ``keep = momentum, take = 1``. With Nesterov's momentum, ``p <- p - rate (g + 2 lam p + momentum v)``
+    with the new v, no two tensors are enough: memories hold the gradient (``keep = 0, take = 1``), beside velocities.
 
     Attributes:
         values: The parameters, as views of the storage.
@@ -49,19 +50,22 @@ class Parameters:
         take: See above.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], rate: float, momentum: float, lam: float) -> None:
-        self._rate, self._decay = rate, 2 * lam
+    def __init__(
+        self, tensors: Sequence[Tensor], rate: float, momentum: float, lam: float, nesterov: bool = False
+    ) -> None:
+        self._rate, self._decay, self._momentum = rate, 2 * lam, momentum
         slope = 1 - momentum - self._decay * rate
         square = slope * slope - 4 * momentum * rate * self._decay
-        self._anchored = lam > 0 and slope > 0 and square >= 0
+        self._anchored = lam > 0 and slope > 0 and square >= 0 and not nesterov
         self._flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        self._velocity = torch.zeros_like(self._flat) if nesterov else None
         if self._anchored:
             root = -2 * self._decay / (slope + math.sqrt(square))
             growth = 1 - root * rate
             self.keep, self.take, self._mix = growth * momentum, growth / root, -root * rate / growth
             self._memory = self._flat.clone()
         else:
-            self.keep, self.take, self._mix = momentum, 1.0, 0.0
+            self.keep, self.take, self._mix = 0.0 if nesterov else momentum, 1.0, 0.0
             self._memory = torch.zeros_like(self._flat)
         sizes = [tensor.numel() for tensor in tensors]
         self.values, self.memories = (
@@ -76,6 +80,9 @@ class Parameters:
         else:
             if self._decay > 0:
                 self._memory.add_(self._flat, alpha=self._decay)
+            if self._velocity is not None:
+                self._velocity.mul_(self._momentum).add_(self._memory)
+                self._flat.add_(self._velocity, alpha=-self._rate * self._momentum)
             self._flat.add_(self._memory, alpha=-self._rate)
 
 
@@ -141,7 +148,7 @@ class FirstLayer(Protocol):
     def accumulate(self, gradient: Tensor, at: Tensor | None, keep: float) -> None:
         """Memories become keep * memory + gradient; given is the gradient with respect to the values."""
 
-    def decay(self, rate: float, momentum: float, lam: float) -> None:
+    def decay(self, rate: float, momentum: float, lam: float, nesterov: bool) -> None:
         """Decays what is no parameter."""
 
     def scales(self) -> Tensor:
@@ -178,7 +185,7 @@ class PrimalLayer:
         self._weight_memory.baddbmm_(gradient.mT, self._batch, beta=keep)
         torch.add(gradient.sum(dim=1), self._bias_memory, alpha=keep, out=self._bias_memory)
 
-    def decay(self, rate: float, momentum: float, lam: float) -> None:
+    def decay(self, rate: float, momentum: float, lam: float, nesterov: bool) -> None:
         """All numbers are parameters here."""
 
     def scales(self) -> Tensor:
@@ -226,10 +233,11 @@ class GramLayer:
         else:
             self._memory.mul_(keep).scatter_add_(1, at.unsqueeze(2).expand_as(gradient), gradient)
 
-    def decay(self, rate: float, momentum: float, lam: float) -> None:
+    def decay(self, rate: float, momentum: float, lam: float, nesterov: bool) -> None:
         """The initial numbers shrink by the recurrence of a parameter that has no gradient but its decay."""
-        self._scale_velocity = momentum * self._scale_velocity + 2 * lam * self._scale
-        self._scale -= rate * self._scale_velocity
+        gradient = 2 * lam * self._scale
+        self._scale_velocity = momentum * self._scale_velocity + gradient
+        self._scale -= rate * (gradient + momentum * self._scale_velocity if nesterov else self._scale_velocity)
         if abs(self._scale) > self._largest:  # diverged; a number that the tensors' type cannot hold would raise
             self._scale = math.inf
 

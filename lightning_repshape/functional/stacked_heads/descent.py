@@ -59,8 +59,8 @@ class EarlyStopping:
     """Keeps each head's parameters of its best evaluation on held-out samples.
 
     Attributes:
-        features: Held-out samples, ``N x D``.
-        labels: Their ``N`` labels.
+        features: Held-out samples, ``N x D`` for all heads, or ``E x N x D``.
+        labels: Their ``N`` labels, or ``E x N``.
         every: Updates between two evaluations.
         patience: Evaluations without improvement after which a head is finished; descent ends when all heads are (it
             looks once an evaluation, which on a GPU waits for the device).
@@ -70,6 +70,12 @@ class EarlyStopping:
     labels: Tensor
     every: int = 10
     patience: int = 3
+
+    def block(self, heads: slice) -> EarlyStopping:
+        """The same for some of the heads."""
+        features = self.features[heads] if self.features.ndim == 3 else self.features
+        labels = self.labels[heads] if self.labels.ndim == 2 else self.labels
+        return dataclasses.replace(self, features=features, labels=labels)
 
 
 def gradient_descent(
@@ -81,6 +87,7 @@ def gradient_descent(
     updates: int = 32,
     rate: float = 0.05,
     momentum: float = 0.9,
+    nesterov: bool = False,
     loss: Loss = "cross_entropy",
     reduction: Reduction = "mean",
     indices: Tensor | None = None,
@@ -93,9 +100,9 @@ def gradient_descent(
 ) -> HeadSolution:
     """Trains E heads at once on fixed features (FOCA, Algorithm 1, line 5; Eq. 4 and 5).
 
-    Each head takes the very steps that ``torch.optim.SGD(lr=rate, momentum=momentum, weight_decay=2 * lam)`` would take
-    on it alone. No autograd graph is built; autocast is switched off inside; half-precision features are solved in
-    float32.
+    Each head takes the very steps that ``torch.optim.SGD(lr=rate, momentum=momentum, weight_decay=2 * lam)``, with its
+    ``nesterov``, would take on it alone. No autograd graph is built; autocast is switched off inside; half-precision
+    features are solved in float32.
 
     Args:
         initial: Where to start; left as it is.
@@ -105,6 +112,7 @@ def gradient_descent(
         updates: Number of updates. Default: 32 (the paper's for CIFAR-10).
         rate: Learning rate. Default: 0.05.
         momentum: Momentum. Default: 0.9.
+        nesterov: Whether momentum is Nesterov's. Default: False.
         loss: ``"cross_entropy"`` (default), or ``"squared"``: against one-hot targets, or against -1 and +1 where the
             heads have one output for two classes; summed over outputs.
         reduction: ``"mean"`` (default, Eq. 4) or ``"sum"`` (Algorithm 1) over samples.
@@ -166,11 +174,12 @@ def gradient_descent(
         )
         samples = choose_samples(x, labels, indices, gram, batch_size, width)
         seeds = head_seeds(seed, num_heads) if batch_size is not None else [0] * num_heads
-        rule = _Rule(lam, updates, rate, momentum, loss, reduction, batch_size, early_stopping)
         size = even_share(num_heads, heads_at_once or _block_size(initial, batch_size or count, gram, x))
         parts = []
         for start in range(0, num_heads, size):
             block = slice(start, start + size)
+            held = early_stopping and early_stopping.block(block)
+            rule = _Rule(lam, updates, rate, momentum, nesterov, loss, reduction, batch_size, held)
             parts.append(_Descent(initial.select(block), samples.block(block), seeds[block], rule, gram).run())
         return parts[0] if len(parts) == 1 else _join(parts, initial, samples)
 
@@ -225,6 +234,7 @@ class _Rule:
     updates: int
     rate: float
     momentum: float
+    nesterov: bool
     loss: Loss
     reduction: Reduction
     batch_size: int | None
@@ -240,7 +250,9 @@ class _Descent:
         self.first: FirstLayer = (GramLayer if gram else PrimalLayer)(initial, samples)
         moving = self.first.parameters()
         skip, depth = len(moving), len(initial.later)
-        self.parameters = Parameters([*moving, *initial.later, *initial.biases[1:]], rule.rate, rule.momentum, rule.lam)
+        self.parameters = Parameters(
+            [*moving, *initial.later, *initial.biases[1:]], rule.rate, rule.momentum, rule.lam, rule.nesterov
+        )
         self.first.attach(self.parameters.values[:skip], self.parameters.memories[:skip])
         self.of_weights, self.of_biases = slice(skip, skip + depth), slice(skip + depth, None)
         self.weights = self.parameters.values[self.of_weights]
@@ -294,7 +306,7 @@ class _Descent:
             gradient.mul_(hidden.sign_())  # behind ReLU, the sign is its derivative
         self.first.accumulate(gradient, at, keep)
         self.parameters.move()
-        self.first.decay(self.rule.rate, self.rule.momentum, self.rule.lam)
+        self.first.decay(self.rule.rate, self.rule.momentum, self.rule.lam, self.rule.nesterov)
 
     def forward(self, at: Tensor | None, out: Sequence[Tensor | None]) -> Tensor:
         """Logits; on the way every hidden layer's values go through ReLU where they lie."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from lightning_repshape.errors import ConfigError
 
@@ -18,6 +18,7 @@ class Descent:
         updates: Number of updates.
         rate: Learning rate.
         momentum: Momentum.
+        nesterov: Whether momentum is Nesterov's.
         weight_decay: lambda in front of the sum of squares of all parameters (torch's ``weight_decay`` is twice that).
         init_std: Standard deviation of the initial weights.
 
@@ -30,10 +31,11 @@ class Descent:
 
     hidden: tuple[int, ...] = (128, 128)
     updates: int | None = None
-    rate: float = 0.02
+    rate: float | Literal["auto"] = 0.02
     momentum: float = 0.9
     weight_decay: float = 1e-4
     init_std: float = 0.1
+    nesterov: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -41,9 +43,12 @@ class Descent:
         for width in self.hidden:
             check_counts(self.prefix, hidden=width)
         check_counts(self.prefix, updates=self.updates)
-        check_above_zero(self.prefix, rate=self.rate)
+        if self.rate != "auto":
+            check_above_zero(self.prefix, rate=self.rate)
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"{self.prefix}momentum is {self.momentum}, but it must be at least 0 and below 1")
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError(f"{self.prefix}nesterov needs a momentum above 0")
         for name, value in (("weight_decay", self.weight_decay), ("init_std", self.init_std)):
             if not 0 <= value < math.inf:
                 raise ConfigError(f"{self.prefix}{name} is {value}, but it must be a finite number that is not below 0")
@@ -53,18 +58,23 @@ class Descent:
 class HeadRecipe(Descent):
     """How a head is trained from scratch on frozen features: FOCA's secondary head, heads of partial retraining.
 
-    FOCA's paper publishes the widths and the standard deviation alone.
+    One rule serves every method: up to 1,000 samples get 200 updates on all of them. With more, updates on
+    ``batch_size`` samples go on until the head is done: the loss on a tenth of the samples (at most 5,000), which are
+    held out, is looked at once an epoch, and after ``patience`` epochs without a new lowest one the head goes back to
+    its best, the rate is divided by 10, and so once more; its best is the result. FOCA's paper publishes the widths and
+    the standard deviation alone.
 
     Attributes:
         hidden: Widths of the hidden layers; empty for a linear head. The paper: (128, 128).
-        updates: Number of updates.
+        updates: Number of updates, whatever the number of samples, with none held out. None: by the rule above.
         rate: Learning rate.
         momentum: Momentum.
+        nesterov: Whether momentum is Nesterov's.
         weight_decay: lambda in front of the sum of squares of all parameters (torch's ``weight_decay`` is twice that).
             Eq. 5 has none: 0 is allowed.
         init_std: Standard deviation of the initial weights.
-        batch_size: Samples of an update where there are more. Default: all, whose price is that of as many epochs as
-            updates.
+        batch_size: Samples of an update where there are more. None: all if ``updates`` is given, else 256.
+        patience: Epochs without a lower loss on held-out samples.
         feature_norm: Mean norm that features are brought to by one number, so that one recipe serves every method
             (raw norms differ by 10 to 100 times between them); None: as they are.
 
@@ -72,15 +82,24 @@ class HeadRecipe(Descent):
         ConfigError: If a value is out of its range.
     """
 
-    updates: int = 200
+    rate: float = 0.02
     batch_size: int | None = None
+    patience: int = 3
     feature_norm: float | None = 5.0
 
     def __post_init__(self) -> None:
         """Checks the values."""
         super().__post_init__()
-        check_counts(self.prefix, batch_size=self.batch_size)
+        check_counts(self.prefix, batch_size=self.batch_size, patience=self.patience)
         check_above_zero(self.prefix, feature_norm=self.feature_norm)
+
+    def held_out(self, count: int) -> int:
+        """How many of ``count`` samples are held out to see when a head is done; 0: a fixed number of updates."""
+        return 0 if self.updates is not None or count <= SMALL else min(count // 10, 5_000)
+
+
+SMALL = 1_000
+"""Up to so many samples a head gets a fixed number of full-batch updates."""
 
 
 def check_counts(prefix: str, **counts: int | None) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_repshape.functional.checks import check_at_least, check_choice
 from lightning_repshape.functional.stacked_heads.descent import EarlyStopping, HeadSolution, gradient_descent
-from lightning_repshape.functional.stacked_heads.heads import head_seeds, init_heads
+from lightning_repshape.functional.stacked_heads.heads import StackedHeads, head_seeds, init_heads
 from lightning_repshape.functional.stacked_heads.inputs import Form, Loss, Reduction, as_solver_dtype, num_classes_of
 from lightning_repshape.functional.stacked_heads.recipe import HeadRecipe
 from lightning_repshape.functional.stacked_heads.ridge import ridge
+from lightning_repshape.seeding import generator, key_to_seed
 
 Solver = Literal["gd", "ridge"]
 
@@ -33,6 +34,7 @@ def solve_heads(
     updates: int = 32,
     rate: float = 0.05,
     momentum: float = 0.9,
+    nesterov: bool = False,
     init_std: float = 0.1,
     seed: int | Sequence[int] = 0,
     indices: Tensor | None = None,
@@ -60,6 +62,7 @@ def solve_heads(
         updates: Updates of ``"gd"``. Default: 32 (the paper's for CIFAR-10; 64 for CIFAR-100).
         rate: Learning rate of ``"gd"``. Default: 0.05 (unpublished).
         momentum: Momentum of ``"gd"``. Default: 0.9 (unpublished).
+        nesterov: Whether momentum is Nesterov's. Default: False.
         init_std: Standard deviation of the initial weights. Default: 0.1 (the paper's).
         seed: One integer, or E of them; decides initial numbers and minibatches. Default: 0.
         indices: ``E x n``, each head's own samples among shared features; None (default): all of them.
@@ -118,6 +121,7 @@ def solve_heads(
         updates=updates,
         rate=rate,
         momentum=momentum,
+        nesterov=nesterov,
         loss=loss,
         reduction=reduction,
         indices=indices,
@@ -149,6 +153,88 @@ def feature_scale(features: Tensor, norm: float) -> Tensor:
     return torch.where(mean > 0, norm / mean, torch.ones_like(mean))
 
 
+def train_heads(
+    initial: StackedHeads,
+    features: Tensor,
+    labels: Tensor,
+    recipe: HeadRecipe,
+    *,
+    loss: Loss = "cross_entropy",
+    form: Form = "auto",
+    seed: int | Sequence[int] = 0,
+    validate: bool = True,
+) -> HeadSolution:
+    """Trains E heads by a :class:`HeadRecipe`, on features that are brought to its ``feature_norm`` already.
+
+    Args:
+        initial: Where to start; left as it is.
+        features: ``N x D`` for all heads, or ``E x N x D``.
+        labels: ``N`` integers in 0..K-1, or ``E x N``.
+        recipe: How they are trained.
+        loss: ``"cross_entropy"`` (default) or ``"squared"``.
+        form: As in :func:`gradient_descent`, for a fixed number of updates.
+        seed: One integer, or E of them; decides minibatches, the first one which samples are held out. Default: 0.
+        validate: Look at the values too; see :func:`gradient_descent`. Default: True.
+
+    Returns:
+        The trained heads; their losses are those over the samples that were not held out, their updates those behind
+        the parameters that were kept, of both rates together.
+
+    Raises:
+        ValueError: If a value, a shape or a combination cannot work; the message says which.
+    """
+    count, heads = features.shape[-2], initial
+    held = recipe.held_out(count)
+
+    def descend(rate: float, updates: int, batch_size: int | None, **options: Any) -> HeadSolution:
+        return gradient_descent(
+            heads,
+            features,
+            labels,
+            lam=recipe.weight_decay,
+            updates=updates,
+            rate=rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            loss=loss,
+            batch_size=batch_size,
+            **options,
+        )
+
+    if not held:
+        updates = 200 if recipe.updates is None else recipe.updates
+        return descend(recipe.rate, updates, recipe.batch_size, form=form, seed=seed, validate=validate)
+    first = seed if isinstance(seed, int) else seed[0]
+    order = torch.randperm(count, generator=generator("held-out", first)).to(features.device)
+    batch = recipe.batch_size or 256
+    epoch = max(1, (count - held) // batch)
+    stopping = EarlyStopping(
+        features.index_select(-2, order[:held]), labels.index_select(-1, order[:held]), epoch, recipe.patience
+    )
+    rows = order[held:].expand(initial.num_heads, -1)
+    if features.ndim == 3:  # each head has samples of its own already
+        features, labels, rows = features.index_select(1, rows[0]), labels.index_select(-1, rows[0]), None
+    total = torch.zeros(initial.num_heads, dtype=torch.int64, device=features.device)
+    seeds = head_seeds(seed, initial.num_heads)
+    for stage, rate in enumerate((recipe.rate, recipe.rate / 10)):
+        solution = descend(
+            rate,
+            MOST_EPOCHS * epoch,
+            batch,
+            indices=rows,
+            early_stopping=stopping,
+            form="primal",
+            seed=[key_to_seed("stage", stage, one) for one in seeds],
+            validate=validate and stage == 0,
+        )
+        heads, total = solution.heads, total + solution.updates
+    return HeadSolution(heads, solution.losses, total)
+
+
+MOST_EPOCHS = 200
+"""Epochs at one rate after which a head counts as done, whatever its loss on held-out samples does."""
+
+
 def solve_head(
     features: Tensor,
     labels: Tensor,
@@ -156,7 +242,6 @@ def solve_head(
     *,
     num_classes: int,
     loss: Loss = "cross_entropy",
-    early_stopping: EarlyStopping | None = None,
     form: Form = "auto",
     seed: int = 0,
 ) -> HeadSolution:
@@ -169,9 +254,8 @@ def solve_head(
             are. Default: ``HeadRecipe()``, that of partial-dataset retraining.
         num_classes: K.
         loss: ``"cross_entropy"`` (default) or ``"squared"``.
-        early_stopping: Held-out samples (their features as they are) that decide when to stop; None (default): never.
         form: ``"auto"`` (default), ``"primal"`` or ``"gram"``.
-        seed: Of initial numbers and minibatches. Default: 0.
+        seed: Of initial numbers, held-out samples and minibatches. Default: 0.
 
     Returns:
         A solution of one head (E = 1), multiplied out; ``solution.heads.linear_layers()`` gives its layers as modules.
@@ -182,24 +266,15 @@ def solve_head(
     """
     recipe = recipe or HeadRecipe()
     scale = None if recipe.feature_norm is None else feature_scale(features, recipe.feature_norm)
-    if scale is not None and early_stopping is not None:
-        held_out = as_solver_dtype(early_stopping.features) * scale
-        early_stopping = EarlyStopping(held_out, early_stopping.labels, early_stopping.every, early_stopping.patience)
-    solution = solve_heads(
-        features if scale is None else as_solver_dtype(features) * scale,
-        labels,
-        num_classes=num_classes,
-        hidden=recipe.hidden,
-        loss=loss,
-        lam=recipe.weight_decay,
-        updates=recipe.updates,
-        rate=recipe.rate,
-        momentum=recipe.momentum,
+    initial = init_heads(
+        1,
+        (features.shape[-1], *recipe.hidden, num_classes),
         init_std=recipe.init_std,
-        batch_size=recipe.batch_size,
-        early_stopping=early_stopping,
-        form=form,
-        seed=seed,
+        seed=head_seeds(seed, 1),
+        device=features.device,
+        dtype=torch.float64 if features.dtype == torch.float64 else torch.float32,
     )
+    scaled = features if scale is None else as_solver_dtype(features) * scale
+    solution = train_heads(initial, scaled, labels, recipe, loss=loss, form=form, seed=seed)
     heads = solution.heads if scale is None else solution.heads.scaled_features(scale)
     return HeadSolution(heads.multiplied_out(), solution.losses, solution.updates)

@@ -13,11 +13,13 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_repshape.errors import ConfigError, DataError, DivergenceError
+from lightning_repshape.functional.class_statistics import within_over_between
 from lightning_repshape.functional.stacked_heads import (
     HeadRecipe,
     HeadSolution,
@@ -28,6 +30,7 @@ from lightning_repshape.functional.stacked_heads import (
 )
 from lightning_repshape.functional.stacked_heads.recipe import check_counts
 from lightning_repshape.heads import MLPHead
+from lightning_repshape.keywords import Options
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.modules.base import BackboneCallable, ClassifierModule
 from lightning_repshape.modules.batches import single_samples_explained
@@ -36,7 +39,7 @@ from lightning_repshape.modules.foca.renamed import RENAMED, current_options
 from lightning_repshape.modules.foca.secondary import SecondaryOptimization, training_features
 from lightning_repshape.modules.foca.source import BalancedSource, BatchSource, source_for
 from lightning_repshape.modules.optimizers import scheduled
-from lightning_repshape.modules.options import Options, SharedButOptimizer
+from lightning_repshape.modules.options import SharedButOptimizer
 from lightning_repshape.seeding import generator, global_seed, key_to_seed
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -70,7 +73,7 @@ class FOCAModule(ClassifierModule):
         classification_loss: Softmax cross entropy, or the squared loss against one-hot targets (for two classes and
             ``weak.num_outputs`` 1: against +1 and -1).
         val_classifiers: Weak classifiers whose mean logits give ``val/error``; the paper's Fig. 1 has 256.
-        optimizer: Called with phi's parameters. The paper: SGD with momentum.
+        optimizer: Called with phi's parameters. The paper: SGD with momentum. Default: rate 0.02, momentum 0.9.
         **kwargs: The shared options but ``optimizer``, see :class:`ClassifierModule`; with ``lr_scheduler_interval``
             ``"step"`` the scheduler steps once a phi update.
 
@@ -95,7 +98,7 @@ class FOCAModule(ClassifierModule):
         phi: PhiUpdates = PhiUpdates(),  # noqa: B008
         classification_loss: Literal["cross_entropy", "squared"] = "cross_entropy",
         val_classifiers: int = 16,
-        optimizer: OptimizerCallable = torch.optim.SGD,
+        optimizer: OptimizerCallable = lambda phi: torch.optim.SGD(phi, lr=0.02, momentum=0.9),
         **kwargs: Options[SharedButOptimizer],
     ) -> None:
         for name in kwargs:
@@ -133,6 +136,9 @@ class FOCAModule(ClassifierModule):
         self._accumulated = 0
         self._validation: tuple[StackedHeads, Tensor] | None = None
         self._latest: BatchSource | None = None
+        self._first_norm: Tensor | None = None
+        self._last_norm: Tensor | None = None
+        self._warned = False
         self._norm_layers = [module for module in self.backbone.modules() if isinstance(module, _BATCH_NORM)]
         self._projected = [parameter for parameter in self.backbone.parameters() if parameter.dim() > 1]
 
@@ -140,10 +146,6 @@ class FOCAModule(ClassifierModule):
         """What recipes cannot check by themselves."""
         check_counts("FOCAModule: ", val_classifiers=self.val_classifiers)
         weak, draw = self.weak, self.draw
-        if self.phi.hold_scale and weak.feature_scale is None:
-            raise ConfigError(
-                "FOCAModule: phi.hold_scale needs a weak.feature_scale; raw features have no scale to hold"
-            )
         if weak.solver == "ridge" and self.loss_name != "squared":
             raise ConfigError(
                 "FOCAModule: weak.solver 'ridge' minimises the squared loss; set classification_loss to 'squared'"
@@ -152,6 +154,11 @@ class FOCAModule(ClassifierModule):
             raise ConfigError(
                 "FOCAModule: with weak.solver 'ridge', draw.samples_per_class 1 and draw.shared_batch all weak "
                 "classifiers of a step would be the same; set draw.shared_batch to false"
+            )
+        if weak.solver == "ridge" and not draw.balanced:
+            rank_zero_warn(
+                "FOCAModule: draw.balanced is false, so a batch b may miss a class, and weak.solver 'ridge' then pulls "
+                "that class's output to 0 everywhere; balanced batches, or 'gd' with cross entropy, do not"
             )
         one_output = weak.num_outputs == 1 and self.num_classes == 2 and self.loss_name == "squared"
         if weak.num_outputs != self.num_classes and not one_output:
@@ -207,23 +214,29 @@ class FOCAModule(ClassifierModule):
     def on_train_start(self) -> None:
         """Finds where class-balanced batches come from; a secondary head of an earlier fit no longer fits."""
         self._source = source_for(self.trainer, self.num_classes, self.device)
-        self._accumulated, self._latest = 0, None
+        self._accumulated, self._latest, self._first_norm = 0, None, None
         self.head_trained.fill_(False)
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:  # type: ignore[override]
         """One solve and ``phi.updates`` updates of phi (Algorithm 1, lines 4 to 7)."""
         x, target = self.unpack(batch)
+        if batch_idx == 0 and len(x) < self.phi.updates:
+            raise ConfigError(
+                f"FOCAModule: phi.updates is {self.phi.updates}, but a batch has {len(x)} samples, which are split "
+                "among the updates: give the batch size u * m, such as 100 for each update, or fewer updates"
+            )
         key = (global_seed(), self.current_epoch, batch_idx, self.global_rank)
         source = self._source
         if source is None:
             source = self._latest = BatchSource(x, target, self.num_classes)
         if self.phi.draw == "replacement":
-            x, target = source.uniform(len(target), generator("foca-phi", *key))
+            x, target = source.uniform(len(target), generator("foca-phi", *key), augment=True)
         batches = 1 if self.draw.shared_batch else self.draw.num_classifiers
         with single_samples_explained():
-            features, labels = self.draw_features(source, batches, "foca", *key)
-        solution, scale, norm = self.solve_classifiers(features, labels, self.draw.num_classifiers, "foca", *key)
+            drawn, drawn_labels = self.draw_features(source, batches, "foca", *key)
+        solution, scale, norm = self.solve_classifiers(drawn, drawn_labels, self.draw.num_classifiers, "foca", *key)
         self._watch_solution(solution, norm)
+        self._first_norm, self._last_norm = norm if self._first_norm is None else self._first_norm, norm
         optimizer = self.optimizers()
         if not isinstance(optimizer, LightningOptimizer):
             raise ConfigError("FOCAModule takes exactly one optimizer")
@@ -244,6 +257,7 @@ class FOCAModule(ClassifierModule):
             weak_error = (self.class_logits(logits.detach()).argmax(dim=2) != labels).float().mean()
             figures = {"loss_step": losses[-1], "inner_loss": solution.losses.mean(), "feature_norm": norm}
             figures["weak_error"] = weak_error
+            figures["within_over_between"] = within_over_between(drawn[0], drawn_labels[0], self.num_classes)
             self.log_dict({f"train/{name}": value for name, value in figures.items()})
 
     @property
@@ -265,11 +279,18 @@ class FOCAModule(ClassifierModule):
         kind = next((parameter.dtype for parameter in self.backbone.parameters()), torch.float32)
         # One pass a batch: batch normalisation sees one b at a time, and memory does not grow with their number.
         for number in range(batches):
-            x, y = source.balanced(self.samples_per_class, generator(*key, "b", number), self.draw.replacement)
+            x, y = self._draw(source, generator(*key, "b", number))
             with torch.no_grad(), self.frozen_statistics():
                 features.append(self._features(x.to(kind) if x.is_floating_point() else x))
             labels.append(y)
         return torch.stack(features), torch.stack(labels)
+
+    def _draw(self, source: BalancedSource, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+        draw, training = self.draw, self.training
+        augment = training and draw.augment
+        if draw.balanced or not training:
+            return source.balanced(self.samples_per_class, stream, draw.replacement, augment)
+        return source.uniform(self.samples_per_class * self.num_classes, stream, draw.replacement, augment)
 
     def _features(self, x: Tensor) -> Tensor:
         """Phi's features N x D, in float32 unless phi is in float64."""
@@ -292,7 +313,7 @@ class FOCAModule(ClassifierModule):
             of the features.
         """
         norm = torch.linalg.vector_norm(features, dim=2).mean()
-        wanted = self.weak.feature_scale
+        wanted = self.weak.wanted_norm
         scale = feature_scale(features, wanted) if wanted is not None else None
         scaled = features if scale is None else features * scale
         indices = None
@@ -313,8 +334,9 @@ class FOCAModule(ClassifierModule):
             reduction=weak.reduction,
             lam=weak.weight_decay,
             updates=cast("int", weak.updates),
-            rate=weak.rate,
+            rate=weak.rate_at(norm, self.loss_name, labels.shape[-1]),
             momentum=weak.momentum,
+            nesterov=weak.nesterov,
             init_std=weak.init_std,
             seed=key_to_seed(*key, "theta"),
             indices=indices,
@@ -323,7 +345,10 @@ class FOCAModule(ClassifierModule):
         return solution, scale, norm
 
     def _resamples(self, count: int, source: torch.Generator) -> Tensor:
-        """For each classifier a class-balanced draw with replacement from b, whose samples lie class by class."""
+        """For each classifier a draw with replacement from b: as many of every class where b lies class by class."""
+        if self.training and not self.draw.balanced:
+            total = self.num_classes * self.samples_per_class
+            return torch.randint(total, (count, total), generator=source)
         shape = (count, self.num_classes, self.samples_per_class)
         within = torch.randint(self.samples_per_class, shape, generator=source)
         first = torch.arange(self.num_classes)[:, None] * self.samples_per_class
@@ -331,7 +356,13 @@ class FOCAModule(ClassifierModule):
 
     @contextmanager
     def frozen_statistics(self) -> Iterator[None]:
-        """Batch normalisation uses its batch's statistics in training mode, but leaves the running ones alone."""
+        """Batch normalisation uses its batch's statistics in training mode, but leaves the running ones alone.
+
+        Unless ``draw.running_statistics`` wants them moved.
+        """
+        if self.draw.running_statistics:
+            yield
+            return
         tracking = [layer.track_running_stats for layer in self._norm_layers]
         for layer in self._norm_layers:
             layer.track_running_stats = not layer.training and layer.track_running_stats
@@ -456,9 +487,33 @@ class FOCAModule(ClassifierModule):
         )
 
     def on_train_epoch_end(self) -> None:
-        """Logs the epoch's training figures and steps an epoch-wise scheduler, or one that waits for a figure."""
+        """Logs the epoch's figures, says what goes nowhere, and steps a scheduler that waits for its end or a figure."""
+        self._warn_of_no_progress()
         super().on_train_epoch_end()
         self._step_scheduler(epoch_end=True)
+
+    def _warn_of_no_progress(self) -> None:
+        """One line, once a fit, where an epoch's weak classifiers did no better than chance, or features shrink."""
+        if self._warned or int(self.train_sums.update_count) == 0:
+            return
+        chance = 1 - 1 / self.num_classes
+        error = float(self.train_sums.compute()["error"])
+        norms = [float(norm) for norm in (self._first_norm, self._last_norm) if norm is not None]
+        shrunk = len(norms) == 2 and norms[1] < 0.01 * norms[0]
+        if error < 0.98 * chance and not shrunk:
+            return
+        self._warned = True
+        found = (
+            f"features have shrunk from a norm of {norms[0]:.3g} to {norms[1]:.3g}"
+            if shrunk
+            else f"weak classifiers were wrong on {100 * error:.0f} % of phi's samples, which is chance"
+        )
+        remedy = (
+            "set phi.hold_scale, or lower the optimizer's learning rate"
+            if shrunk and not self.phi.hold_scale
+            else "leave weak.rate and weak.feature_scale at 'auto', and lower the optimizer's learning rate"
+        )
+        rank_zero_warn(f"FOCA goes nowhere in epoch {self.current_epoch}: {found}; {remedy}")
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 

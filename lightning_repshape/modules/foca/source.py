@@ -15,15 +15,19 @@ from lightning_repshape.errors import DataError
 class BalancedSource(Protocol):
     """Draws samples of every class."""
 
-    def balanced(self, per_class: int, generator: torch.Generator, replacement: bool) -> tuple[Tensor, Tensor]:
+    def balanced(
+        self, per_class: int, generator: torch.Generator, replacement: bool, augment: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Inputs K k x ... and class indices K k, on the model's device: k = ``per_class`` samples of each class.
 
-        Raises DataError if a class has too few samples.
+        ``augment`` asks for them as training samples are. Raises DataError if a class has too few samples.
         """
         ...
 
-    def uniform(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Inputs and class indices of samples of any class, drawn with replacement."""
+    def uniform(
+        self, count: int, generator: torch.Generator, replacement: bool = True, augment: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs and class indices of ``count`` samples of any class; DataError if there are too few."""
         ...
 
 
@@ -33,19 +37,18 @@ class DataModuleSource:
     def __init__(self, data: ImageDataModule, device: torch.device) -> None:
         self.data = data
         self.device = device
-        self._labels: Tensor | None = None
 
-    def balanced(self, per_class: int, generator: torch.Generator, replacement: bool) -> tuple[Tensor, Tensor]:
+    def balanced(
+        self, per_class: int, generator: torch.Generator, replacement: bool, augment: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Samples of every class, see the protocol."""
-        return self.data.draw_class_balanced(per_class, generator, replacement, self.device)
+        return self.data.draw_class_balanced(per_class, generator, replacement, self.device, augment)
 
-    def uniform(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def uniform(
+        self, count: int, generator: torch.Generator, replacement: bool = True, augment: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Samples of any class, see the protocol."""
-        if self._labels is None:
-            self._labels = self.data.labels("train")
-        index = torch.randint(len(self._labels), (count,), generator=generator)
-        images = self.data.images("train", index).to(self.device, non_blocking=True)
-        return self.data.normalize_images(images), self._labels[index].to(self.device, non_blocking=True)
+        return self.data.draw_uniform(count, generator, replacement, self.device, augment)
 
 
 class DatasetSource:
@@ -61,7 +64,9 @@ class DatasetSource:
         self.collate = collate
         self.members = [(labels == label).nonzero().flatten() for label in range(num_classes)]
 
-    def balanced(self, per_class: int, generator: torch.Generator, replacement: bool) -> tuple[Tensor, Tensor]:
+    def balanced(
+        self, per_class: int, generator: torch.Generator, replacement: bool, augment: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Samples of every class, see the protocol."""
         index = torch.cat(
             [
@@ -71,9 +76,13 @@ class DatasetSource:
         )
         return self._fetch(index)
 
-    def uniform(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def uniform(
+        self, count: int, generator: torch.Generator, replacement: bool = True, augment: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Samples of any class, see the protocol."""
-        return self._fetch(torch.randint(len(self.labels), (count,), generator=generator))
+        return self._fetch(
+            draw_members(torch.arange(len(self.labels)), count, generator, replacement, "the training set")
+        )
 
     def _fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         many = getattr(self.dataset, "__getitems__", None)
@@ -90,7 +99,9 @@ class BatchSource:
         self.y = y
         self.num_classes = num_classes
 
-    def balanced(self, per_class: int, generator: torch.Generator, replacement: bool) -> tuple[Tensor, Tensor]:
+    def balanced(
+        self, per_class: int, generator: torch.Generator, replacement: bool, augment: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Samples of every class, see the protocol."""
         labels = self.y.cpu()
         parts = []
@@ -104,17 +115,20 @@ class BatchSource:
         index = torch.cat(parts).to(self.x.device)
         return self.x.index_select(0, index), self.y.index_select(0, index)
 
-    def uniform(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def uniform(
+        self, count: int, generator: torch.Generator, replacement: bool = True, augment: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Samples of any class, see the protocol."""
-        index = torch.randint(len(self.y), (count,), generator=generator).to(self.x.device)
+        everything = torch.arange(len(self.y))
+        index = draw_members(everything, count, generator, replacement, "the batch at hand").to(self.x.device)
         return self.x.index_select(0, index), self.y.index_select(0, index)
 
 
 def draw_members(members: Tensor, count: int, generator: torch.Generator, replacement: bool, where: str) -> Tensor:
-    """``count`` of the positions of one class; ``where`` names it in the DataError if there are too few."""
+    """``count`` of some positions; ``where`` names them in the DataError if there are too few."""
     if len(members) < (1 if replacement else count):
         raise DataError(
-            f"{where} has {len(members)} samples, but {count} of every class are to be drawn"
+            f"{where} has {len(members)} samples, but {count} are to be drawn of it"
             + ("" if replacement else " without replacement (samples_per_class, replacement)")
         )
     if replacement:

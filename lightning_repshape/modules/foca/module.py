@@ -487,7 +487,7 @@ class FOCAModule(ClassifierModule):
         )
 
     def on_train_epoch_end(self) -> None:
-        """Logs the epoch's figures, says what goes nowhere, and steps a scheduler that waits for its end or a figure."""
+        """Logs the epoch's figures, says what goes nowhere, and steps a scheduler that waits for epoch or figure."""
         self._warn_of_no_progress()
         super().on_train_epoch_end()
         self._step_scheduler(epoch_end=True)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +18,7 @@ from lightning_repshape.functional.stacked_heads import (
     ridge,
     solve_head,
     solve_heads,
+    train_heads,
 )
 from lightning_repshape.functional.stacked_heads.descent import prefers_gram
 from lightning_repshape.seeding import generator
@@ -590,3 +591,57 @@ def test_cuda_agrees_and_never_waits() -> None:
             closed.heads(x).cpu(), ridge(features, labels, num_outputs=CLASSES, lam=0.1).heads(features)
         )
         assert bool(fresh.losses.isfinite().all())
+
+
+def hard_features(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Features as a network without normalisation makes them: one large common direction, classes along small ones."""
+    shared, stream = torch.Generator().manual_seed(99), torch.Generator().manual_seed(seed)
+    sizes = torch.logspace(0, -2, 40)
+    means = 0.6 * torch.randn(CLASSES, 40, generator=shared) * sizes * (sizes < 0.1)
+    common = 2 * torch.rand(40, generator=shared)
+    labels = torch.randint(CLASSES, (count,), generator=stream)
+    noise = torch.randn(count, 40, generator=stream) * sizes
+    return means[labels] + noise + common, labels
+
+
+def test_heads_are_trained_until_they_are_done() -> None:
+    """Held against scikit-learn's logistic regression, which goes to the optimum."""
+    (features, labels), (new, truth) = hard_features(4_000, 0), hard_features(4_000, 1)
+    best = LogisticRegression(C=1e3, solver="newton-cholesky").fit(features.double().numpy(), labels.numpy())
+    optimum = 1 - best.score(new.numpy(), truth.numpy())
+    done = solve_head(features, labels, HeadRecipe(hidden=()), num_classes=CLASSES)
+    stopped = solve_head(features, labels, HeadRecipe(hidden=(), updates=200), num_classes=CLASSES)
+    error, early = (float(classification_error(one.heads, new, truth)) for one in (done, stopped))
+    assert abs(error - optimum) < 0.005
+    assert early > optimum + 0.02  # what 200 updates leave undone
+    layers = solve_head(features, labels, HeadRecipe(hidden=(32,)), num_classes=CLASSES)
+    assert float(classification_error(layers.heads, new, truth)) < optimum + 0.005
+
+
+def test_heads_with_samples_of_their_own_are_trained_as_each_alone() -> None:
+    features, labels = hard_features(1_500, 0)
+    more, theirs = hard_features(1_500, 1)
+    recipe = HeadRecipe(hidden=(6,), patience=1)
+    initial = init_heads(2, (40, 6, CLASSES), seed=[3, 4])
+    both = train_heads(initial, torch.stack([features, more]), torch.stack([labels, theirs]), recipe, seed=[3, 3])
+    for head, (x, y) in enumerate([(features, labels), (more, theirs)]):
+        alone = train_heads(initial.select(slice(head, head + 1)), x, y, recipe, seed=[3])
+        assert int(alone.updates) == int(both.updates[head])
+        torch.testing.assert_close(alone.losses[0], both.losses[head])
+
+
+@pytest.mark.parametrize("count", [30, 1_000])
+def test_few_samples_get_200_updates_on_all_of_them(count: int) -> None:
+    features, labels = hard_features(count, 0)
+    recipe = HeadRecipe(hidden=(6,))
+    initial = init_heads(1, (40, 6, CLASSES), seed=3)
+    rule = train_heads(initial, features, labels, recipe)
+    given = gradient_descent(initial, features, labels, lam=1e-4, updates=200, rate=0.02)
+    assert recipe.held_out(count) == 0 and int(rule.updates) == 200
+    torch.testing.assert_close(rule.losses, given.losses)
+
+
+@pytest.mark.parametrize(("count", "held"), [(1_000, 0), (1_001, 100), (45_000, 4_500), (10**6, 5_000)])
+def test_a_tenth_is_held_out_of_many(count: int, held: int) -> None:
+    assert HeadRecipe().held_out(count) == held
+    assert HeadRecipe(updates=7).held_out(count) == 0

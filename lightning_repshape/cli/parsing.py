@@ -32,7 +32,21 @@ _PLAIN_TYPE = re.compile(r"<class '([\w.]+)'>")
 _IN_HELP = re.compile(r"^ +(?:-\w(?: \w+)?, )?--([\w.]+)", re.MULTILINE)
 
 
-class OneLineParser(LightningArgumentParser):
+class FormerNames:
+    """What Lightning 2.6 asks of a parser and jsonargparse 5 no longer has; before 5 the parser's own come first."""
+
+    instantiators: tuple[tuple[Any, type, bool], ...] = ()
+
+    def add_instantiator(self, instantiator: Any, class_type: type, subclasses: bool = True) -> None:
+        """Keeps who makes the objects of a class, for this parser alone."""
+        self.instantiators += ((instantiator, class_type, subclasses),)
+
+    def instantiate_classes(self, cfg: Any) -> Any:
+        """``instantiate`` under its former name."""
+        return self.instantiate(cfg, instantiators=self.instantiators)  # type: ignore[attr-defined]
+
+
+class OneLineParser(LightningArgumentParser, FormerNames):
     """A parser whose errors are one sentence each, with the nearest valid name."""
 
     commands: Any = None
@@ -41,6 +55,12 @@ class OneLineParser(LightningArgumentParser):
         """Keeps what holds the commands' parsers, so that errors can name their options."""
         self.commands = super().add_subcommands(*args, **kwargs)
         return self.commands
+
+    def dump(self, *args: Any, **kwargs: Any) -> Any:
+        """The parser's, under the name that jsonargparse 5 has for what Lightning 2.6 calls ``skip_none``."""
+        if "skip_none" in kwargs:
+            kwargs["skip_unset"] = kwargs.pop("skip_none")
+        return super().dump(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         """Raises a ConfigError with what the parser found wrong."""

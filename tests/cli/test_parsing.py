@@ -2,11 +2,14 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_runs import fit
+from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_repshape.cli import main
+from lightning_repshape.cli.parsing import FormerNames, OneLineParser
 
 PENALISED = ["fit", "--config", "quickstart", "--config", "method/cw-vr"]
 
@@ -201,3 +204,25 @@ def test_broken_yaml_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_label_smoothing_out_of_range(capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("--model.label_smoothing", "2") == 2
     assert "label_smoothing is 2.0" in capsys.readouterr().err
+
+
+def test_a_parser_as_jsonargparse_5_has_it_knows_the_former_names() -> None:
+    class Five:
+        def instantiate(self, cfg: str, *, instantiators: tuple[tuple[Any, type, bool], ...]) -> Any:
+            return cfg, instantiators
+
+    class Parser(Five, FormerNames):
+        pass
+
+    parser, other = Parser(), Parser()
+    parser.add_instantiator(print, int)
+    parser.add_instantiator(repr, str, subclasses=False)
+    assert parser.instantiate_classes("x") == ("x", ((print, int, True), (repr, str, False)))
+    assert other.instantiate_classes("y") == ("y", ())  # each parser has its own
+
+
+def test_nothing_that_lightning_asks_of_the_parser_is_deprecated(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[str, Any] = {}
+    monkeypatch.setattr(LightningArgumentParser, "dump", lambda self, cfg, **options: kept.update(options) or "")
+    OneLineParser().dump(None, skip_none=False, format="yaml")
+    assert kept == {"skip_unset": False, "format": "yaml"}

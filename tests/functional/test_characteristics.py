@@ -112,8 +112,9 @@ def test_transcription(positive_only: bool, seed: int) -> None:
 def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     z, y = layer()
     expected = representation_characteristics(z, y, 4)
-    monkeypatch.setattr(characteristics, "_BLOCK", 20)  # two samples, two units at a time
-    assert representation_characteristics(z, y, 4) == pytest.approx(expected, rel=1e-12)
+    for block in (5, 20):  # one sample, one unit at a time; two of them
+        monkeypatch.setattr(characteristics, "_BLOCK", block)
+        assert representation_characteristics(z, y, 4) == pytest.approx(expected, rel=1e-12)
     assert representation_characteristics(z.view(60, 7, 1), y.int(), 4) == pytest.approx(expected, rel=1e-12)
 
 

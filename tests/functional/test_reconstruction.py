@@ -125,3 +125,13 @@ def test_bad_input_gets_one_clear_message() -> None:
         weight_separability(features[0])
     with pytest.raises(TypeError, match="floating-point"):
         weight_separability(torch.ones(2, 2, dtype=torch.int64))
+
+
+def test_memberships_weigh_the_divergences_from_all_classes() -> None:
+    features, weight, shares = 3 * random(5, 4), 2 * random(3, 4, seed=1), random(5, 3, seed=2).softmax(1)
+    shares[0] = torch.tensor([0.25, 0.5, 0.0])  # what is left out counts nothing
+    p, q = (features / 2).softmax(1), (weight / 2).softmax(1)
+    wanted = sum(shares[:, k] * (p * (p / q[k]).log()).sum(1) for k in range(3))
+    found = feed_backward_loss(features, weight, shares, temperature=2.0, reduction="none")
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(feed_backward_loss(features, weight, shares, temperature=2.0), wanted.mean())

@@ -9,7 +9,7 @@ from lightning_repshape.functional.discriminant import (
     class_vs_rest_lda,
     lda_from_scatter,
 )
-from lightning_repshape.functional.scatter import ScatterState, scatter_state
+from lightning_repshape.functional.scatter import ScatterState, centered_gram, scatter_state
 
 
 def test_states_of_chunks_merge_to_the_state_of_all_rows() -> None:
@@ -67,3 +67,11 @@ def test_states_refuse_what_does_not_belong_together() -> None:
     lda: ClassVsRestLDA = class_vs_rest_lda(*clusters(100, 4, 3), 3)
     with pytest.raises(ValueError, match="5 columns, but the axes have 4"):
         lda.scores(torch.ones(3, 5))
+
+
+def test_columns_about_their_means_at_unit_length_but_for_rows_of_zeros() -> None:
+    features, _ = clusters(40, 7, 2)
+    features[3] = 0
+    for normalize, rows in ((False, features), (True, torch.nn.functional.normalize(features))):
+        centered = rows - rows.mean(0)
+        torch.testing.assert_close(centered_gram(features, normalize), centered @ centered.T)

@@ -1,3 +1,4 @@
+import inspect
 import math
 
 import pytest
@@ -6,6 +7,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_repshape.errors import ConfigError
 from lightning_repshape.functional.stacked_heads import (
     EarlyStopping,
     GramWeight,
@@ -645,3 +647,34 @@ def test_few_samples_get_200_updates_on_all_of_them(count: int) -> None:
 def test_a_tenth_is_held_out_of_many(count: int, held: int) -> None:
     assert HeadRecipe().held_out(count) == held
     assert HeadRecipe(updates=7).held_out(count) == 0
+
+
+def test_what_nobody_sets_is_what_the_documentation_says() -> None:
+    recipe = HeadRecipe()
+    assert (recipe.hidden, recipe.init_std) == ((128, 128), 0.1)  # the paper's
+    assert (recipe.updates, recipe.rate, recipe.momentum, recipe.weight_decay) == (200, 0.02, 0.9, 1e-4)
+    assert (recipe.batch_size, recipe.feature_norm) == (None, 5.0)
+    given = {name: option.default for name, option in inspect.signature(solve_heads).parameters.items()}
+    assert (given["num_heads"], given["hidden"], given["lam"], given["updates"]) == (1, (128, 128), 1e-3, 32)
+    assert (given["rate"], given["momentum"], given["init_std"], given["seed"]) == (0.05, 0.9, 0.1, 0)
+
+
+@pytest.mark.parametrize(
+    "option, last, wrong",
+    [
+        ("updates", 1, 0),
+        ("batch_size", 1, 0),
+        ("hidden", (1,), (0,)),
+        ("rate", 1e-9, 0.0),
+        ("feature_norm", 1e-9, 0.0),
+        ("momentum", 0.0, 1.0),
+        ("momentum", 0.999, -0.001),
+        ("weight_decay", 0.0, -1e-9),
+        ("weight_decay", 1e9, math.inf),
+        ("init_std", 0.0, math.inf),
+    ],
+)
+def test_options_of_a_recipe_at_their_bounds(option: str, last: object, wrong: object) -> None:
+    assert getattr(HeadRecipe(**{option: last}), option) == last
+    with pytest.raises(ConfigError, match=f"a head's {option} is"):
+        HeadRecipe(**{option: wrong})

@@ -117,3 +117,6 @@ def test_bad_arguments_of_the_functions() -> None:
         1,
         0,
     ]
+    for first, second in (((2, 3), (1, 3)), ((2, 3), (2, 4)), ((3,), (3,)), ((1, 2, 3), (1, 2, 3))):
+        with pytest.raises(ValueError, match="two P x D matrices"):
+            pair_cosines(torch.zeros(first), torch.zeros(second))

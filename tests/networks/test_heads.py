@@ -186,8 +186,7 @@ def from_arguments(*arguments: str) -> nn.Module:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(build)
     parser.add_argument("--config", action="config")
-    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # renamed in jsonargparse 4.49
-    return build(instantiate(parser.parse_args(list(arguments))).head)
+    return build(parser.instantiate(parser.parse_args(list(arguments))).head)
 
 
 @pytest.mark.parametrize(

@@ -658,8 +658,7 @@ def parser() -> ArgumentParser:
 
 def from_arguments(*arguments: str) -> Backbone:
     made = parser()
-    instantiate = getattr(made, "instantiate", None) or made.instantiate_classes  # renamed in jsonargparse 4.49
-    options = instantiate(made.parse_args(list(arguments)))
+    options = made.instantiate(made.parse_args(list(arguments)))
     return build(options.backbone, options.input_shape)
 
 

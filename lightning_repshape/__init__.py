@@ -170,6 +170,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "ResNet32",
         "TorchvisionBackbone",
         "VGG16",
+        "WideResNet",
     ),
     "regularizers": (
         "ClasswiseCovariance",

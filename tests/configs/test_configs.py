@@ -31,6 +31,7 @@ SLIM = {
     "ResNet18": ["--model.backbone.width", "8"],
     "PreActResNet18": ["--model.backbone.width", "8"],
     "MobileNetV2": ["--model.backbone.width_multiplier", "0.25"],
+    "WideResNet": ["--model.backbone.width", "1"],
 }
 # The tables of the class-wise regularizers' paper: rows, and columns of which each config holds those that compose.
 PENALTIES = ("vr", "cw-vr", "cr", "cw-cr")

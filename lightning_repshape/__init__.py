@@ -142,6 +142,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "FeedBackwardModule",
         "ModelOutput",
         "PhiUpdates",
+        "PoFModule",
         "RegularizedModule",
         "SupervisedModule",
         "VerificationModule",

@@ -142,6 +142,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "FeedBackwardModule",
         "ModelOutput",
         "PhiUpdates",
+        "PoFModule",
         "RegularizedModule",
         "SupervisedModule",
         "VerificationModule",
@@ -170,6 +171,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "ResNet32",
         "TorchvisionBackbone",
         "VGG16",
+        "WideResNet",
     ),
     "regularizers": (
         "ClasswiseCovariance",

@@ -300,6 +300,7 @@ SMALL: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "ResNet32": ((3, 8, 8), {"width": 4}),
     "TorchvisionBackbone": ((3, 32, 32), {"name": "squeezenet1_1"}),
     "VGG16": ((3, 32, 32), {}),
+    "WideResNet": ((3, 8, 8), {"depth": 10, "width": 1, "dropout": 0.1}),
 }
 
 

@@ -6,6 +6,7 @@ from lightning_repshape.modules.class_vectors import ClassVectorModule
 from lightning_repshape.modules.feed_backward import FeedBackwardModule
 from lightning_repshape.modules.foca.module import FOCAModule
 from lightning_repshape.modules.foca.recipes import Draw, PhiUpdates, WeakRecipe
+from lightning_repshape.modules.pof import PoFModule
 from lightning_repshape.modules.regularized import RegularizedModule
 from lightning_repshape.modules.supervised import SupervisedModule
 from lightning_repshape.modules.verification import VerificationModule, VerifiesPairs, verify_pairs
@@ -20,6 +21,7 @@ __all__ = [
     "FeedBackwardModule",
     "ModelOutput",
     "PhiUpdates",
+    "PoFModule",
     "RegularizedModule",
     "SupervisedModule",
     "VerificationModule",

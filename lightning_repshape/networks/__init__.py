@@ -8,7 +8,7 @@ from lightning_repshape.networks.highway import Highway
 from lightning_repshape.networks.mlp import MLP
 from lightning_repshape.networks.mobilenet import MobileNetV2
 from lightning_repshape.networks.nin import NiN
-from lightning_repshape.networks.resnet import PreActResNet18, ResNet18, ResNet32, ResNet110
+from lightning_repshape.networks.resnet import PreActResNet18, ResNet18, ResNet32, ResNet110, WideResNet
 from lightning_repshape.networks.torchvision_backbone import TorchvisionBackbone
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "ResNet32",
     "ResNet110",
     "TorchvisionBackbone",
+    "WideResNet",
 ]

@@ -1,12 +1,23 @@
-"""Residual networks: those of He et al. for CIFAR, and ResNet-18 and PreAct-ResNet-18 with stems for small images."""
+"""Residual networks: those of He et al. for CIFAR, wide ones, and ResNet-18 and PreAct-ResNet-18 for small images."""
 
 from collections.abc import Iterable
 from typing import Literal
 
 from torch import Tensor, nn
 
+from lightning_repshape.errors import ConfigError
 from lightning_repshape.keywords import Options
-from lightning_repshape.layers import NO_TAP, Chain, Layer, Tap, Tapped, check_choice, check_positive, initialize
+from lightning_repshape.layers import (
+    NO_TAP,
+    Chain,
+    Layer,
+    Tap,
+    Tapped,
+    check_choice,
+    check_dropout,
+    check_positive,
+    initialize,
+)
 from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
 
 Stem = Literal["auto", "small", "medium", "large"]
@@ -62,17 +73,18 @@ class BasicBlock(Tapped):
 class PreActBlock(Tapped):
     """Batch normalisation and ReLU before each convolution (He et al. 2016b): shortcut + F(x), without ReLU after it.
 
-    ``relu1`` and ``relu2`` are what enters the convolutions; the first one has the stride. A shortcut that changes
-    shape is a 1 x 1 convolution of ``relu1``.
+    ``relu1`` and ``relu2`` are what enters the convolutions; the first one has the stride, and dropout, where there is
+    some, stands before the second. A shortcut that changes shape is a 1 x 1 convolution of ``relu1``.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.relu1 = nn.ReLU()
         self.conv1 = _conv3x3(in_channels, channels, stride)
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu2 = nn.ReLU()
+        self.dropout = nn.Dropout(dropout) if dropout else None
         self.conv2 = _conv3x3(channels, channels)
         self.shortcut = (
             nn.Conv2d(in_channels, channels, 1, stride, bias=False) if stride != 1 or in_channels != channels else None
@@ -83,6 +95,8 @@ class PreActBlock(Tapped):
         active = tap("relu1", self.relu1(self.bn1(x)))
         shortcut = x if self.shortcut is None else self.shortcut(active)
         out = tap("relu2", self.relu2(self.bn2(self.conv1(active))))
+        if self.dropout is not None:
+            out = self.dropout(out)
         return self.conv2(out) + shortcut  # type: ignore[no-any-return]
 
     def inner_names(self, every: bool = False) -> list[str]:
@@ -239,6 +253,56 @@ class ResNet110(_CIFARResNet):
         **kwargs: Options[Ending],
     ) -> None:
         super().__init__(110, input_shape, shortcut, width, **kwargs)
+
+
+class WideResNet(Backbone):
+    """The wide residual networks of Zagoruyko and Komodakis 2016 (table 1) for small images, WRN-``depth``-``width``.
+
+    ``conv1`` (a bare convolution of 16 filters; the first block normalises), ``layer1``, ``layer2``, ``layer3`` of
+    (depth - 4) / 6 pre-activation blocks with 16, 32 and 64 times ``width`` filters, ``norm`` (the batch normalisation
+    and ReLU that end the net), ``pool``, whose 64 times ``width`` values are the features. The names within a block are
+    those of :class:`PreActResNet18`. WRN-28-10 has 36.5 million parameters, WRN-16-4 2.7 million.
+
+    Args:
+        input_shape: (channels, height, width); any size.
+        depth: Layers, 6 n + 4 for n blocks a group.
+        width: k, by which a residual network's 16, 32 and 64 filters are multiplied.
+        dropout: Share of the values between a block's convolutions set to zero in training; where the paper has some,
+            it is 0.3.
+
+    Raises:
+        ConfigError: If the input is no image, or an option is out of its range.
+    """
+
+    any_size = True
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        depth: int = 28,
+        width: int = 10,
+        dropout: float = 0.0,
+        **kwargs: Options[Ending],
+    ) -> None:
+        check_positive("width", width)
+        check_positive("depth", depth)
+        check_dropout(dropout)
+        if depth % 6 != 4 or depth < 10:
+            raise ConfigError(f"depth is {depth}, but must be 6 n + 4 for n blocks a group: 10, 16, 22, 28, ...")
+        channels, _, _ = check_image_shape("WideResNet", input_shape)
+        stages: dict[str, nn.Module] = {"conv1": _conv3x3(channels, 16)}
+        previous = 16
+        for number in range(3):
+            blocks: list[nn.Module] = []
+            filters = 16 * width * 2**number
+            for position in range((depth - 4) // 6):
+                stride = 2 if number > 0 and position == 0 else 1
+                blocks.append(PreActBlock(previous, filters, stride, dropout))
+                previous = filters
+            stages[f"layer{number + 1}"] = _group(blocks)
+        stages["norm"] = Layer({"norm": nn.BatchNorm2d(previous), "act": nn.ReLU()})
+        super().__init__(input_shape, previous, {**stages, "pool": _global_pool()}, **kwargs)
+        initialize(self, "he")
 
 
 class _ZeroPadShortcut(nn.Module):

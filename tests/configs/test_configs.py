@@ -31,6 +31,7 @@ SLIM = {
     "ResNet18": ["--model.backbone.width", "8"],
     "PreActResNet18": ["--model.backbone.width", "8"],
     "MobileNetV2": ["--model.backbone.width_multiplier", "0.25"],
+    "WideResNet": ["--model.backbone.width", "1"],
 }
 # The tables of the class-wise regularizers' paper: rows, and columns of which each config holds those that compose.
 PENALTIES = ("vr", "cw-vr", "cr", "cw-cr")
@@ -175,7 +176,12 @@ def test_top_level_configs_run_alone(name: str) -> None:
 
 @pytest.mark.parametrize("method", first_of_each(METHODS))
 def test_methods_run_on_a_base(method: str) -> None:
-    assert main(["fit", *words(base_for(method), method), *SMALL]) == 0
+    base = base_for(method)
+    start = []
+    if module_of(method) == "PoFModule":  # which trains on from a training of the base
+        assert main(["fit", *words(base), *SMALL, "--run_dir", "start", "--trainer.callbacks", "[]"]) == 0
+        start = ["--init_from", "start/checkpoints/last.ckpt"]
+    assert main(["fit", *words(base, method), *SMALL, *start]) == 0
 
 
 @pytest.mark.parametrize("base", BASES)

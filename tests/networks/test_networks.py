@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from lightning_repshape.networks import (
     ResNet32,
     ResNet110,
     TorchvisionBackbone,
+    WideResNet,
 )
 from lightning_repshape.networks.base import Neck, check_image_shape
 
@@ -51,6 +53,7 @@ SMALL: dict[str, Callable[[], Backbone]] = {
     "Highway-norm": lambda: Highway((3, 8, 8), width=6, depth=5, batch_norm=True),
     "DenseNet40": lambda: DenseNet40((3, 8, 8), growth=2, dropout=0.1),
     "ResNet32-B": lambda: ResNet32((3, 8, 8), shortcut="B", width=4),
+    "WideResNet": lambda: WideResNet((3, 8, 8), depth=10, width=1, dropout=0.1),
 }
 
 
@@ -99,6 +102,7 @@ def parameters(module: nn.Module) -> int:
         (MobileNetV2, (3, 64, 64), 1280),
         (ResNet32, (3, 32, 32), 64),
         (ResNet110, (3, 32, 32), 64),
+        (partial(WideResNet, depth=10, width=2), (3, 32, 32), 128),
         (TorchvisionBackbone, (3, 32, 32), 512),
     ],
 )
@@ -163,6 +167,22 @@ def test_parameter_counts_are_the_published_ones() -> None:
     # the final normalisation adds 1,024 and the stem's own goes into the first block; shortcuts have none
     assert parameters(PreActResNet18((3, 32, 32))) + 5_130 == 11_172_170
     assert parameters(MobileNetV2((3, 32, 32))) + 12_810 == 2_236_682
+    # Zagoruyko and Komodakis print 36.5M and, without CIFAR-10's head of 2,570, 2.7M
+    with torch.device("meta"):
+        assert parameters(WideResNet((3, 32, 32))) + 6_410 == wide_parameters(28, 10) == 36_479_194
+        assert parameters(WideResNet((3, 32, 32), depth=16, width=4)) + 2_570 == wide_parameters(16, 4) == 2_748_890
+
+
+def wide_parameters(depth: int, width: int) -> int:
+    """A wide residual network's parameters with a head of ten classes, counted from the layer list of the paper."""
+    previous, total = 16, 3 * 9 * 16
+    for group in (1, 2, 4):
+        filters = 16 * width * group
+        for _ in range((depth - 4) // 6):
+            total += 2 * previous + previous * 9 * filters + 2 * filters + filters * 9 * filters
+            total += previous * filters if previous != filters else 0
+            previous = filters
+    return total + 2 * previous + (previous + 1) * 10
 
 
 def test_parameters_agree_with_torchvision() -> None:
@@ -415,6 +435,20 @@ def test_preactivation_block_by_hand() -> None:
     torch.testing.assert_close(block(x), expected)
 
 
+def test_dropout_of_wide_blocks_stands_before_the_second_convolution() -> None:
+    torch.manual_seed(0)
+    block = WideResNet((3, 8, 8), depth=10, width=1, dropout=0.5).double().get_submodule("layer1.0")
+    state = dict(block.named_parameters())
+    x = torch.randn(2, 16, 8, 8, dtype=torch.float64)
+    torch.manual_seed(1)
+    found = block(x)  # in training mode, with the batch's own statistics
+    norm = partial(nn.functional.batch_norm, running_mean=None, running_var=None, training=True)
+    inner = norm(nn.functional.conv2d(norm(x).relu(), state["conv1.weight"], padding=1)).relu()
+    torch.manual_seed(1)
+    inner = nn.functional.dropout(inner, 0.5)
+    torch.testing.assert_close(found, nn.functional.conv2d(inner, state["conv2.weight"], padding=1) + x)
+
+
 def test_initial_weights() -> None:
     torch.manual_seed(0)
     net = MLP((1, 28, 28))
@@ -515,6 +549,8 @@ def test_lenet_features_can_be_linear() -> None:
         (lambda: ConvNet((3, 32, 32), padding="full"), "padding='full'"),
         (lambda: ResNet32((3, 32, 32), shortcut="C"), "shortcut='C'"),
         (lambda: ResNet18((3, 32, 32), stem="tiny"), "stem='tiny'"),
+        (lambda: WideResNet((3, 32, 32), depth=20), r"depth is 20, but must be 6 n \+ 4"),
+        (lambda: WideResNet((3, 32, 32), depth=4), r"depth is 4, but must be 6 n \+ 4"),
         (lambda: MobileNetV2((3, 32, 32), width_multiplier=0.0), "width_multiplier"),
         (lambda: TorchvisionBackbone((3, 32, 32), "resnet19"), "did you mean 'resnet18'"),
         (lambda: TorchvisionBackbone((3, 32, 32), weights="IMAGENET1K_V9"), "did you mean 'IMAGENET1K_V1'"),

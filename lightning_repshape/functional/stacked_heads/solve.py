@@ -207,7 +207,8 @@ def train_heads(
     first = seed if isinstance(seed, int) else seed[0]
     order = torch.randperm(count, generator=generator("held-out", first)).to(features.device)
     batch = recipe.batch_size or 256
-    epoch = max(1, (count - held) // batch)
+    epoch = max(MIN_UPDATES, (count - held) // batch)
+    features, mean, spread = _standardized(as_solver_dtype(features))
     stopping = EarlyStopping(
         features.index_select(-2, order[:held]), labels.index_select(-1, order[:held]), epoch, recipe.patience
     )
@@ -228,11 +229,36 @@ def train_heads(
             validate=validate and stage == 0,
         )
         heads, total = solution.heads, total + solution.updates
-    return HeadSolution(heads, solution.losses, total)
+    weight, bias = heads.weights[0] / spread, heads.biases[0]
+    bias = bias - (weight @ mean.mT).squeeze(-1)
+    return HeadSolution(StackedHeads(weight, heads.later, (bias, *heads.biases[1:])), solution.losses, total)
 
 
 MOST_EPOCHS = 200
-"""Epochs at one rate after which a head counts as done, whatever its loss on held-out samples does."""
+"""Looks at one rate after which a head counts as done, whatever its loss on held-out samples does."""
+
+MIN_UPDATES = 20
+"""Updates between two looks, where an epoch has fewer."""
+
+
+def _standardized(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Features about their mean, each unit at one spread, at the mean norm that they had.
+
+    Descent comes to its end only so: features behind ReLU share one large direction, beside which it hardly moves along
+    all others. Units of a spread below a thousandth of the largest one are not blown up further.
+
+    Returns:
+        The features, and the mean and the spread that they had, (1 or E) x 1 x D.
+    """
+    stacked = features if features.ndim == 3 else features.unsqueeze(0)
+    norm = torch.linalg.vector_norm(stacked, dim=2).mean(dim=1)
+    mean, spread = stacked.mean(dim=1, keepdim=True), stacked.std(dim=1, correction=0, keepdim=True)
+    largest = spread.amax(dim=2, keepdim=True)
+    spread = torch.where(largest > 0, torch.maximum(spread, 1e-3 * largest), 1.0)
+    result = (stacked - mean).div_(spread)
+    moved = torch.linalg.vector_norm(result, dim=2).mean(dim=1)
+    factor = torch.where(moved > 0, norm / moved, 1.0)[:, None, None]
+    return result.mul_(factor).view_as(features), mean, spread / factor
 
 
 def solve_head(

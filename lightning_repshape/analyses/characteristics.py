@@ -19,6 +19,7 @@ _SHOWN = (
     ("covariance", "covariance"),
     ("correlation", "correlation"),
     ("classwise_correlation", "class-wise correlation"),
+    ("classwise_correlation_all", "class-wise correlation, pairs without one as 0"),
     ("variance", "variance"),
     ("normalized_classwise_variance", "normalised class-wise variance"),
     ("classwise_variance", "class-wise variance"),

@@ -30,6 +30,7 @@ class Characteristics(NamedTuple):
         covariance: Mean ``|c_ij|`` over pairs i != j.
         correlation: Mean ``|r_ij|`` over pairs i != j.
         classwise_correlation: Mean over classes of the mean ``|r_ij|`` within the class.
+        classwise_correlation_all: The same over all pairs, of which those that are left out count as 0.
         variance: Mean over units of v_i.
         normalized_classwise_variance: Mean over classes and units of v^k_i, each unit's range (minimum to maximum over
             the samples used) mapped to [0, 10].
@@ -48,6 +49,7 @@ class Characteristics(NamedTuple):
     covariance: float
     correlation: float
     classwise_correlation: float
+    classwise_correlation_all: float
     variance: float
     normalized_classwise_variance: float
     classwise_variance: float
@@ -244,7 +246,7 @@ def summarize(
     class_variance = (units.squares / class_count - (units.sums / class_count).square()).clamp_(min=0)
     scale = torch.where(usable, 10 / (units.high - units.low), 0.0)
     pairs = width * (width - 1) // 2
-    covariance = correlation = classwise = float("nan")
+    covariance = correlation = classwise = classwise_all = float("nan")
     left_pairs = left_correlations = left_class_pairs = left_classes = 0
     if totals is not None:
         total = _joined(totals)
@@ -256,6 +258,7 @@ def summarize(
         joined = [_joined(parts) for parts in by_class]
         means = [part.correlation / part.correlation_pairs for part in joined if part.correlation_pairs]
         classwise = _ratio(sum(means), len(means))
+        classwise_all = _ratio(sum(part.correlation for part in joined), classes * pairs)
         left_class_pairs = classes * pairs - sum(part.correlation_pairs for part in joined)
         left_classes = classes - len(means)
     return Characteristics(
@@ -263,6 +266,7 @@ def summarize(
         covariance=covariance,
         correlation=correlation,
         classwise_correlation=classwise,
+        classwise_correlation_all=classwise_all,
         variance=_mean(variance, usable),
         normalized_classwise_variance=_mean(class_variance * scale.square(), class_valid),
         classwise_variance=_mean(class_variance, class_valid),

@@ -60,6 +60,7 @@ def transcribed(z: Tensor, y: Tensor, classes: int, positive_only: bool) -> dict
         "covariance": mean(covariances),
         "correlation": mean(correlations),
         "classwise_correlation": mean([mean(found) for found in by_class if found]),
+        "classwise_correlation_all": sum(map(sum, by_class)) / 2 / (classes * all_pairs),
         "variance": mean([float(z[used(i, everywhere), i].var(correction=0)) for i in alive]),
         "normalized_classwise_variance": mean(normalized),
         "classwise_variance": mean(class_variances),
@@ -88,7 +89,8 @@ def test_hand_worked_row() -> None:
     assert found.classwise_correlation == pytest.approx(1)
     assert found.classwise_variance == pytest.approx((1 + 4 + 1 + 4) / 4)
     assert found.normalized_classwise_variance == pytest.approx((6.25 + 4 * 100 / 36) / 2)
-    assert found[7:] == (1, 2, 2, 2, 5, 1)
+    assert found.classwise_correlation_all == pytest.approx(1 / 6)  # 1 of three pairs in two classes
+    assert found[8:] == (1, 2, 2, 2, 5, 1)
     everything = representation_characteristics(z, y, 2, positive_only=False)
     assert everything.amplitude == found.amplitude
     assert everything.variance == pytest.approx(float(z.var(0, correction=0).mean()))
@@ -127,8 +129,9 @@ def test_far_from_the_origin() -> None:
 
 def test_nothing_left() -> None:
     found = representation_characteristics(torch.zeros(4, 3), torch.tensor([0, 0, 1, 1]), 2)
-    assert all(math.isnan(value) for value in found[:7])
-    assert found[7:] == (3, 3, 3, 6, 6, 2)
+    assert found.classwise_correlation_all == 0
+    assert all(math.isnan(value) for value in (*found[:4], *found[5:8]))
+    assert found[8:] == (3, 3, 3, 6, 6, 2)
     single = representation_characteristics(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 0]), 1)
     assert single.variance == 0.25
     assert math.isnan(single.covariance)

@@ -217,7 +217,7 @@ def train_heads(
         features, labels, rows = features.index_select(1, rows[0]), labels.index_select(-1, rows[0]), None
     total = torch.zeros(initial.num_heads, dtype=torch.int64, device=features.device)
     seeds = head_seeds(seed, initial.num_heads)
-    for stage, rate in enumerate((recipe.rate, recipe.rate / 10)):
+    for stage, rate in enumerate((FIRST_RATE * recipe.rate, FIRST_RATE * recipe.rate / 10)):
         solution = descend(
             rate,
             MOST_EPOCHS * epoch,
@@ -236,6 +236,9 @@ def train_heads(
 
 MOST_EPOCHS = 200
 """Looks at one rate after which a head counts as done, whatever its loss on held-out samples does."""
+
+FIRST_RATE = 10.0
+"""What standardised features bear: the first rate, over the recipe's."""
 
 MIN_UPDATES = 20
 """Updates between two looks, where an epoch has fewer."""

@@ -576,7 +576,7 @@ class FOCAModule(ClassifierModule):
 
     def ensure_head(self) -> None:
         """Solves the secondary head unless it is trained; DataError if there is no training set to solve it on."""
-        if bool(self.head_trained):
+        if bool(self.head_trained) or getattr(self.trainer, "fast_dev_run", False):
             return
         try:
             self.solve_secondary(self.trainer)

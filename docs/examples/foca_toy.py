@@ -1,8 +1,8 @@
 """FOCA's Fig. 1 and Proposition 3.2 on two interleaved half-moons; writes docs/figures/foca-toy.png and -spread.png.
 
-Feature extractor: 2-64-64-2 with ReLU inside and sigmoid features, so positive and strictly monotone as the proposition
-asks; softplus features, which cannot hide in a corner, are trained beside them with linear heads. Squared loss against
--1 and +1, one output. "joint" trains the extractor and one head; "FOCA" draws weak classifiers afresh at every step:
+Feature extractor: 2-64-64-2 with ReLU inside and softplus features, so positive and strictly monotone as the proposition
+asks, and without corners that collect what is pushed far enough; sigmoid features, which have them, are trained beside
+them with linear heads. Squared loss against -1 and +1, one output. "joint" trains the extractor and one head; "FOCA" draws weak classifiers afresh at every step:
 linear ones in closed form on one sample a class, as in (C1) to (C5), or multi-layer ones by gradient descent. Takes
 about two minutes on one core.
 """
@@ -20,7 +20,7 @@ from lightning_repshape.functional.stacked_heads import StackedHeads, solve_head
 from lightning_repshape.plots import save_figure, spread_figure, toy_figure
 from lightning_repshape.seeding import generator, key_to_seed
 
-HIDDEN = (16,)
+HIDDEN = (16, 16)
 Curve = list[tuple[int, float]]
 
 
@@ -30,7 +30,7 @@ def half_moons(count: int = 400, seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.tensor(points, dtype=torch.float32), torch.tensor(labels)
 
 
-def extractor(activation: type[nn.Module] = nn.Sigmoid) -> nn.Sequential:
+def extractor(activation: type[nn.Module] = nn.Softplus) -> nn.Sequential:
     """Makes phi, with two features."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -68,7 +68,7 @@ def train_foca(
     hidden: tuple[int, ...],
     steps: int,
     count: int = 16,
-    activation: type[nn.Module] = nn.Sigmoid,
+    activation: type[nn.Module] = nn.Softplus,
 ) -> tuple[nn.Module, Curve]:
     """Algorithm 1 with ``count`` weak classifiers a step; phi's samples are all of them. Gives phi and the spread."""
     phi, curve = extractor(activation), []
@@ -91,7 +91,7 @@ def train_joint(
     labels: Tensor,
     hidden: tuple[int, ...],
     steps: int,
-    activation: type[nn.Module] = nn.Sigmoid,
+    activation: type[nn.Module] = nn.Softplus,
 ) -> tuple[nn.Module, nn.Module, Curve]:
     """Trains phi and one head together. Gives both and the spread."""
     phi, curve = extractor(activation), []
@@ -121,7 +121,10 @@ def panel(
     phi: nn.Module, points: Tensor, labels: Tensor, head: nn.Module | None, hidden: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Features, labels, and the outputs over the square of all features; FOCA: of 256 weak classifiers on average."""
-    features, side = phi(points), torch.linspace(-0.05, 1.05, 100)
+    features = phi(points)
+    low, high = float(features.min()), float(features.max())
+    low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
+    side = torch.linspace(low, high, 100)
     vertical, horizontal = torch.meshgrid(side, side, indexing="ij")
     grid = torch.stack([horizontal, vertical], dim=-1).view(-1, 2)
     if head is not None:
@@ -129,7 +132,7 @@ def panel(
     else:
         parts = [weak_classifiers(features, labels, hidden, 32, key=-number)(grid)[..., 0] for number in range(1, 9)]
         outputs = torch.cat(parts).mean(dim=0)
-    extent = np.array([-0.05, 1.05, -0.05, 1.05])
+    extent = np.array([low, high, low, high])
     return features.numpy(), labels.numpy(), outputs.view(100, 100).numpy(), extent
 
 
@@ -150,8 +153,8 @@ def main() -> None:
         phi, curve = train_foca(points, labels, hidden, options.steps)
         panels[f"FOCA, {kind} heads"] = panel(phi, points, labels, None, hidden)
         curves[f"FOCA, {kind} heads"] = curve
-    *_, curves["joint, linear head, softplus"] = train_joint(points, labels, (), options.steps, nn.Softplus)
-    *_, curves["FOCA, linear heads, softplus"] = train_foca(points, labels, (), options.steps, activation=nn.Softplus)
+    *_, curves["joint, linear head, sigmoid"] = train_joint(points, labels, (), options.steps, nn.Sigmoid)
+    *_, curves["FOCA, linear heads, sigmoid"] = train_foca(points, labels, (), options.steps, activation=nn.Sigmoid)
     options.folder.mkdir(parents=True, exist_ok=True)
     save_figure(toy_figure(panels), options.folder / "foca-toy.png", vector=False)
     lines = {name: tuple(np.array(column) for column in zip(*curve, strict=True)) for name, curve in curves.items()}

@@ -99,6 +99,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "corrupt",
         "corruption_constants",
         "crop_and_flip",
+        "cut_out",
         "defocus_kernel",
         "draw_augmentation",
         "stratified",

@@ -1,8 +1,8 @@
 """FOCA's Fig. 1 and Proposition 3.2 on two interleaved half-moons; writes docs/figures/foca-toy.png and -spread.png.
 
-Feature extractor: 2-64-64-2 with ReLU inside and softplus features, so positive and strictly monotone as the proposition
-asks, and without corners that collect what is pushed far enough; sigmoid features, which have them, are trained beside
-them with linear heads. Squared loss against -1 and +1, one output. "joint" trains the extractor and one head; "FOCA" draws weak classifiers afresh at every step:
+Feature extractor: 2-64-64-2 with ReLU inside and softplus features, so positive and strictly monotone as the
+proposition asks, and without corners that collect what is pushed far enough; sigmoid features, which have them, are
+trained beside them with linear heads. Squared loss against -1 and +1, one output. "joint" trains the extractor and one head; "FOCA" draws weak classifiers afresh at every step:
 linear ones in closed form on one sample a class, as in (C1) to (C5), or multi-layer ones by gradient descent. Takes
 about two minutes on one core.
 """
@@ -58,7 +58,7 @@ def weak_classifiers(features: Tensor, labels: Tensor, hidden: tuple[int, ...], 
         ).heads  # fmt: skip
     return solve_heads(
         features[rows], labels[rows], num_classes=2, num_outputs=1, num_heads=count, hidden=hidden, loss="squared",
-        lam=1e-2, updates=64, rate=0.05, init_std=0.5, seed=key_to_seed("toy-theta", key),
+        lam=1e-2, updates=64, rate=0.02, init_std=0.3, seed=key_to_seed("toy-theta", key),
     ).heads  # fmt: skip
 
 

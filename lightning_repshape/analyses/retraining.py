@@ -49,6 +49,7 @@ class HeadAnalysis(Analysis):
         """Checks the options."""
         super().__post_init__()
         self.hidden = tuple(self.hidden)
+        self.head_recipe()
 
     def recipe(self) -> dict[str, Any]:
         """How heads are trained, for what is written."""

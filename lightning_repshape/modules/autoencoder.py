@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_repshape.keywords import Options
 from lightning_repshape.layers import (
     Activation,
     Init,
@@ -19,7 +18,7 @@ from lightning_repshape.layers import (
 )
 from lightning_repshape.metrics.reconstruction import ReconstructionSums
 from lightning_repshape.modules.base import ClassifierModule
-from lightning_repshape.modules.options import Optimization
+from lightning_repshape.modules.options import Optimization, Options
 from lightning_repshape.modules.penalties import Penalties, epochs_done, layer_of, listed
 from lightning_repshape.networks.mlp import MLP
 from lightning_repshape.regularizers import Regularizer

@@ -10,10 +10,10 @@ from lightning_repshape.errors import ConfigError
 from lightning_repshape.functional.class_statistics import class_indices
 from lightning_repshape.functional.class_vectors import largest_class_cosine
 from lightning_repshape.heads import ClassVectorHead
-from lightning_repshape.keywords import Options
 from lightning_repshape.metrics.class_vectors import ClassCosines
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.modules.base import BackboneCallable
+from lightning_repshape.modules.options import Options
 from lightning_repshape.modules.supervised import LossOptions, SupervisedModule
 
 

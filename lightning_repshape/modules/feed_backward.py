@@ -15,12 +15,11 @@ from lightning_repshape.functional.reconstruction import (
     weight_separability,
 )
 from lightning_repshape.heads import LinearHead
-from lightning_repshape.keywords import Options
 from lightning_repshape.losses import ClassificationLoss, FeedBackwardReconstruction, LossCallable
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.metrics.separability import too_few_features
 from lightning_repshape.modules.base import BackboneCallable, HeadCallable, ModelOutput
-from lightning_repshape.modules.options import Shared
+from lightning_repshape.modules.options import Options, Shared
 from lightning_repshape.modules.penalties import Penalties
 from lightning_repshape.modules.regularized import RegularizedModule
 from lightning_repshape.regularizers import Regularizer

@@ -6,7 +6,9 @@ from typing import Literal, TypedDict
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
-__all__ = ["NOT_PLAIN", "Optimization", "Schedule", "Shared", "SharedButOptimizer", "View", "as_plain"]
+from lightning_repshape.networks.base import Options
+
+__all__ = ["NOT_PLAIN", "Optimization", "Options", "Schedule", "Shared", "SharedButOptimizer", "View", "as_plain"]
 
 
 class Schedule(TypedDict, total=False):

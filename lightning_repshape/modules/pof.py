@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.features.last_layer import entrance
 from lightning_repshape.heads import LinearHead
-from lightning_repshape.keywords import Options
 from lightning_repshape.layers import check_positive, check_scale
 from lightning_repshape.modules.base import BackboneCallable, HeadCallable, ModelOutput
 from lightning_repshape.modules.foca.source import BalancedSource, BatchSource, source_for
+from lightning_repshape.modules.options import Options
 from lightning_repshape.modules.supervised import LossOptions, SupervisedModule
 from lightning_repshape.seeding import generator, global_seed
 

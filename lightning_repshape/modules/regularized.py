@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from lightning_repshape.heads import LinearHead
-from lightning_repshape.keywords import Options
 from lightning_repshape.modules.base import BackboneCallable, HeadCallable, ModelOutput
+from lightning_repshape.modules.options import Options
 from lightning_repshape.modules.penalties import Penalties, epochs_done, layer_of, listed
 from lightning_repshape.modules.supervised import LossOptions, SupervisedModule
 from lightning_repshape.regularizers import Regularizer

@@ -8,9 +8,8 @@ from torch.nn import functional as F
 
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.heads import LinearHead
-from lightning_repshape.keywords import Options
 from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, HeadCallable
-from lightning_repshape.modules.options import Shared
+from lightning_repshape.modules.options import Options, Shared
 
 
 class LossOptions(Shared, total=False):

@@ -13,12 +13,12 @@ from lightning_repshape.data.faces.pairs import PairSet
 from lightning_repshape.errors import DivergenceError
 from lightning_repshape.functional.verification import VerificationResult, fold_verification
 from lightning_repshape.heads import LinearHead
-from lightning_repshape.keywords import Options
 from lightning_repshape.layers import evaluating
 from lightning_repshape.losses import LossCallable
 from lightning_repshape.metrics.verification import PairFeatures
 from lightning_repshape.modules.base import BackboneCallable, ClassifierModule, HeadCallable, trainer_of
 from lightning_repshape.modules.feed_backward import FeedBackwardModule, SmoothingOptions
+from lightning_repshape.modules.options import Options
 from lightning_repshape.moved import elsewhere
 from lightning_repshape.regularizers import Regularizer
 

@@ -2,12 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.layers import NamedActivations, Tap, check_positive, linear_layer
+
+if TYPE_CHECKING:
+    from typing import Unpack as Options
+else:
+
+    class Options:
+        """``**kwargs: Options[Ending]`` is ``Unpack[Ending]`` for a type checker, and ``Any`` when the program runs.
+
+        jsonargparse shows the keys of an unpacked TypedDict without their defaults, and leaves them out of
+        ``--print_config`` and of saved configs. Without Unpack it follows ``**kwargs`` to the base class's constructor,
+        which declares each option once: its default, and what it means.
+        """
+
+        def __class_getitem__(cls, keys: type) -> object:
+            """What stands for the keys when the program runs."""
+            return Any
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Literal
 from torch import nn
 
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.keywords import Options
 from lightning_repshape.layers import (
     Init,
     Layer,
@@ -17,7 +16,7 @@ from lightning_repshape.layers import (
     initialize,
     linear_layer,
 )
-from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
+from lightning_repshape.networks.base import Backbone, Ending, Options, check_image_shape
 
 # (kernel, stride, padding) of every step that changes the size of the map
 Geometry = Sequence[tuple[int, int, int]]

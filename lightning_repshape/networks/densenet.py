@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from lightning_repshape.keywords import Options
 from lightning_repshape.layers import NO_TAP, Chain, Init, Layer, Tap, Tapped, check_dropout, check_positive, initialize
-from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
+from lightning_repshape.networks.base import Backbone, Ending, Options, check_image_shape
 
 
 class DenseLayer(Tapped):

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.keywords import Options
 from lightning_repshape.layers import (
     NO_TAP,
     Chain,
@@ -20,7 +19,7 @@ from lightning_repshape.layers import (
     initialize,
     linear_layer,
 )
-from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
+from lightning_repshape.networks.base import Backbone, Ending, Options, check_image_shape
 
 
 class LocallyConnected2d(nn.Module):

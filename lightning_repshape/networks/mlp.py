@@ -7,7 +7,6 @@ from typing import Literal
 from torch import nn
 
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.keywords import Options
 from lightning_repshape.layers import (
     Activation,
     Init,
@@ -17,7 +16,7 @@ from lightning_repshape.layers import (
     initialize,
     linear_layer,
 )
-from lightning_repshape.networks.base import Backbone, Ending
+from lightning_repshape.networks.base import Backbone, Ending, Options
 
 
 class MLP(Backbone):

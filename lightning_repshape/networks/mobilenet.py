@@ -3,9 +3,8 @@
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.keywords import Options
 from lightning_repshape.layers import NO_TAP, Chain, Layer, Tap, Tapped, initialize
-from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
+from lightning_repshape.networks.base import Backbone, Ending, Options, check_image_shape
 from lightning_repshape.networks.resnet import Stem, choose_stem
 
 # table 2 of the paper: expansion, channels, blocks, stride of the first block

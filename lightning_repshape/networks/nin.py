@@ -4,9 +4,8 @@ from typing import Literal
 
 from torch import nn
 
-from lightning_repshape.keywords import Options
 from lightning_repshape.layers import Init, Layer, check_choice, check_dropout, initialize
-from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
+from lightning_repshape.networks.base import Backbone, Ending, Options, check_image_shape
 
 # by block: kernel of the first convolution, and the filters of it and of the 1 x 1 convolutions behind it
 _LAYOUTS: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {

@@ -6,7 +6,6 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.keywords import Options
 from lightning_repshape.layers import (
     NO_TAP,
     Chain,
@@ -18,7 +17,7 @@ from lightning_repshape.layers import (
     check_positive,
     initialize,
 )
-from lightning_repshape.networks.base import Backbone, Ending, check_image_shape
+from lightning_repshape.networks.base import Backbone, Ending, Options, check_image_shape
 
 Stem = Literal["auto", "small", "medium", "large"]
 

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.keywords import Options
 from lightning_repshape.layers import NO_TAP, Tap, check_choice, evaluating
-from lightning_repshape.networks.base import Backbone, Ending, check_image_shape, describe
+from lightning_repshape.networks.base import Backbone, Ending, Options, check_image_shape, describe
 
 # families whose first convolution can do without its stride, and what else of their stem shrinks the image
 _SMALL_STEMS: dict[str, tuple[str, ...]] = {

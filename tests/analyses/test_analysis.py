@@ -241,10 +241,12 @@ def test_options_that_cannot_work() -> None:
         FisherGeodesic(part=0)
     with pytest.raises(ConfigError, match="repeats must be one number"):
         PartialDatasetRetraining(sizes=[10, 20], repeats=[1])
-    wrong: list[dict[str, Any]] = [{"sizes": [2.5]}, {"sizes": [0]}, {"updates": 0}, {"sizes": [9], "repeats": [-1]}]
+    wrong: list[dict[str, Any]] = [{"sizes": [2.5]}, {"sizes": [0]}, {"sizes": [9], "repeats": [-1]}]
     for options in wrong:
         with pytest.raises(ConfigError, match="no whole number above 0"):
             PartialDatasetRetraining(**options)
+    with pytest.raises(ConfigError, match="updates is 0, but at least 1"):
+        PartialDatasetRetraining(updates=0)
     with pytest.raises(ConfigError, match="two positions or keys"):
         LDAEigenvalues(unpack=(0, 1, 2))  # type: ignore[arg-type]
 

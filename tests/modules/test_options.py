@@ -35,7 +35,7 @@ def test_shared_options_show_their_defaults(module: str, optimizer: str, capsys:
     if module == "FOCAModule":
         top = shown[shown.index("model:") : shown.index("\ndata:")].split("\n")
         assert sum(line.startswith("    ") and line[4] != " " for line in top) <= 25
-        assert "      feature_scale: 10.0" in top
+        assert "      feature_scale: auto" in top
 
 
 def test_hyper_parameters_are_what_the_outermost_constructor_was_given(tmp_path: Path) -> None:

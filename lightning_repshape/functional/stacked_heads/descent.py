@@ -62,6 +62,7 @@ class EarlyStopping:
         features: Held-out samples, ``N x D`` for all heads, or ``E x N x D``.
         labels: Their ``N`` labels, or ``E x N``.
         every: Updates between two evaluations.
+        least: How much lower than the lowest before a loss must be to count as an improvement (any lower one is kept).
         patience: Evaluations without improvement after which a head is finished; descent ends when all heads are (it
             looks once an evaluation, which on a GPU waits for the device).
     """
@@ -70,6 +71,7 @@ class EarlyStopping:
     labels: Tensor
     every: int = 10
     patience: int = 3
+    least: float = 0.0
 
     def block(self, heads: slice) -> EarlyStopping:
         """The same for some of the heads."""
@@ -374,13 +376,15 @@ class _Best:
         logits = self.descent.heads(scales).forward(self.features)
         loss = loss_per_head(logits, self.targets, self.descent.rule.loss, "mean")
         first_time = self.updates == 0
-        better = (self.stale < self.rule.patience) & ((loss < self.loss) | first_time)
+        unfinished = self.stale < self.rule.patience
+        improved = (loss < self.loss - self.rule.least) | first_time
+        better = unfinished & ((loss < self.loss) | first_time)
         for kept, value in zip(self.kept, self.descent.parameters.values, strict=True):
             kept.copy_(torch.where(better.view(-1, *[1] * (value.ndim - 1)), value, kept))
         self.loss = torch.where(better, loss, self.loss)
         self.scales = torch.where(better, scales, self.scales)
         self.updates = torch.where(better, update, self.updates)
-        self.stale = torch.where(better, 0, self.stale + 1)
+        self.stale = torch.where(unfinished & improved, 0, self.stale + 1)
 
     def all_finished(self) -> bool:
         return bool((self.stale >= self.rule.patience).all())

@@ -61,7 +61,7 @@ class HeadRecipe(Descent):
     One rule serves every method: up to 1,000 samples get 200 updates on all of them. With more, a head is trained until
     it is done: on features about their mean and each unit at one spread (which the first layer takes in afterwards),
     by updates on ``batch_size`` samples at ten times the rate. The loss on a tenth of the samples (at most 5,000),
-    which are held out, is looked at once an epoch; after ``patience`` epochs without a new lowest one the head goes
+    which are held out, is looked at once an epoch; after ``patience`` epochs without one lower by 0.001 the head goes
     back to its best, the rate is divided by 10, and so once more; its best is the result. FOCA's paper publishes the
     widths and the standard deviation alone.
 

@@ -210,7 +210,7 @@ def train_heads(
     epoch = max(MIN_UPDATES, (count - held) // batch)
     features, mean, spread = _standardized(as_solver_dtype(features))
     stopping = EarlyStopping(
-        features.index_select(-2, order[:held]), labels.index_select(-1, order[:held]), epoch, recipe.patience
+        features.index_select(-2, order[:held]), labels.index_select(-1, order[:held]), epoch, recipe.patience, LEAST
     )
     rows = order[held:].expand(initial.num_heads, -1)
     if features.ndim == 3:  # each head has samples of its own already
@@ -236,6 +236,10 @@ def train_heads(
 
 MOST_EPOCHS = 200
 """Looks at one rate after which a head counts as done, whatever its loss on held-out samples does."""
+
+LEAST = 1e-3
+"""How much lower the loss on held-out samples must get to count: where it is nearly 0, as on features that a network has
+fitted, it falls without end."""
 
 FIRST_RATE = 10.0
 """What standardised features bear: the first rate, over the recipe's."""

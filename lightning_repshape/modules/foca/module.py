@@ -30,7 +30,6 @@ from lightning_repshape.functional.stacked_heads import (
 )
 from lightning_repshape.functional.stacked_heads.recipe import check_counts
 from lightning_repshape.heads import MLPHead
-from lightning_repshape.keywords import Options
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.modules.base import BackboneCallable, ClassifierModule
 from lightning_repshape.modules.batches import single_samples_explained
@@ -39,7 +38,7 @@ from lightning_repshape.modules.foca.renamed import RENAMED, current_options
 from lightning_repshape.modules.foca.secondary import SecondaryOptimization, training_features
 from lightning_repshape.modules.foca.source import BalancedSource, BatchSource, source_for
 from lightning_repshape.modules.optimizers import scheduled
-from lightning_repshape.modules.options import SharedButOptimizer
+from lightning_repshape.modules.options import Options, SharedButOptimizer
 from lightning_repshape.seeding import generator, global_seed, key_to_seed
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

@@ -2,7 +2,8 @@
 
 Feature extractor: 2-64-64-2 with ReLU inside and softplus features, so positive and strictly monotone as the
 proposition asks, and without corners that collect what is pushed far enough; sigmoid features, which have them, are
-trained beside them with linear heads. Squared loss against -1 and +1, one output. "joint" trains the extractor and one head; "FOCA" draws weak classifiers afresh at every step:
+trained beside them with linear heads. Squared loss against -1 and +1, one output.
+"joint" trains the extractor and one head; "FOCA" draws weak classifiers afresh at every step:
 linear ones in closed form on one sample a class, as in (C1) to (C5), or multi-layer ones by gradient descent. Takes
 about two minutes on one core.
 """
@@ -16,7 +17,7 @@ import torch
 from sklearn.datasets import make_moons
 from torch import Tensor, nn
 
-from lightning_repshape.functional.stacked_heads import StackedHeads, solve_heads
+from lightning_repshape.functional.stacked_heads import StackedHeads, feature_scale, solve_heads
 from lightning_repshape.plots import save_figure, spread_figure, toy_figure
 from lightning_repshape.seeding import generator, key_to_seed
 
@@ -56,10 +57,11 @@ def weak_classifiers(features: Tensor, labels: Tensor, hidden: tuple[int, ...], 
             features[rows], labels[rows], num_classes=2, num_outputs=1, num_heads=count, hidden=(), solver="ridge",
             loss="squared", lam=0.25,
         ).heads  # fmt: skip
+    scale = feature_scale(features, 1.0)  # softplus features have no bound, and gradient descent needs one
     return solve_heads(
-        features[rows], labels[rows], num_classes=2, num_outputs=1, num_heads=count, hidden=hidden, loss="squared",
-        lam=1e-2, updates=64, rate=0.02, init_std=0.3, seed=key_to_seed("toy-theta", key),
-    ).heads  # fmt: skip
+        (features * scale)[rows], labels[rows], num_classes=2, num_outputs=1, num_heads=count, hidden=hidden,
+        loss="squared", lam=1e-2, updates=64, rate=0.05, init_std=0.5, seed=key_to_seed("toy-theta", key),
+    ).heads.scaled_features(scale)  # fmt: skip
 
 
 def train_foca(

@@ -238,7 +238,7 @@ MOST_EPOCHS = 200
 """Looks at one rate after which a head counts as done, whatever its loss on held-out samples does."""
 
 LEAST = 1e-3
-"""How much lower the loss on held-out samples must get to count: near 0, as on fitted features, it falls without end."""
+"""How much lower the loss on held-out samples must get to count: near 0, on fitted features, it falls without end."""
 
 FIRST_RATE = 10.0
 """What standardised features bear: the first rate, over the recipe's."""

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_repshape.data.loading import most_processes
-from lightning_repshape.errors import ConfigError
+from lightning_repshape.errors import ConfigError, RepshapeError
 
 # least value, and what stands below it for something else
 _LEAST: dict[str, tuple[float, str]] = {
@@ -33,6 +33,12 @@ _LEAST: dict[str, tuple[float, str]] = {
     "reload_dataloaders_every_n_epochs": (0, ""),
     "fast_dev_run": (0, ""),
 }
+# of Lightning's callbacks, which do not look themselves
+_LEAST_OF_CALLBACKS = {
+    "EarlyStopping": {"patience": 0},
+    "LearningRateFinder": {"min_lr": 0, "max_lr": 0, "num_training_steps": 1},
+    "BatchSizeFinder": {"init_val": 1, "steps_per_trial": 1, "max_trials": 1},
+}
 _PARTS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
 _SEEDS = 2**32  # NumPy takes no more
 _THREADS = 1024  # more of them end the process, not the call
@@ -54,6 +60,7 @@ def check_limits(options: Mapping[str, Any]) -> None:
             continue  # all of them
         if value is not None and not value >= least:
             raise ConfigError(f"trainer.{name} is {trainer[name]}, but it must be at least {least:g}{more}")
+    _check_callbacks(trainer.get("callbacks"))
     for name in _PARTS:
         value = _number(trainer.get(name))
         if value is not None and value > 1 and not value.is_integer():
@@ -75,25 +82,40 @@ def check_limits(options: Mapping[str, Any]) -> None:
         raise ConfigError(f"--threads is {threads}, but it must be from 1 to {_THREADS}")
 
 
-def refusal(error: BaseException) -> ConfigError | None:
+def refusal(error: BaseException, building: bool = False) -> ConfigError | None:
     """What Lightning itself refuses, as wrong usage: an interval beyond an epoch, a part below one batch.
 
     Args:
         error: What ended a command.
+        building: Whether the config's objects were being made: a value that any of them refuses is the config's.
 
     Returns:
-        The error to raise in its place; None where the refusal is not Lightning's own.
+        The error to raise in its place; None where nothing that was asked for was refused.
     """
     causes = [error]
     while causes[-1].__cause__ is not None:  # parsers wrap what constructors raise
         causes.append(causes[-1].__cause__)
+    if any(isinstance(cause, RepshapeError) for cause in causes):
+        return None  # it says what was wrong
     frames = [frame for frame, _ in traceback.walk_tb(causes[-1].__traceback__)]
     where = frames[-1].f_globals.get("__name__", "") if frames else ""
     kinds = [MisconfigurationException, ArithmeticError, ImportError, ValueError]
     if where.startswith("lightning.pytorch.callbacks."):  # elsewhere, PyTorch's own would be among them
         kinds.append(RuntimeError)
+    if building and type(causes[-1]) is ValueError:
+        return ConfigError(str(causes[-1]))
     own = where.startswith("lightning.") and isinstance(causes[-1], tuple(kinds))
     return ConfigError(f"trainer: {causes[-1]}") if own else None
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    """Refuses values with which Lightning's callbacks stop at once, divide by zero or leave the numbers."""
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        name = str((callback or {}).get("class_path", "")).rpartition(".")[2]
+        for option, least in _LEAST_OF_CALLBACKS.get(name, {}).items():
+            value = _number((callback.get("init_args") or {}).get(option))
+            if value is not None and not value >= least:
+                raise ConfigError(f"{name}: {option} is {value:g}, but it must be at least {least}")
 
 
 def _check_devices(value: Any) -> None:

@@ -5,8 +5,12 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from enum import Enum
 from typing import Any
 
+import torch
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_repshape.cli.renaming import new_name
@@ -22,9 +26,9 @@ _NO_MODULE = re.compile(r"(No module named '[\w.]+'|module '[\w.]+' has no attri
 _REQUIRED = re.compile(r"the following arguments are required: ([\w., ]+)")
 _EXPECTED = re.compile(r"Expected (?:a|one of) (.+?)(?:\. Got|$)", re.MULTILINE)
 _VALUE = re.compile(r"(?:Given|Got) value: (.+)")
-# An optional class path: what is wrong with it, then that it is not nothing either.
+# An optional class path: what is wrong with it, then with its other readings, and that it is not nothing either.
 _OPTIONAL = re.compile(
-    r"Union subtypes\s+Subtypes:.*?\sErrors:\s+- (?!Expected )(.+?)\s+- Expected a <class 'NoneType'>", re.DOTALL
+    r"Union subtypes\s+Subtypes:.*?\sErrors:\n( +)- (?!Expected )(.+?)\n\1- .*?Expected a <class 'NoneType'>", re.DOTALL
 )
 _AS_OPTION = re.compile(r"; give it in a config or as --\S+ \.\.\.")
 _NO_SUBCLASS = re.compile(r"Import path(?: (\S+))? does not correspond to a subclass of (\w+)")
@@ -56,11 +60,14 @@ class OneLineParser(LightningArgumentParser, FormerNames):
         self.commands = super().add_subcommands(*args, **kwargs)
         return self.commands
 
-    def dump(self, *args: Any, **kwargs: Any) -> Any:
-        """The parser's, under the name that jsonargparse 5 has for what Lightning 2.6 calls ``skip_none``."""
+    def dump(self, namespace: Any, *args: Any, **kwargs: Any) -> Any:
+        """The parser's, of what no YAML can hold as a text that is read again.
+
+        ``skip_none``, as Lightning 2.6 calls it, goes by the name that jsonargparse 5 has for it.
+        """
         if "skip_none" in kwargs:
             kwargs["skip_unset"] = kwargs.pop("skip_none")
-        return super().dump(*args, **kwargs)
+        return super().dump(_spelled(namespace.clone()), *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         """Raises a ConfigError with what the parser found wrong."""
@@ -75,6 +82,21 @@ class OneLineParser(LightningArgumentParser, FormerNames):
             yield from command.option_names()
 
 
+def _spelled(value: Any) -> Any:
+    """A config whose values of classes that YAML lacks, as defaults of callbacks have them, are texts."""
+    if isinstance(value, Namespace):
+        for name, own in list(vars(value).items()):
+            value[name] = _spelled(own)
+        return value
+    if isinstance(value, list):
+        return [_spelled(own) for own in value]
+    if isinstance(value, dict):
+        return {name: _spelled(own) for name, own in value.items()}
+    if isinstance(value, Enum):  # one that is a text, too, stands for it
+        return value.value if isinstance(value, str) else value.name
+    return str(value) if isinstance(value, torch.device | timedelta) else value
+
+
 def explain(message: str, options: Iterable[str] = ()) -> str:
     """One sentence for a parser's message of several lines: what was wrong, where, and the nearest of ``options``."""
     if found := _NO_SUBCLASS.search(message):
@@ -82,7 +104,7 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         name = found.group(1) or (value.group(1) if value else "what was given")
         return f"{name} at {_place(message)} is no {found.group(2)}; {_other_class(name, _place(message))}"
     if found := _OPTIONAL.search(message):
-        inner = " ".join(found.group(1).split())
+        inner = " ".join(found.group(2).split())
         # this package's sentence of a parser within, whose options are none of the command line's
         inner = _AS_OPTION.sub("; give it in the config", explain(inner) if _KEY.search(inner) else inner)
         return f"{_place(message[: found.start()])}: {inner}"

@@ -141,7 +141,7 @@ class RepshapeCLI(LightningCLI):
         except BaseException as error:
             if self.claimed is not None and not self._has_begun(self.claimed):
                 discard_folder(self.claimed, self.kept)
-            refused = refusal(error)
+            refused = refusal(error, building=hasattr(self, "config") and not hasattr(self, "config_init"))
             if refused is not None:
                 raise refused from error
             raise

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
@@ -61,7 +60,7 @@ class SaveRunConfig(SaveConfigCallback):
             return
         folder = run_folder(trainer)
         if trainer.is_global_zero:
-            config = _spelled(self.config.clone())
+            config = self.config.clone()
             for key in self.per_call:
                 config.pop(key, None)
             make_folder(folder)
@@ -69,18 +68,6 @@ class SaveRunConfig(SaveConfigCallback):
             with written_atomically(folder / CONFIG) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         self.already_saved = True
-
-
-def _spelled(value: Any) -> Any:
-    """A config with devices, as defaults of callbacks have them, by their names."""
-    if isinstance(value, Namespace):
-        for name, own in list(vars(value).items()):
-            value[name] = _spelled(own)
-    elif isinstance(value, list):
-        return [_spelled(own) for own in value]
-    elif isinstance(value, dict):
-        return {name: _spelled(own) for name, own in value.items()}
-    return str(value) if isinstance(value, torch.device) else value
 
 
 class RunRecord(Callback):

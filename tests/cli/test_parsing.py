@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from cli_runs import fit
+from jsonargparse import Namespace
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_repshape.cli import main
@@ -61,6 +63,7 @@ BAD = {
 
 OPTIMIZER, SCHEDULER = "--model.optimizer", "--model.lr_scheduler"
 OF_TORCH = "torch.optim.lr_scheduler"
+CALLBACKS = "--trainer.callbacks"
 VALUES = {
     f"--data.batch_size {2**70}": "below 2**63",
     f"--data.eval_batch_size {2**70}": "below 2**63",
@@ -93,6 +96,12 @@ VALUES = {
     "--trainer.devices 100000": "trainer.devices is 100000, but this machine can use no more than",
     "--data.num_workers 1000000": "num_workers=1000000, but this machine can use no more than",
     "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor x --trainer.callbacks.mode nope": "`mode` can be",
+    f"{CALLBACKS}+=ThroughputMonitor": "trainer.callbacks: missing: batch_size_fn; give it in the config\n",
+    f"{CALLBACKS}+=FeaturePlots {CALLBACKS}.max_pints 3": "option 'max_pints'; did you mean 'max_points'?\n",
+    f"{CALLBACKS}+=EarlyStopping {CALLBACKS}.monitor x {CALLBACKS}.patience -1": "patience is -1, but it must be at l",
+    f"{CALLBACKS}+=LearningRateFinder {CALLBACKS}.min_lr -1": "LearningRateFinder: min_lr is -1, but it must be at l",
+    f"{CALLBACKS}+=BatchSizeFinder {CALLBACKS}.init_val 0": "BatchSizeFinder: init_val is 0, but it must be at least 1",
+    f"{CALLBACKS}+=lightning.pytorch.callbacks.EMAWeightAveraging {CALLBACKS}.decay 3": "error: Invalid decay value 3",
     "--trainer.gradient_clip_val -1": "at least 0",
     "--trainer.gradient_clip_val 1 --trainer.gradient_clip_algorithm nope": "gradient_clip_algorithm",
     "--trainer.max_time xx": "not a valid duration",
@@ -152,7 +161,7 @@ def test_bad_input_ends_in_one_message(case: str, capsys: pytest.CaptureFixture[
     captured = capsys.readouterr()
     lines = [line for line in captured.err.splitlines() if line.strip()]
     assert lines and lines[-1].startswith("error: "), captured.err
-    assert expected in lines[-1], lines[-1]
+    assert expected in f"{lines[-1]}\n", lines[-1]
     assert "Traceback" not in captured.err + captured.out
     assert len(lines[-1]) < 700
     assert sorted(tmp_path.iterdir()) == before, "nothing half-made is left"
@@ -224,5 +233,25 @@ def test_a_parser_as_jsonargparse_5_has_it_knows_the_former_names() -> None:
 def test_nothing_that_lightning_asks_of_the_parser_is_deprecated(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[str, Any] = {}
     monkeypatch.setattr(LightningArgumentParser, "dump", lambda self, cfg, **options: kept.update(options) or "")
-    OneLineParser().dump(None, skip_none=False, format="yaml")
+    OneLineParser().dump(Namespace(), skip_none=False, format="yaml")
     assert kept == {"skip_unset": False, "format": "yaml"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--callback=Timer", "--callback.duration=00:00:05:00"],
+        ["--callback=ModelCheckpoint", "--callback.train_time_interval=0:05:00"],
+        ["--callback=StochasticWeightAveraging", "--callback.swa_lrs=0.1"],
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_options_of_classes_that_yaml_lacks_are_saved_as_what_is_read_again(words: list[str]) -> None:
+    parser = OneLineParser()
+    parser.add_subclass_arguments(Callback, "callback")
+    config = parser.parse_args(words)
+    text = parser.dump(config, skip_none=False)
+    again = parser.parse_string(text)
+    assert parser.dump(again, skip_none=False) == text and "Unable" not in text
+    assert again.callback.init_args.get("interval", "step") == "step"
+    assert again.callback.init_args.get("train_time_interval") == config.callback.init_args.get("train_time_interval")

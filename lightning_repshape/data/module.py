@@ -473,6 +473,12 @@ class ImageDataModule(RawBatchDataModule):
 
     def train_dataloader(self) -> ImageLoader:
         """Shuffled and augmented batches of this rank's training images."""
+        count = len(self._split("train"))
+        if self.batch_size > count:
+            rank_zero_warn(
+                f"{type(self).__name__}: batch_size={self.batch_size} is above the {count:,} training images: every "
+                "epoch is one batch of them all"
+            )
         return self._loader("train", self.batch_size, augment=True, shuffle=True, pad=True, drop_last=self.drop_last)
 
     def val_dataloader(self) -> ImageLoader | list[ImageLoader]:

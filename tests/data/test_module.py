@@ -1,6 +1,7 @@
 """What every data module does with its options, and bad ones."""
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,11 @@ def test_the_parser_sees_every_option_with_its_default(cls: Any, defaults: dict[
     found = options(cls)
     assert shared.keys() <= found.keys() and not without & found.keys()
     assert {name: found[name] for name in shared | defaults} == shared | defaults
+
+
+def test_a_batch_above_the_whole_set_is_told() -> None:
+    with pytest.warns(UserWarning, match="batch_size=61 is above the 60 training images: every epoch is one batch"):
+        assert len(Numbered(batch_size=61).train_dataloader()) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(Numbered(batch_size=60).train_dataloader()) == 1

@@ -31,4 +31,4 @@ def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Gene
 def global_seed(default: int = 0) -> int:
     """The run's seed, as ``seed_everything`` left it in the environment variable ``PL_GLOBAL_SEED``, or the default."""
     value = os.environ.get("PL_GLOBAL_SEED", "")
-    return int(value) if value.lstrip("-").isdigit() else default
+    return int(value) if value.lstrip("-").isdecimal() else default

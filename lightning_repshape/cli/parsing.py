@@ -4,6 +4,7 @@ import importlib
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from enum import Enum
@@ -30,6 +31,8 @@ _VALUE = re.compile(r"(?:Given|Got) value: (.+)")
 _OPTIONAL = re.compile(
     r"Union subtypes\s+Subtypes:.*?\sErrors:\n( +)- (?!Expected )(.+?)\n\1- .*?Expected a <class 'NoneType'>", re.DOTALL
 )
+# What jsonargparse writes for a name where an option may be a callable, too.
+_TAKEN_FOR_CALLABLE = re.compile(r"Unable to serialize instance ([\w.]+)[ \t]*$", re.MULTILINE)
 _AS_OPTION = re.compile(r"; give it in a config or as --\S+ \.\.\.")
 _NO_SUBCLASS = re.compile(r"Import path(?: (\S+))? does not correspond to a subclass of (\w+)")
 _PLAIN_TYPE = re.compile(r"<class '([\w.]+)'>")
@@ -67,7 +70,10 @@ class OneLineParser(LightningArgumentParser, FormerNames):
         """
         if "skip_none" in kwargs:
             kwargs["skip_unset"] = kwargs.pop("skip_none")
-        return super().dump(_spelled(namespace.clone()), *args, **kwargs)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=rf"\s*{_TAKEN_FOR_CALLABLE.pattern}")
+            text = super().dump(_spelled(namespace.clone()), *args, **kwargs)
+        return _TAKEN_FOR_CALLABLE.sub(r"\1", text)
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         """Raises a ConfigError with what the parser found wrong."""

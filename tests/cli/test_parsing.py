@@ -243,6 +243,7 @@ def test_nothing_that_lightning_asks_of_the_parser_is_deprecated(monkeypatch: py
         ["--callback=Timer", "--callback.duration=00:00:05:00"],
         ["--callback=ModelCheckpoint", "--callback.train_time_interval=0:05:00"],
         ["--callback=StochasticWeightAveraging", "--callback.swa_lrs=0.1"],
+        ["--callback=ModelPruning", "--callback.pruning_fn=l1_unstructured"],
     ],
 )
 @pytest.mark.filterwarnings("error")

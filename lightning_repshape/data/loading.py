@@ -243,8 +243,14 @@ class ImageLoader(DataLoader[RawBatch]):
 class RawBatchDataModule(LightningDataModule):
     """A data module whose loaders yield :class:`RawBatch`: what moves them to a device."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuses the Trainer of the package pytorch_lightning, which would call no hook of this module."""
+        if name == "trainer" and any(kind.__module__.startswith("pytorch_lightning.") for kind in type(value).__mro__):
+            self.__iter__()
+        super().__setattr__(name, value)
+
     def __iter__(self) -> NoReturn:
-        """Refuses to be a loader, which the Trainer of the package pytorch_lightning takes it for."""
+        """Refuses to be a loader, which the Trainer of the package pytorch_lightning takes it for by position."""
         raise ConfigError(
             f"{type(self).__name__} is a data module of lightning, no loader: use lightning.pytorch.Trainer, or hand "
             "its loaders to pytorch_lightning's: trainer.fit(model, data.train_dataloader(), data.val_dataloader())"

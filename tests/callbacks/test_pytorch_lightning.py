@@ -80,8 +80,11 @@ def test_analyses_and_records_in_its_trainer(tmp_path: Path) -> None:
 
 
 def test_its_trainer_is_told_to_take_the_loaders(tmp_path: Path) -> None:
+    for where in ({"train_dataloaders": DigitsDataModule()}, {"datamodule": DigitsDataModule()}):
+        with pytest.raises(ConfigError, match="train_dataloader"):
+            trainer(tmp_path).fit(Theirs(), **where)
     with pytest.raises(ConfigError, match="train_dataloader"):
-        trainer(tmp_path).fit(Theirs(), DigitsDataModule())
+        trainer(tmp_path).test(Theirs(), datamodule=DigitsDataModule())
 
 
 def test_analyze_names_the_remedy(

@@ -49,6 +49,18 @@ def find(name: str) -> Path:
     raise ConfigError(f"config {name!r} is neither a file nor a shipped config{did_you_mean(name, names())}")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML's readers drop the first without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: dict[tuple[str, str], yaml.Node] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and seen.setdefault((key.tag, key.value), key) is not key:
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+        return node
+
+
 def read(file: Path) -> Any:
     """A YAML file's content.
 
@@ -78,10 +90,10 @@ def parsed(file: Path, text: bytes) -> Any:
         Plain values.
 
     Raises:
-        ConfigError: If it is no YAML in UTF-8, or holds itself or more than anybody writes.
+        ConfigError: If it is no YAML in UTF-8, names a key twice, or holds itself or more than anybody writes.
     """
     try:
-        content = yaml.safe_load(text.decode("utf-8-sig"))
+        content = yaml.load(text.decode("utf-8-sig"), _Loader)
         if _size(content, {}) > _MOST_VALUES:
             raise ConfigError(f"{file} has more than {_MOST_VALUES:,} values, with those that its references repeat")
     except UnicodeDecodeError as error:

@@ -54,6 +54,8 @@ def check_limits(options: Mapping[str, Any]) -> None:
         ConfigError: If one cannot.
     """
     trainer = options["trainer"]
+    if not hasattr(trainer, "get"):
+        raise ConfigError(f"trainer is {trainer!r}, but options such as trainer.max_epochs are expected")
     for name, (least, more) in _LEAST.items():
         value = _number(trainer.get(name))
         if name == "devices" and value == -1:

@@ -25,6 +25,7 @@ _UNRECOGNIZED = re.compile(r"unrecognized arguments: (.+)", re.IGNORECASE)
 _NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _NO_MODULE = re.compile(r"(No module named '[\w.]+'|module '[\w.]+' has no attribute '\w+')")
 _REQUIRED = re.compile(r"the following arguments are required: ([\w., ]+)")
+_COMMAND = re.compile(r"\b(?:fit|validate|test|predict|analyze)\.")
 _EXPECTED = re.compile(r"Expected (?:a|one of) (.+?)(?:\. Got|$)", re.MULTILINE)
 _VALUE = re.compile(r"(?:Given|Got) value: (.+)")
 # An optional class path: what is wrong with it, then with its other readings, and that it is not nothing either.
@@ -132,7 +133,7 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         )
     if found := _REQUIRED.search(message):
         owner = _CLASS.findall(message[: found.start()])
-        names = found.group(1).strip().rstrip(".")
+        names = _COMMAND.sub("", found.group(1).strip().rstrip("."))
         whose = f"{owner[-1].rpartition('.')[2]} needs" if owner else "missing:"
         return f"{whose} {names}; give it in a config or as --{place + '.' if place else ''}{names.split(',')[0]} ..."
     value = _VALUE.search(message)

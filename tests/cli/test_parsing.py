@@ -55,7 +55,11 @@ BAD = {
         "no last checkpoint",
     ),
     "layer": (["fit", "--config", "quickstart", "--model.statistics_layer", "fc9"], 2, "fc1"),
-    "missing model": (["fit", "--data", "DigitsDataModule"], 2, "model"),
+    "missing model": (
+        ["fit", "--data", "DigitsDataModule"],
+        2,
+        "missing: model; give it in a config or as --model ...",
+    ),
     "negative weight": ([*PENALISED, "--model.regularizers.weight", "-1"], 2, "at least 0, got -1"),
     "penalised layer": ([*PENALISED, "--model.regularizers.layer", "fc9"], 2, "fc1"),
     "penalty's option": ([*PENALISED, "--model.regularizers.wieght", "1"], 2, "wieght"),
@@ -129,6 +133,8 @@ VALUES = {
     "--config utf-16.yaml": "utf-16.yaml is no text in UTF-8 (byte 1 is 0xff)",
     "--config latin-1.yaml": "latin-1.yaml is no text in UTF-8 (byte 5 is 0xf6)",
     "--config binary.yaml": "binary.yaml is no text in UTF-8",
+    "--config twice.yaml": "twice.yaml cannot be read as YAML: the key 'trainer' stands twice",
+    "--config number.yaml": "trainer is 3, but options such as trainer.max_epochs are expected",
     "--config tag.yaml": "could not determine a constructor",
 }
 BAD.update({case: (["fit", "--config", "quickstart", *case.split(" ")], 2, text) for case, text in VALUES.items()})
@@ -138,6 +144,8 @@ BAD.update({case: (["fit", "--config", "quickstart", *case.split(" ")], 2, text)
 def _bad_files() -> None:
     """Configs that are none."""
     Path("file.yaml").write_text("trainer: {max_epochs: 1}\n", encoding="utf-8")
+    Path("twice.yaml").write_text("trainer: {max_epochs: 1}\ndata: {}\ntrainer: {}\n", encoding="utf-8")
+    Path("number.yaml").write_text("trainer: 3\n", encoding="utf-8")
     Path("cycle.yaml").write_text("trainer: &a\n  max_epochs: 1\n  loop: *a\n", encoding="utf-8")
     bomb = ["a: &a [1]"] + [f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]" for old, new in pairwise("abcdefg")]
     Path("bomb.yaml").write_text("\n".join(bomb), encoding="utf-8")
@@ -154,7 +162,7 @@ def test_bad_input_ends_in_one_message(case: str, capsys: pytest.CaptureFixture[
     before = sorted(tmp_path.iterdir())
     quiet = (
         []
-        if words[0] == "fitt"
+        if words[0] == "fitt" or "number.yaml" in words  # which they would replace
         else ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
     )
     assert main([*words, *quiet]) == status

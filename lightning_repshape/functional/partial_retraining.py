@@ -261,7 +261,11 @@ def _heads_at_once(size: int, widths: Sequence[int], recipe: HeadRecipe, feature
     batch = recipe.batch_size if recipe.batch_size is not None and recipe.batch_size < size else None
     held = recipe.held_out(size) > 0  # each head then has a copy of its samples
     gram = not held and prefers_gram(size, dim, width, recipe.updates or 200, batch)
-    floats = size * ((1 + held) * dim + 3 * sum(widths[1:])) + dim * width * (2 if gram else 3) + (size * size if gram else 0)
+    floats = (
+        size * ((1 + held) * dim + 3 * sum(widths[1:]))
+        + dim * width * (2 if gram else 3)
+        + (size * size if gram else 0)
+    )
     return max(1, (_GROUP_BYTES if features.device.type == "cpu" else _GPU_GROUP_BYTES) // (4 * floats))
 
 

@@ -631,7 +631,11 @@ def test_heads_share_features_or_labels(own: str) -> None:
     stacked, all_labels = features.expand(2, -1, -1), labels.expand(2, -1)
     wanted = train_heads(initial, stacked, all_labels, recipe, seed=[3, 4])
     found = train_heads(
-        initial, stacked if own == "features" else features, all_labels if own == "labels" else labels, recipe, seed=[3, 4]
+        initial,
+        stacked if own == "features" else features,
+        all_labels if own == "labels" else labels,
+        recipe,
+        seed=[3, 4],
     )
     torch.testing.assert_close(found.losses, wanted.losses)
     assert float(found.losses[0]) != float(found.losses[1])

@@ -153,8 +153,8 @@ def partial_retraining(
     by 10 to 100 times between methods), weights from N(0, 0.1^2), and descent until the head is done, see
     :class:`HeadRecipe`. The paper publishes sizes, repeats and the head's widths only.
 
-    A head's subset, initial numbers, held-out samples and minibatches depend on ``(seed, size, repeat)`` alone, so that more repeats, or
-    other sizes beside it, leave it as it is.
+    A head's subset, initial numbers, held-out samples and minibatches depend on ``(seed, size, repeat)`` alone, so that
+    more repeats, or other sizes beside it, leave it as it is.
 
     Args:
         train_features: ``N x D``.

@@ -33,11 +33,15 @@ class GivenSource:
         self.y = torch.arange(CLASSES, device=device).repeat_interleave(PER_CLASS)
         self.x = torch.randn(len(self.y), *shape, device=device).to(memory_format=torch.channels_last)
 
-    def balanced(self, per_class: int, generator: torch.Generator, replacement: bool) -> tuple[Tensor, Tensor]:
+    def balanced(
+        self, per_class: int, generator: torch.Generator, replacement: bool, augment: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """B's images and labels."""
         return self.x, self.y
 
-    def uniform(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def uniform(
+        self, count: int, generator: torch.Generator, replacement: bool = True, augment: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """The first of the same images."""
         return self.x[:count], self.y[:count]
 

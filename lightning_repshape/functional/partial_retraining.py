@@ -153,8 +153,8 @@ def partial_retraining(
     by 10 to 100 times between methods), weights from N(0, 0.1^2), and descent until the head is done, see
     :class:`HeadRecipe`. The paper publishes sizes, repeats and the head's widths only.
 
-    A head's subset, initial numbers and minibatches depend on ``(seed, size, repeat)`` alone, so that more repeats, or
-    other sizes beside it, leave it as it is.
+    A head's subset, initial numbers, held-out samples and minibatches depend on ``(seed, size, repeat)`` alone, so that
+    more repeats, or other sizes beside it, leave it as it is.
 
     Args:
         train_features: ``N x D``.
@@ -259,8 +259,13 @@ def _heads_at_once(size: int, widths: Sequence[int], recipe: HeadRecipe, feature
     """As many heads as fit in the room for a group, with samples, first layers (twice or thrice) and activations."""
     dim, width = widths[:2]
     batch = recipe.batch_size if recipe.batch_size is not None and recipe.batch_size < size else None
-    gram = not recipe.held_out(size) and prefers_gram(size, dim, width, recipe.updates or 200, batch)
-    floats = size * (dim + 3 * sum(widths[1:])) + dim * width * (2 if gram else 3) + (size * size if gram else 0)
+    held = recipe.held_out(size) > 0  # each head then has a copy of its samples
+    gram = not held and prefers_gram(size, dim, width, recipe.updates or 200, batch)
+    floats = (
+        size * ((1 + held) * dim + 3 * sum(widths[1:]))
+        + dim * width * (2 if gram else 3)
+        + (size * size if gram else 0)
+    )
     return max(1, (_GROUP_BYTES if features.device.type == "cpu" else _GPU_GROUP_BYTES) // (4 * floats))
 
 

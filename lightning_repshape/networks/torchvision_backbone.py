@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.layers import NO_TAP, Tap, check_choice, evaluating
+from lightning_repshape.layers import NO_TAP, Layer, Tap, check_choice, evaluating
 from lightning_repshape.networks.base import Backbone, Ending, Options, check_image_shape, describe
 
 # families whose first convolution can do without its stride, and what else of their stem shrinks the image
@@ -70,16 +70,20 @@ class TorchvisionBackbone(Backbone):
         num_features = _drop_classifier(net, name)
         super().__init__(input_shape, num_features, {"net": net}, **kwargs)
         self.any_size = not name.startswith(("vit", "maxvit"))
-        self._names = self._probe(name)
+        self._names = self._probe(name, num_features)
 
     @property
     def output_name(self) -> str:
         """Path of the identity that stands where the last linear layer was, or the neck's last layer."""
-        return [self._names[-1], *(name for name, _ in self._neck())][-1]
+        return [self._names[-1], *self._neck()][-1]
 
     def inner_names(self, every: bool = False) -> list[str]:
         """Paths of all modules that run exactly once and return a tensor, and the neck's layers."""
-        return [*self._names, *(name for name, _ in self._neck())][:-1]
+        neck = self._neck().items()
+        inner = [
+            path for name, layer in neck for path in (*(f"{name}.{step}" for step in layer.inner_names(every)), name)
+        ]
+        return [*self._names, *inner][:-1]
 
     def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
         """Inputs to features; see :meth:`Backbone.forward`."""
@@ -87,15 +91,35 @@ class TorchvisionBackbone(Backbone):
             self._check_batch(x)
         net = self.get_submodule("net")
         tap = tap if isinstance(tap, Tap) else NO_TAP
-        features: Tensor = tap(self._names[-1], _recorded(net, x, tap)) if tap.names else net(x).flatten(1)
-        for name, layer in self._neck():
+        features: Tensor = tap(self._names[-1], self._recorded(x, tap)) if tap.names else net(x).flatten(1)
+        for name, layer in self._neck().items():
             features = tap(name, layer(features, tap.into(name)))
         return features
 
-    def _neck(self) -> list[tuple[str, nn.Module]]:
-        return [(name, layer) for name, layer in self.named_children() if name != "net"]
+    def _neck(self) -> dict[str, Layer]:
+        return {name: layer for name, layer in self.named_children() if isinstance(layer, Layer)}
 
-    def _probe(self, name: str) -> tuple[str, ...]:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _recorded(self, x: Tensor, tap: Tap) -> Tensor:
+        def record(path: str, output: Tensor) -> None:
+            tap(path, output.clone())  # a copy: torchvision works in place on some values right after
+
+        net = self.get_submodule("net")
+        handles = [
+            net.get_submodule(path).register_forward_hook(
+                lambda _module, _args, output, path=path: record(path, output)
+            )
+            for path in self._names
+            if path in tap.names
+        ]
+        try:
+            features: Tensor = net(x)
+            return features.flatten(1)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _probe(self, name: str, num_features: int) -> tuple[str, ...]:
         """One forward pass of a black image: finds what runs once, and that the model takes the size at all."""
         net = self.get_submodule("net")
         runs: dict[str, int] = {}
@@ -120,26 +144,9 @@ class TorchvisionBackbone(Backbone):
         finally:
             for handle in handles:
                 handle.remove()
-        if features.flatten(1).shape[1] != self.num_features:
+        if features.flatten(1).shape[1] != num_features:
             raise ConfigError(f"torchvision's {name} is no plain classifier: its features cannot be told")
         return tuple(path for path, count in runs.items() if count == 1)
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _recorded(net: nn.Module, x: Tensor, tap: Tap) -> Tensor:
-    def record(path: str, output: Tensor) -> None:
-        tap(path, output.clone())  # a copy: torchvision works in place on some values right after
-
-    handles = [
-        net.get_submodule(path).register_forward_hook(lambda _module, _args, output, path=path: record(path, output))
-        for path in tap.names
-    ]
-    try:
-        features: Tensor = net(x)
-        return features.flatten(1)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _make(name: str, weights: str | None, height: int, width: int) -> nn.Module:

@@ -96,6 +96,17 @@ def test_a_head_depends_on_its_own_key_alone() -> None:
     assert not torch.equal(many.errors[8], other.errors[8])
 
 
+def test_a_head_that_is_trained_until_it_is_done_depends_on_its_own_key_alone() -> None:
+    features, labels = blobs(1_200, 3.0)
+    new, truth = blobs(500, 3.0, seed=1)
+    recipe = HeadRecipe(hidden=(), patience=1, batch_size=400)
+    for size in (1_100, 1_200):  # draws of their own; the whole set
+        many = partial_retraining(features, labels, new, truth, [size], [3], recipe)
+        few = partial_retraining(features, labels, new, truth, [size], [3], recipe, heads_at_once=1)
+        torch.testing.assert_close(many.losses[size], few.losses[size])
+        assert len(set(many.losses[size].tolist())) == 3
+
+
 def test_scale_of_features_does_not_matter() -> None:
     features, labels = blobs(200, 1.0)
     new, truth = blobs(200, 1.0, seed=1)

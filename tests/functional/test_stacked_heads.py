@@ -244,7 +244,7 @@ def test_early_stopping_keeps_each_heads_best(form: str) -> None:
     solved = gradient_descent(initial, features, noisy, early_stopping=rule, **options)
     for head in range(4):
         best, stale = (math.inf, 0, None), 0
-        for update in [*range(7, 100, 7), 100]:
+        for update in [*range(0, 100, 7), 100]:
             net = torch_sgd(initial, head, features, noisy, update, 0.01, lam=1e-3)
             value = float(F.cross_entropy(net(held_out), truth).detach())
             stale = 0 if value < best[0] else stale + 1
@@ -616,11 +616,72 @@ def test_heads_with_samples_of_their_own_are_trained_as_each_alone() -> None:
     more, theirs = hard_features(1_500, 1)
     recipe = HeadRecipe(hidden=(6,), patience=1)
     initial = init_heads(2, (40, 6, CLASSES), seed=[3, 4])
-    both = train_heads(initial, torch.stack([features, more]), torch.stack([labels, theirs]), recipe, seed=[3, 3])
+    both = train_heads(initial, torch.stack([features, more]), torch.stack([labels, theirs]), recipe, seed=[3, 4])
     for head, (x, y) in enumerate([(features, labels), (more, theirs)]):
-        alone = train_heads(initial.select(slice(head, head + 1)), x, y, recipe, seed=[3])
+        alone = train_heads(initial.select(slice(head, head + 1)), x, y, recipe, seed=[3 + head])
         assert int(alone.updates) == int(both.updates[head])
         torch.testing.assert_close(alone.losses[0], both.losses[head])
+
+
+@pytest.mark.parametrize("own", ["features", "labels"])
+def test_heads_share_features_or_labels(own: str) -> None:
+    features, labels = hard_features(1_100, 0)
+    recipe = HeadRecipe(hidden=(), patience=1, batch_size=500)
+    initial = init_heads(2, (40, CLASSES), seed=[3, 4])
+    stacked, all_labels = features.expand(2, -1, -1), labels.expand(2, -1)
+    wanted = train_heads(initial, stacked, all_labels, recipe, seed=[3, 4])
+    found = train_heads(
+        initial,
+        stacked if own == "features" else features,
+        all_labels if own == "labels" else labels,
+        recipe,
+        seed=[3, 4],
+    )
+    torch.testing.assert_close(found.losses, wanted.losses)
+    assert float(found.losses[0]) != float(found.losses[1])
+
+
+def test_a_head_that_diverges_at_the_first_rate_goes_on_from_its_start() -> None:
+    features, labels = hard_features(1_100, 0)
+    recipe = HeadRecipe(hidden=(16,), feature_norm=None)
+    rates = {}
+    for norm in (5.0, 40.0, 4_000.0):  # both rates fit; the second alone; none
+        scaled = features * feature_scale(features, norm)
+        rates[norm] = train_heads(init_heads(1, (40, 16, CLASSES)), scaled, labels, recipe, loss="squared")
+    assert float(rates[5.0].losses) < 0.7
+    assert float(rates[40.0].losses) < 0.8 and int(rates[40.0].updates) > 0
+    assert bool(rates[4_000.0].losses.isnan())  # told, and not hidden by the start
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e-20, 1e6])
+def test_constant_features_give_the_classes_shares(value: float) -> None:
+    """Rounding leaves a spread of their own to constant features, which is not blown up."""
+    labels = torch.arange(1_500) % 3 // 2  # two of three samples in class 0
+    features = torch.full((1_500, 7), value)
+    solution = solve_head(features, labels, HeadRecipe(hidden=()), num_classes=2)
+    shares = torch.softmax(solution.heads(features[:1])[0, 0], dim=0)
+    torch.testing.assert_close(shares, torch.tensor([2 / 3, 1 / 3]), atol=0.03, rtol=0)
+
+
+def test_features_and_labels_that_cannot_be_are_told_before_they_are_standardised() -> None:
+    features, labels = hard_features(1_100, 0)
+    recipe, initial = HeadRecipe(hidden=()), init_heads(1, (40, CLASSES))
+    broken = features.clone()
+    broken[7, 3] = math.nan
+    with pytest.raises(ValueError, match="hold 1 values that are NaN or infinite, of 44000"):
+        train_heads(initial, broken, labels, recipe)
+    with pytest.raises(ValueError, match=r"labels must lie in 0..4, got values from 0 to 9"):
+        train_heads(initial, features, labels.clone().index_fill_(0, torch.tensor([5]), 9), recipe)
+    with pytest.raises(ValueError, match=r"labels must have the shape \(1100,\)"):
+        train_heads(initial, features, labels[1:], recipe)
+
+
+def test_training_leaves_its_features_as_they_are() -> None:
+    features, labels = hard_features(1_100, 0)
+    for given in (features, features[None]):
+        before = given.clone()
+        train_heads(init_heads(1, (40, CLASSES)), given, labels, HeadRecipe(hidden=(), patience=1))
+        assert torch.equal(given, before)
 
 
 @pytest.mark.parametrize("count", [30, 1_000])
@@ -643,8 +704,8 @@ def test_a_tenth_is_held_out_of_many(count: int, held: int) -> None:
 def test_what_nobody_sets_is_what_the_documentation_says() -> None:
     recipe = HeadRecipe()
     assert (recipe.hidden, recipe.init_std) == ((128, 128), 0.1)  # the paper's
-    assert (recipe.updates, recipe.rate, recipe.momentum, recipe.weight_decay) == (200, 0.02, 0.9, 1e-4)
-    assert (recipe.batch_size, recipe.feature_norm) == (None, 5.0)
+    assert (recipe.updates, recipe.rate, recipe.momentum, recipe.weight_decay) == (None, 0.02, 0.9, 1e-4)
+    assert (recipe.batch_size, recipe.patience, recipe.feature_norm) == (None, 3, 5.0)
     given = {name: option.default for name, option in inspect.signature(solve_heads).parameters.items()}
     assert (given["num_heads"], given["hidden"], given["lam"], given["updates"]) == (1, (128, 128), 1e-3, 32)
     assert (given["rate"], given["momentum"], given["init_std"], given["seed"]) == (0.05, 0.9, 0.1, 0)
@@ -657,6 +718,8 @@ def test_what_nobody_sets_is_what_the_documentation_says() -> None:
         ("batch_size", 1, 0),
         ("hidden", (1,), (0,)),
         ("rate", 1e-9, 0.0),
+        ("rate", 1e-9, "auto"),
+        ("patience", 1, 0),
         ("feature_norm", 1e-9, 0.0),
         ("momentum", 0.0, 1.0),
         ("momentum", 0.999, -0.001),

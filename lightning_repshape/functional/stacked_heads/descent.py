@@ -56,7 +56,7 @@ class HeadSolution:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EarlyStopping:
-    """Keeps each head's parameters of its best evaluation on held-out samples.
+    """Keeps each head's parameters of its best evaluation on held-out samples; the first one is that of the start.
 
     Attributes:
         features: Held-out samples, ``N x D`` for all heads, or ``E x N x D``.
@@ -279,6 +279,8 @@ class _Descent:
         batches = _Minibatches(self.seeds, self.samples, rule.batch_size) if rule.batch_size else None
         best = _Best(self, rule.early_stopping) if rule.early_stopping else None
         done = 0
+        if best is not None:
+            best.look(0)
         while done < rule.updates:
             self.update(None if batches is None else batches[done])
             done += 1
@@ -291,6 +293,8 @@ class _Descent:
         if best is not None and done > 0:
             scales, updates = best.restore()
         losses = self.losses()
+        if best is not None:  # a head that diverged keeps its start, which no loss may hide
+            losses = losses.masked_fill((updates == 0) & ~best.latest.isfinite(), float("nan"))
         return HeadSolution(self.heads(scales), losses, updates)
 
     def update(self, at: Tensor | None) -> None:
@@ -359,8 +363,9 @@ class _Best:
     def __init__(self, descent: _Descent, rule: EarlyStopping) -> None:
         self.descent, self.rule = descent, rule
         values, some = descent.parameters.values, descent.ones
-        self.kept = [torch.empty_like(value) for value in values]
+        self.kept = [value.clone() for value in values]
         self.loss = some.new_full((descent.num_heads,), float("inf"))
+        self.latest = self.loss
         self.scales = torch.ones_like(self.loss)
         self.updates = torch.zeros_like(self.loss, dtype=torch.int64)
         self.stale = torch.zeros_like(self.updates)
@@ -375,10 +380,10 @@ class _Best:
         scales = self.descent.first.scales()
         logits = self.descent.heads(scales).forward(self.features)
         loss = loss_per_head(logits, self.targets, self.descent.rule.loss, "mean")
-        first_time = self.updates == 0
+        self.latest = loss
         unfinished = self.stale < self.rule.patience
-        improved = (loss < self.loss - self.rule.least) | first_time
-        better = unfinished & ((loss < self.loss) | first_time)
+        improved = loss < self.loss - self.rule.least
+        better = unfinished & (loss < self.loss)
         for kept, value in zip(self.kept, self.descent.parameters.values, strict=True):
             kept.copy_(torch.where(better.view(-1, *[1] * (value.ndim - 1)), value, kept))
         self.loss = torch.where(better, loss, self.loss)

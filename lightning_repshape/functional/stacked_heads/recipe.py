@@ -29,6 +29,9 @@ class Descent:
     prefix: ClassVar[str] = "a head's "
     """What messages put before the name of an option."""
 
+    automatic: ClassVar[bool] = False
+    """Whether ``rate`` can be "auto"."""
+
     hidden: tuple[int, ...] = (128, 128)
     updates: int | None = None
     rate: float | Literal["auto"] = 0.02
@@ -43,7 +46,7 @@ class Descent:
         for width in self.hidden:
             check_counts(self.prefix, hidden=width)
         check_counts(self.prefix, updates=self.updates)
-        if self.rate != "auto":
+        if not (self.rate == "auto" and self.automatic):
             check_above_zero(self.prefix, rate=self.rate)
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"{self.prefix}momentum is {self.momentum}, but it must be at least 0 and below 1")
@@ -110,8 +113,8 @@ def check_counts(prefix: str, **counts: int | None) -> None:
             raise ConfigError(f"{prefix}{name} is {value}, but at least 1 is needed")
 
 
-def check_above_zero(prefix: str, **values: float | None) -> None:
-    """Raises ConfigError if an option is not above 0; messages begin with ``prefix``; None passes."""
+def check_above_zero(prefix: str, **values: float | str | None) -> None:
+    """Raises ConfigError if an option is no number above 0; messages begin with ``prefix``; None passes."""
     for name, value in values.items():
-        if value is not None and not value > 0:
+        if value is not None and (isinstance(value, str) or not value > 0):
             raise ConfigError(f"{prefix}{name} is {value}, but it must be above 0 (or null where it may be left out)")

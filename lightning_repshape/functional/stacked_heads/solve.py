@@ -9,9 +9,18 @@ import torch
 from torch import Tensor
 
 from lightning_repshape.functional.checks import check_at_least, check_choice
+from lightning_repshape.functional.stacked_heads._first_layer import take
 from lightning_repshape.functional.stacked_heads.descent import EarlyStopping, HeadSolution, gradient_descent
 from lightning_repshape.functional.stacked_heads.heads import StackedHeads, head_seeds, init_heads
-from lightning_repshape.functional.stacked_heads.inputs import Form, Loss, Reduction, as_solver_dtype, num_classes_of
+from lightning_repshape.functional.stacked_heads.inputs import (
+    Form,
+    Loss,
+    Reduction,
+    as_solver_dtype,
+    check_shapes,
+    check_values,
+    num_classes_of,
+)
 from lightning_repshape.functional.stacked_heads.recipe import HeadRecipe
 from lightning_repshape.functional.stacked_heads.ridge import ridge
 from lightning_repshape.seeding import generator, key_to_seed
@@ -168,12 +177,12 @@ def train_heads(
 
     Args:
         initial: Where to start; left as it is.
-        features: ``N x D`` for all heads, or ``E x N x D``.
+        features: ``N x D`` for all heads, or ``E x N x D``. Where some are held out, each head gets a copy of its own.
         labels: ``N`` integers in 0..K-1, or ``E x N``.
         recipe: How they are trained.
         loss: ``"cross_entropy"`` (default) or ``"squared"``.
         form: As in :func:`gradient_descent`, for a fixed number of updates.
-        seed: One integer, or E of them; decides minibatches, the first one which samples are held out. Default: 0.
+        seed: One integer, or E of them; decides which samples a head holds out, and its minibatches. Default: 0.
         validate: Look at the values too; see :func:`gradient_descent`. Default: True.
 
     Returns:
@@ -183,6 +192,7 @@ def train_heads(
     Raises:
         ValueError: If a value, a shape or a combination cannot work; the message says which.
     """
+    check_shapes(features, labels, initial.num_heads)
     count, heads = features.shape[-2], initial
     held = recipe.held_out(count)
 
@@ -204,29 +214,28 @@ def train_heads(
     if not held:
         updates = 200 if recipe.updates is None else recipe.updates
         return descend(recipe.rate, updates, recipe.batch_size, form=form, seed=seed, validate=validate)
-    first = seed if isinstance(seed, int) else seed[0]
-    order = torch.randperm(count, generator=generator("held-out", first)).to(features.device)
+    if validate:
+        check_values(features, labels, num_classes_of(initial.num_outputs, loss))
+    seeds = head_seeds(seed, initial.num_heads)
+    orders = [torch.randperm(count, generator=generator("held-out", one)) for one in seeds]
+    order = torch.stack(orders).to(features.device)
+    features = as_solver_dtype(take(features if features.ndim == 3 else features.unsqueeze(0), order))
+    labels = take(labels if labels.ndim == 2 else labels.unsqueeze(0), order)
+    mean, spread = _standardize(features)
     batch = recipe.batch_size or 256
     epoch = max(MIN_UPDATES, (count - held) // batch)
-    features, mean, spread = _standardized(as_solver_dtype(features))
-    stopping = EarlyStopping(
-        features.index_select(-2, order[:held]), labels.index_select(-1, order[:held]), epoch, recipe.patience, LEAST
-    )
-    rows = order[held:].expand(initial.num_heads, -1)
-    if features.ndim == 3:  # each head has samples of its own already
-        features, labels, rows = features.index_select(1, rows[0]), labels.index_select(-1, rows[0]), None
+    stopping = EarlyStopping(features[:, :held], labels[:, :held], epoch, recipe.patience, LEAST)
+    features, labels = features[:, held:], labels[:, held:]
     total = torch.zeros(initial.num_heads, dtype=torch.int64, device=features.device)
-    seeds = head_seeds(seed, initial.num_heads)
     for stage, rate in enumerate((FIRST_RATE * recipe.rate, FIRST_RATE * recipe.rate / 10)):
         solution = descend(
             rate,
             MOST_EPOCHS * epoch,
             batch,
-            indices=rows,
             early_stopping=stopping,
             form="primal",
             seed=[key_to_seed("stage", stage, one) for one in seeds],
-            validate=validate and stage == 0,
+            validate=False,
         )
         heads, total = solution.heads, total + solution.updates
     weight, bias = heads.weights[0] / spread, heads.biases[0]
@@ -247,24 +256,28 @@ MIN_UPDATES = 20
 """Updates between two looks, where an epoch has fewer."""
 
 
-def _standardized(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features about their mean, each unit at one spread, at the mean norm that they had.
+def _standardize(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Brings features ``E x N x D``, where they lie, about their mean, each unit to one spread, at their mean norm.
 
     Descent comes to its end only so: features behind ReLU share one large direction, beside which it hardly moves along
     all others. Units of a spread below a thousandth of the largest one are not blown up further.
 
     Returns:
-        The features, and the mean and the spread that they had, (1 or E) x 1 x D.
+        The mean and the spread that they had, over the factor that keeps the norm, E x 1 x D.
     """
-    stacked = features if features.ndim == 3 else features.unsqueeze(0)
-    norm = torch.linalg.vector_norm(stacked, dim=2).mean(dim=1)
-    mean, spread = stacked.mean(dim=1, keepdim=True), stacked.std(dim=1, correction=0, keepdim=True)
+    norm = torch.linalg.vector_norm(features, dim=2).mean(dim=1)
+    mean = features.mean(dim=1, keepdim=True)
+    features.sub_(mean)
+    spread = torch.linalg.vector_norm(features, dim=1, keepdim=True) / features.shape[1] ** 0.5
     largest = spread.amax(dim=2, keepdim=True)
-    spread = torch.where(largest > 0, torch.maximum(spread, 1e-3 * largest), 1.0)
-    result = (stacked - mean).div_(spread)
-    moved = torch.linalg.vector_norm(result, dim=2).mean(dim=1)
+    varies = largest > 100 * torch.finfo(features.dtype).eps * mean.abs().amax(dim=2, keepdim=True)
+    spread = torch.where(varies, torch.maximum(spread, 1e-3 * largest), 1.0)
+    features.mul_(varies)  # what rounding leaves of constant features
+    features.div_(spread)
+    moved = torch.linalg.vector_norm(features, dim=2).mean(dim=1)
     factor = torch.where(moved > 0, norm / moved, 1.0)[:, None, None]
-    return result.mul_(factor).view_as(features), mean, spread / factor
+    features.mul_(factor)
+    return mean, spread / factor
 
 
 def solve_head(

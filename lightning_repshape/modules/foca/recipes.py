@@ -42,6 +42,7 @@ class WeakRecipe(Descent):
     """
 
     prefix: ClassVar[str] = "FOCAModule: weak."
+    automatic: ClassVar[bool] = True
 
     rate: float | Literal["auto"] = "auto"
     weight_decay: float = 1e-3
@@ -60,9 +61,10 @@ class WeakRecipe(Descent):
         super().__post_init__()
         if self.feature_scale != "auto":
             check_above_zero(self.prefix, feature_scale=self.feature_scale)
-        if self.init_std == 0 and "auto" in (self.feature_scale, self.rate):
+        automatic = [name for name in ("feature_scale", "rate") if getattr(self, name) == "auto"]
+        if self.init_std == 0 and automatic and (self.solver != "ridge" or "feature_scale" in automatic):
             raise ConfigError(
-                f"{self.prefix}init_std is 0: initial logits have no spread, so give feature_scale and rate"
+                f"{self.prefix}init_std is 0: initial logits have no spread, so give {' and '.join(automatic)} a number"
             )
         if self.solver == "ridge" and self.hidden:
             raise ConfigError(

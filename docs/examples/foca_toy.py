@@ -124,17 +124,19 @@ def panel(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Features, labels, and the outputs over the square of all features; FOCA: of 256 weak classifiers on average."""
     features = phi(points)
-    low, high = float(features.min()), float(features.max())
-    low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
-    side = torch.linspace(low, high, 100)
-    vertical, horizontal = torch.meshgrid(side, side, indexing="ij")
+    low, high = features.min(dim=0).values, features.max(dim=0).values
+    margin = 0.3 * (high - low)
+    (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
+    vertical, horizontal = torch.meshgrid(
+        torch.linspace(bottom, top, 100), torch.linspace(left, right, 100), indexing="ij"
+    )
     grid = torch.stack([horizontal, vertical], dim=-1).view(-1, 2)
     if head is not None:
         outputs = head(grid)[:, 0]
     else:
         parts = [weak_classifiers(features, labels, hidden, 32, key=-number)(grid)[..., 0] for number in range(1, 9)]
         outputs = torch.cat(parts).mean(dim=0)
-    extent = np.array([low, high, low, high])
+    extent = np.array([left, right, bottom, top])
     return features.numpy(), labels.numpy(), outputs.view(100, 100).numpy(), extent
 
 

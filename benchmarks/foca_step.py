@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_repshape.functional.stacked_heads import solve_heads
-from lightning_repshape.modules import FOCAModule, PhiUpdates
+from lightning_repshape.modules import FOCAModule, PhiUpdates, SupervisedModule, WeakRecipe
 from lightning_repshape.networks import VGG16, FOCANet
+from lightning_repshape.networks.base import Neck
 from lightning_repshape.performance import keep_freed_memory
 
 CLASSES, PER_CLASS, UPDATES, HIDDEN, SAMPLES = 10, 10, 32, (128, 128), 100
@@ -160,8 +161,44 @@ def steps(backbone: Any, shape: tuple[int, ...], device: str) -> dict[str, Calla
     }
 
 
+def later_form(device: str, repeats: int, clock: Literal["wall", "processor"]) -> None:
+    """The authors' later form, u = 32 updates of m = 128 for one theta, against joint training of the same net."""
+    number, samples = 32, 128
+    backbone = partial(FOCANet, widths=(16, 32, 64), depth=1, neck=Neck((128, 128)))
+    x = torch.randn(number * samples, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    y = torch.randint(CLASSES, (len(x),), device=device)
+    source, count = GivenSource(device, (3, 32, 32)), itertools.count()
+    weak = WeakRecipe(hidden=(), updates=64, rate=0.03, nesterov=True, weight_decay=5e-3, feature_scale=None)
+    chunks = list(zip(x.split(samples), y.split(samples), strict=True))
+    torch.manual_seed(0)
+    module = FOCAModule(CLASSES, (3, 32, 32), backbone, weak, phi=PhiUpdates(max_norm=None)).to(device).train()
+    joint = SupervisedModule(CLASSES, (3, 32, 32), backbone).to(device).train()
+    descents = [torch.optim.SGD(one.parameters(), lr=1e-4, momentum=0.9, fused=True) for one in (module, joint)]
+
+    def foca() -> None:
+        key = ("benchmark", next(count))
+        solution, scale, _ = module.solve_classifiers(*module.draw_features(source, 1, *key), 1, *key)
+        for part, labels in chunks:
+            module.phi_loss(solution.heads, scale, part, labels)[0].backward()
+            descents[0].step()
+            descents[0].zero_grad()
+
+    def jointly() -> None:
+        for part, labels in chunks:
+            F.cross_entropy(joint(part).logits, labels).backward()
+            descents[1].step()
+            descents[1].zero_grad()
+
+    seconds = interleaved({"joint": jointly, "FOCA": foca}, repeats=repeats, clock=clock)
+    rows = [
+        {"training": name, "images a second": len(x) / value, "of joint's": seconds["joint"] / value}
+        for name, value in seconds.items()
+    ]
+    report("The later form, u = 32, m = 128, a small net with the neck", rows)
+
+
 def main() -> None:
-    """Prints a table a network, and one of the inner solve alone."""
+    """Prints a table a network, one of the inner solve alone and one of the later form."""
     options = arguments(
         "FOCA's step against the passes and the update that it cannot do without",
         {"vgg": "VGG-16 alone, three rounds: one to three minutes on one core"},
@@ -196,6 +233,7 @@ def main() -> None:
         report(f"FOCA step, {name}, b = {CLASSES * PER_CLASS}, m = {SAMPLES}, {UPDATES} updates", rows)
     if not options.vgg:
         inner_solves(4096, options.device, 5 if options.quick else 15, clock)
+        later_form(options.device, 3 if options.quick else 7, clock)
 
 
 if __name__ == "__main__":

@@ -125,8 +125,8 @@ def panel(
     """Features, labels, and the outputs over the square of all features; FOCA: of 256 weak classifiers on average."""
     features = phi(points)
     low, high = features.min(dim=0).values, features.max(dim=0).values
-    margin = 0.3 * (high - low)
-    (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
+    middle, half = (low + high) / 2, 0.65 * (high - low).max()  # as far in both directions
+    (left, bottom), (right, top) = (middle - half).tolist(), (middle + half).tolist()
     vertical, horizontal = torch.meshgrid(
         torch.linspace(bottom, top, 100), torch.linspace(left, right, 100), indexing="ij"
     )

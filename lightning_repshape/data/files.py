@@ -180,7 +180,7 @@ def _check_chunks(file: Any) -> None:
         end = start + 8 + int.from_bytes(content[start : start + 4], "big")
         if zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
             raise ValueError("a checksum is wrong")
-        if content[start + 4 : start + 8] == b"IEND":
+        if bytes(content[start + 4 : start + 8]) == b"IEND":
             break
         start = end + 4
     file.seek(place)

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.layers import NamedActivations, Tap, check_positive, linear_layer
 
+__all__ = ["Backbone", "Ending", "Neck", "Options", "check_image_shape", "describe"]
+
 if TYPE_CHECKING:
     from typing import Unpack as Options
 else:

@@ -641,8 +641,8 @@ class ImageDataModule(RawBatchDataModule):
         dataset = self._dataset(split, augment)
         draws = dataset.draws(source, len(index)) if augment else None
         images, y = split.images(index), split.labels.index_select(0, index)
-        moved = [part.to(device, non_blocking=True) for part in (y, images)]
-        x, labels = DeviceBatch(dataset, index, *moved, draws, torch.float32).finish()
+        y, images = y.to(device, non_blocking=True), images.to(device, non_blocking=True)
+        x, labels = DeviceBatch(dataset, index, y, images, draws, torch.float32).finish()
         return x, labels
 
     # For the record

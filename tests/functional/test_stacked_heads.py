@@ -643,14 +643,13 @@ def test_heads_share_features_or_labels(own: str) -> None:
 
 def test_a_head_that_diverges_at_the_first_rate_goes_on_from_its_start() -> None:
     features, labels = hard_features(1_100, 0)
-    recipe = HeadRecipe(hidden=(16,), feature_norm=None)
-    rates = {}
+    ends = {}
     for norm in (5.0, 40.0, 4_000.0):  # both rates fit; the second alone; none
-        scaled = features * feature_scale(features, norm)
-        rates[norm] = train_heads(init_heads(1, (40, 16, CLASSES)), scaled, labels, recipe, loss="squared")
-    assert float(rates[5.0].losses) < 0.7
-    assert float(rates[40.0].losses) < 0.8 and int(rates[40.0].updates) > 0
-    assert bool(rates[4_000.0].losses.isnan())  # told, and not hidden by the start
+        recipe = HeadRecipe(hidden=(16,), feature_norm=norm)
+        ends[norm] = train_heads(init_heads(1, (40, 16, CLASSES)), features, labels, recipe, loss="squared")
+    assert float(ends[5.0].losses) < 0.7
+    assert float(ends[40.0].losses) < 0.8 and int(ends[40.0].updates) > 0
+    assert bool(ends[4_000.0].losses.isnan())  # told, and not hidden by the start
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e-20, 1e6])
@@ -732,3 +731,12 @@ def test_options_of_a_recipe_at_their_bounds(option: str, last: object, wrong: o
     assert getattr(HeadRecipe(**{option: last}), option) == last
     with pytest.raises(ConfigError, match=f"a head's {option} is"):
         HeadRecipe(**{option: wrong})
+
+
+def test_raw_features_of_any_norm_are_trained_alike() -> None:
+    (features, labels), (new, truth) = hard_features(1_500, 0), hard_features(2_000, 1)
+    errors = []
+    for size in (0.01, 1.0, 100.0):
+        head = solve_head(size * features, labels, HeadRecipe(hidden=(), feature_norm=None), num_classes=CLASSES)
+        errors.append(float(classification_error(head.heads, size * new, truth)))
+    assert max(errors) - min(errors) < 0.003 and max(errors) < 0.13

@@ -221,7 +221,7 @@ def train_heads(
     order = torch.stack(orders).to(features.device)
     features = as_solver_dtype(take(features if features.ndim == 3 else features.unsqueeze(0), order))
     labels = take(labels if labels.ndim == 2 else labels.unsqueeze(0), order)
-    mean, spread = _standardize(features)
+    mean, spread = _standardize(features, recipe.feature_norm or 5.0)
     batch = recipe.batch_size or 256
     epoch = max(MIN_UPDATES, (count - held) // batch)
     stopping = EarlyStopping(features[:, :held], labels[:, :held], epoch, recipe.patience, LEAST)
@@ -256,16 +256,15 @@ MIN_UPDATES = 20
 """Updates between two looks, where an epoch has fewer."""
 
 
-def _standardize(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Brings features ``E x N x D``, where they lie, about their mean, each unit to one spread, at their mean norm.
+def _standardize(features: Tensor, norm: float) -> tuple[Tensor, Tensor]:
+    """Brings features ``E x N x D``, where they lie, about their mean, each unit to one spread, all to this mean norm.
 
     Descent comes to its end only so: features behind ReLU share one large direction, beside which it hardly moves along
     all others. Units of a spread below a thousandth of the largest one are not blown up further.
 
     Returns:
-        The mean and the spread that they had, over the factor that keeps the norm, E x 1 x D.
+        The mean and the spread that they had, over the factor that makes the norm, E x 1 x D.
     """
-    norm = torch.linalg.vector_norm(features, dim=2).mean(dim=1)
     mean = features.mean(dim=1, keepdim=True)
     features.sub_(mean)
     spread = torch.linalg.vector_norm(features, dim=1, keepdim=True) / features.shape[1] ** 0.5

@@ -199,7 +199,8 @@ class FOCAModule(ClassifierModule):
                 f"FOCAModule optimizes by itself: set model.phi.accumulate to {self.trainer.accumulate_grad_batches} "
                 "instead of trainer.accumulate_grad_batches"
             )
-        if any(isinstance(callback, LearningRateFinder) for callback in self.trainer.callbacks):
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined, unused-ignore]
+        if any(isinstance(callback, LearningRateFinder) for callback in callbacks):
             raise ConfigError(
                 "FOCAModule optimizes by itself: LearningRateFinder cannot change its learning rate; set "
                 "model.optimizer.lr, and leave the callback out"

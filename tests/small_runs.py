@@ -92,7 +92,7 @@ model:
 """,
     "foca": f"""
 model:{FOCA}
-    weak: {{hidden: [8], updates: 8, rate: 0.05, momentum: 0.9, weight_decay: 0.001}}
+    weak: {{hidden: [8], updates: 8, rate: 0.05, momentum: 0.9, weight_decay: 0.001, feature_scale: 10.0}}
     draw: {{samples_per_class: 4, num_classifiers: 3}}
     phi: {{updates: 2, hold_scale: true}}
     secondary: {{hidden: [8], updates: 30}}
@@ -100,9 +100,9 @@ model:{FOCA}
     "foca-ridge": f"""
 model:{FOCA}
     classification_loss: squared
-    weak: {{hidden: [], solver: ridge, weight_decay: 0.01}}
+    weak: {{hidden: [], solver: ridge, weight_decay: 0.01, rate: 0.05, feature_scale: 10.0}}
     draw: {{samples_per_class: 4, num_classifiers: 2, shared_batch: false}}
-    phi: {{draw: replacement, max_norm: null}}
+    phi: {{draw: replacement, max_norm: null, hold_scale: false}}
     secondary: {{hidden: [], updates: 30}}
 """,
     "foca-early": f"""
@@ -111,18 +111,20 @@ model:{FOCA}
       hidden: [8, 8]
       solver: early-stop
       updates: 5
+      rate: 0.05
       weight_decay: 0.0
       init_std: 0.2
       reduction: mean
       feature_scale: null
     draw: {{samples_per_class: 4, replacement: false}}
-    phi: {{clip_norm: 1.0, accumulate: 2}}
+    phi: {{clip_norm: 1.0, accumulate: 2, hold_scale: false}}
     secondary: {{hidden: [8], updates: 30, init_std: 0.2}}
 """,
     "foca-secondary": f"""
 model:{FOCA}
-    weak: {{hidden: [8], updates: 4}}
+    weak: {{hidden: [8], updates: 4, rate: 0.05, feature_scale: 10.0}}
     draw: {{samples_per_class: 4}}
+    phi: {{hold_scale: false}}
     secondary:
       hidden: [10, 8]
       updates: 40

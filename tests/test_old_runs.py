@@ -74,6 +74,8 @@ def test_its_training_goes_on(run: str, name: str) -> None:
     assert main(["test", "--run_dir", run, "--ckpt_path", "last"]) == 0  # FOCA's new secondary head
     session, _, last = read("old/manifest.json")["sessions"][-3:]
     found = {"figures": read("old/metrics.json"), "last": last["figures"]}
+    if name == "foca":
+        assert 0 < found["figures"].pop("train/within_over_between")  # logged since
     assert differences(found, read(str(RUNS / "resumed.json"))[name], exact=False) == []
     assert session["stage"] == "fit" and session["first_epoch"] == 2 and session["epochs"] == 1
     assert len(Path("old/metrics.csv").read_text(encoding="utf-8").splitlines()) > len(before)

@@ -218,6 +218,11 @@ class ImageDataModule(RawBatchDataModule):
         self.name_classes(described.class_names)
         self.num_classes = len(self.class_names)
         self.input_shape = described.input_shape
+        if cutout > min(self.input_shape[1:]):
+            raise ConfigError(
+                f"{where}: cutout={cutout}, but images are {self.input_shape[1]} x {self.input_shape[2]} pixels: such a "
+                "hole leaves next to nothing of them; give a quarter to a half of the side"
+            )
         channels = self.input_shape[0]
         self.mean = described.mean if normalize == "standard" else (0.0,) * channels
         self.std = described.std if normalize == "standard" else (1.0,) * channels

@@ -129,7 +129,8 @@ def compose(base: str, method: str) -> bool:
     changed = content(method).get("model", {}).get("init_args", {}).get("backbone", {})
     if not backbone or "class_path" in changed:
         return True
-    return set(changed.get("init_args", {})) <= set(inspect.signature(getattr(networks, backbone)).parameters)
+    own = set(inspect.signature(getattr(networks, backbone)).parameters)
+    return set(changed.get("init_args", {})) <= own | {"neck"}
 
 
 def base_for(method: str) -> str:
@@ -177,7 +178,7 @@ def test_top_level_configs_run_alone(name: str) -> None:
 @pytest.mark.parametrize("method", first_of_each(METHODS))
 def test_methods_run_on_a_base(method: str) -> None:
     base = base_for(method)
-    start = []
+    start = ["--data.cutout", "2"] if "cutout" in content(method).get("data", {}).get("init_args", {}) else []
     if module_of(method) == "PoFModule":  # which trains on from a training of the base
         assert main(["fit", *words(base), *SMALL, "--run_dir", "start", "--trainer.callbacks", "[]"]) == 0
         start = ["--init_from", "start/checkpoints/last.ckpt"]

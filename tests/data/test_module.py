@@ -207,3 +207,9 @@ def test_a_batch_above_the_whole_set_is_told() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(Numbered(batch_size=60).train_dataloader()) == 1
+
+
+def test_a_hole_larger_than_the_image_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cutout=9, but images are 8 x 8 pixels"):
+        DigitsDataModule(cutout=9)
+    DigitsDataModule(cutout=8)

@@ -88,9 +88,9 @@ def test_what_depends_on_relative_units_only(column: Any, factor: float) -> None
 def test_correlations(column: Any, factor: float) -> None:
     features, labels = blobs(300, 8, 4)
     before, after = (representation_characteristics(x, labels, 4) for x in (features, scaled(features, column, factor)))
-    for name in ("correlation", "classwise_correlation", "normalized_classwise_variance"):
+    for name in ("correlation", "classwise_correlation", "classwise_correlation_all", "normalized_classwise_variance"):
         assert getattr(after, name) == pytest.approx(getattr(before, name), rel=1e-7)
-    for name in before._fields[7:]:
+    for name in before._fields[8:]:
         assert getattr(after, name) == getattr(before, name)
 
 

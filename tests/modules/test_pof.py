@@ -188,8 +188,8 @@ def test_ranks_and_batches_draw_their_own(monkeypatch: pytest.MonkeyPatch) -> No
     drawn: list[tuple[int, float]] = []
     uniform, move = DatasetSource.uniform, PoFModule.move_theta
 
-    def watched(self: DatasetSource, count: int, source: torch.Generator) -> tuple[Tensor, Tensor]:
-        x, y = uniform(self, count, source)
+    def watched(self: DatasetSource, count: int, source: torch.Generator, **options: Any) -> tuple[Tensor, Tensor]:
+        x, y = uniform(self, count, source, **options)
         drawn.append((count, float(x.sum())))
         return x, y
 

@@ -32,16 +32,17 @@ STUDIES = {
     "iclr21/table-1": (12, 2),
     "iclr21/table-2": (12, 2),
     "iclr21/table-3": (12, 2),
-    "iclr21/table-4": (4, 4),
+    "iclr21/table-4": (4, 5),
     "iclr21/spearman": (4, 2),
     "iclr21/table-5": (3, 4),
     "iclr21/table-6": (4, 4),
     "iclr21/table-7": (12, 2),
     "iclr21/table-8": (12, 2),
     "iclr21/table-9": (12, 2),
-    "icml19/figure-2": (3, 5),
-    "icml19/figure-3": (3, 5),
-    "icml19/table-1": (3, 5),
+    "icml19/figure-2": (4, 5),
+    "icml19/figure-3": (4, 5),
+    "icml19/table-1": (4, 5),
+    "icml19/recipe": (1, 10),
 }
 # How many of a table's cells have a number, a range or words in the paper.
 PUBLISHED = {
@@ -67,6 +68,7 @@ PUBLISHED = {
     "icml19/figure-2": 6,
     "icml19/figure-3": 24,
     "icml19/table-1": 10,
+    "icml19/recipe": 0,
 }
 
 
@@ -76,7 +78,13 @@ def test_every_table_of_the_papers_is_there() -> None:
     for study in shipped():
         assert len(study.rows) == len(study.columns) * len(study.methods), study.id
         assert sum(len(row.published) for row in study.rows) == PUBLISHED[study.id], study.id
-        assert study.paper and study.source and study.notes and study.title != study.id and study.data, study.id
+        assert (
+            study.paper
+            and (study.source or not PUBLISHED[study.id])
+            and study.notes
+            and study.title != study.id
+            and study.data
+        ), study.id
         for row in study.rows:
             assert row.data, row.id
             assert set(row.published) <= set(study.figures), row.id
@@ -221,7 +229,7 @@ def test_every_figure_of_a_study_is_run_above() -> None:
     metrics = {figure.metric for study in shipped() if study.id in studies for figure in study.figures.values()}
     faces = {figure.metric for figure in find_studies("feed-backward/table-2")[0].figures.values()}
     left = {figure.metric for study in shipped() for figure in study.figures.values()} - metrics
-    assert left == faces - metrics
+    assert left == (faces - metrics) | {"test/partial_retraining/error_5000"}  # by the same callback as error_1000
     # those are in tests/modules/test_verification.py; what they are called depends on the names of the pairs
     assert {key for key in faces if "/verification_error" in key} == {
         f"test/{pairs('somewhere').name}/verification_error" for pairs in (LFWPairs, YTFPairs)

@@ -220,8 +220,8 @@ class ImageDataModule(RawBatchDataModule):
         self.input_shape = described.input_shape
         if cutout > min(self.input_shape[1:]):
             raise ConfigError(
-                f"{where}: cutout={cutout}, but images are {self.input_shape[1]} x {self.input_shape[2]} pixels: such a "
-                "hole leaves next to nothing of them; give a quarter to a half of the side"
+                f"{where}: cutout={cutout}, but images are {self.input_shape[1]} x {self.input_shape[2]} pixels: such "
+                "a hole leaves next to nothing of them; give a quarter to a half of the side"
             )
         channels = self.input_shape[0]
         self.mean = described.mean if normalize == "standard" else (0.0,) * channels

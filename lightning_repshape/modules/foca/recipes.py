@@ -73,7 +73,7 @@ class WeakRecipe(Descent):
 
     @property
     def gain(self) -> float:
-        """What hidden layers make of a feature's square, E[logit^2] / (init_std^2 |f|^2), at the start."""
+        """What hidden layers make of a feature's square: a logit's over that of features times ``init_std``."""
         return math.prod(self.init_std**2 * width / 2 for width in self.hidden)
 
     @property
@@ -86,11 +86,11 @@ class WeakRecipe(Descent):
     def curvature(self, norm: float, loss: str) -> float:
         """The largest curvature of one sample's loss at the start, over all parameters of a head.
 
-        A logit of a ReLU network with L layers has the squared gradient L |f|^2 ``gain`` (biases left out), and the
+        A logit of a ReLU network with L layers has the squared gradient L ``norm^2 gain`` (biases left out), and the
         Hessian of the loss over logits an eigenvalue of at most 1/2 (cross entropy) or 2 (squared loss).
 
         Args:
-            norm: Mean norm of the features |f|, as the heads see them.
+            norm: Mean norm of the features, as the heads see them.
             loss: ``"cross_entropy"`` or ``"squared"``.
         """
         return (len(self.hidden) + 1) * norm**2 * self.gain * (2.0 if loss == "squared" else 0.5)

@@ -4,7 +4,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -219,9 +220,9 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             watch=live.show,
             environment=environment,
         )
-        _listen()
         try:
-            progress = runner.run()
+            with _listening():
+                progress = runner.run()
         except (KeyboardInterrupt, _Ended) as stop:
             print("interrupted; the same command goes on", file=sys.stderr)
             return stop.status if isinstance(stop, _Ended) else 130
@@ -252,11 +253,18 @@ class _Ended(Exception):
         self.status = 128 + number
 
 
-def _listen() -> None:
-    """Lets signals end the study as Ctrl-C does, so that no training is left behind."""
-    for number in (signal.SIGTERM, *HANGUPS):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, _end)
+@contextmanager
+def _listening() -> Iterator[None]:
+    """Lets signals end the study as Ctrl-C does, so that no training is left behind; afterwards they are as before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, *HANGUPS)}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # as nohup has it
+    for number in heard:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number] or signal.SIG_DFL)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

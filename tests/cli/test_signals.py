@@ -86,6 +86,8 @@ def test_nohup_is_kept_by_a_study() -> None:
     from lightning_repshape.cli import study
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    study._listen()
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    assert signal.getsignal(signal.SIGTERM) is study._end
+    before = signal.getsignal(signal.SIGTERM)
+    with study._listening():
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is study._end
+    assert signal.getsignal(signal.SIGTERM) is before

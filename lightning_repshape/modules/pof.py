@@ -70,8 +70,7 @@ class PoFModule(SupervisedModule):
     uniform factor. It does not run: the factor's range is a name that it never defines, and it steps theta's optimizer
     in place of phi's. Ours: ``max_factor`` 2, with which theta ends between theta* and the other side of the valley,
     as high as theta* where the loss is quadratic; the search's end at 128 (there 128 or, under several processes,
-    16,384, where the move is dropped); phi's optimizer, which starts
-    without momentum (there it goes on).
+    16,384, where the move is dropped); phi's optimizer, which starts without momentum (there it goes on).
 
     Under several processes each rank draws its own weak batch and its own factor, as each has its own training batch;
     the gradients of phi are averaged as ever (the authors divide the 256 by the ranks). Optimization is automatic:

@@ -1,7 +1,8 @@
 """Residual networks: those of He et al. for CIFAR, wide ones, and ResNet-18 and PreAct-ResNet-18 for small images."""
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -179,16 +180,23 @@ class PreActResNet18(Backbone):
 
 
 class _CIFARResNet(Backbone):
-    """The CIFAR networks of He et al. 2016a, section 4.2: 6 n + 2 layers."""
+    """The CIFAR networks of He et al. 2016a, section 4.2: 6 n + 2 layers.
+
+    Args:
+        input_shape: (channels, height, width); any size.
+        shortcut: ``A``, as published: identity with zeros for the new channels; ``B``: 1 x 1 convolution where the
+            shape changes.
+        width: Filters of ``layer1``.
+    """
 
     any_size = True
+    depth: ClassVar[int]
 
     def __init__(
         self,
-        depth: int,
         input_shape: tuple[int, ...],
-        shortcut: Literal["A", "B"],
-        width: int,
+        shortcut: Literal["A", "B"] = "A",
+        width: int = 16,
         **kwargs: Options[Ending],
     ) -> None:
         check_choice("shortcut", shortcut, ("A", "B"))
@@ -196,16 +204,8 @@ class _CIFARResNet(Backbone):
         channels, _, _ = check_image_shape(type(self).__name__, input_shape)
         conv = _conv3x3(channels, width)
         stages: dict[str, nn.Module] = {"conv1": Layer({"conv": conv, "norm": nn.BatchNorm2d(width), "act": nn.ReLU()})}
-        previous = width
-        for number in range(3):
-            blocks: list[nn.Module] = []
-            filters = width * 2**number
-            for position in range((depth - 2) // 6):
-                stride = 2 if number > 0 and position == 0 else 1
-                blocks.append(BasicBlock(previous, filters, stride, shortcut))
-                previous = filters
-            stages[f"layer{number + 1}"] = _group(blocks)
-        super().__init__(input_shape, previous, {**stages, "pool": _global_pool()}, **kwargs)
+        stages |= _three_groups(width, width, (self.depth - 2) // 6, partial(BasicBlock, option=shortcut))
+        super().__init__(input_shape, 4 * width, {**stages, "pool": _global_pool()}, **kwargs)
         initialize(self, "he")
 
 
@@ -222,14 +222,7 @@ class ResNet32(_CIFARResNet):
         width: Filters of ``layer1``.
     """
 
-    def __init__(
-        self,
-        input_shape: tuple[int, ...],
-        shortcut: Literal["A", "B"] = "A",
-        width: int = 16,
-        **kwargs: Options[Ending],
-    ) -> None:
-        super().__init__(32, input_shape, shortcut, width, **kwargs)
+    depth = 32
 
 
 class ResNet110(_CIFARResNet):
@@ -244,14 +237,7 @@ class ResNet110(_CIFARResNet):
         width: Filters of ``layer1``.
     """
 
-    def __init__(
-        self,
-        input_shape: tuple[int, ...],
-        shortcut: Literal["A", "B"] = "A",
-        width: int = 16,
-        **kwargs: Options[Ending],
-    ) -> None:
-        super().__init__(110, input_shape, shortcut, width, **kwargs)
+    depth = 110
 
 
 class WideResNet(Backbone):
@@ -290,15 +276,8 @@ class WideResNet(Backbone):
             raise ConfigError(f"depth is {depth}, but must be 6 n + 4 for n blocks a group: 10, 16, 22, 28, ...")
         channels, _, _ = check_image_shape("WideResNet", input_shape)
         stages: dict[str, nn.Module] = {"conv1": _conv3x3(channels, 16)}
-        previous = 16
-        for number in range(3):
-            blocks: list[nn.Module] = []
-            filters = 16 * width * 2**number
-            for position in range((depth - 4) // 6):
-                stride = 2 if number > 0 and position == 0 else 1
-                blocks.append(PreActBlock(previous, filters, stride, dropout))
-                previous = filters
-            stages[f"layer{number + 1}"] = _group(blocks)
+        stages |= _three_groups(16, 16 * width, (depth - 4) // 6, partial(PreActBlock, dropout=dropout))
+        previous = 64 * width
         stages["norm"] = Layer({"norm": nn.BatchNorm2d(previous), "act": nn.ReLU()})
         super().__init__(input_shape, previous, {**stages, "pool": _global_pool()}, **kwargs)
         initialize(self, "he")
@@ -319,6 +298,23 @@ class _ZeroPadShortcut(nn.Module):
 
 def _conv3x3(in_channels: int, channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+
+
+def _three_groups(
+    previous: int, width: int, count: int, block: Callable[[int, int, int], nn.Module]
+) -> dict[str, nn.Module]:
+    """``layer1`` to ``layer3`` of so many blocks (called with both numbers of channels and the stride) behind others.
+
+    They have ``width``, twice and four times as many filters; the second and the third begin with stride 2.
+    """
+    groups: dict[str, nn.Module] = {}
+    for number in range(3):
+        filters, first = width * 2**number, 1 if number == 0 else 2
+        blocks = [block(previous, filters, first)]
+        blocks += [block(filters, filters, 1) for _ in range(count - 1)]
+        groups[f"layer{number + 1}"] = _group(blocks)
+        previous = filters
+    return groups
 
 
 def _group(blocks: Iterable[nn.Module]) -> Chain:

@@ -199,11 +199,10 @@ def test_a_training_that_goes_nowhere_says_so_once() -> None:
 
 def test_shrinking_features_are_said() -> None:
     model = module()
-    model.train_sums.update(torch.tensor(0.1), torch.eye(3), torch.arange(3))
     model._first_norm, model._last_norm = torch.tensor(10.0), torch.tensor(0.05)
     model.trainer = Trainer(**QUIET)
     with pytest.warns(UserWarning, match=r"shrunk from a norm of 10 to 0.05"):
-        model._warn_of_no_progress()
+        model._warn_of_no_progress(0.0)
 
 
 def test_within_over_between_is_scikit_learns_ratio() -> None:

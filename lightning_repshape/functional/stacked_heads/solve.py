@@ -114,14 +114,7 @@ def solve_heads(
             validate=validate,
         )
     seeds = head_seeds(seed, num_heads)
-    initial = init_heads(
-        num_heads,
-        (features.shape[-1], *hidden, num_outputs),
-        init_std=init_std,
-        seed=seeds,
-        device=features.device,
-        dtype=torch.float64 if features.dtype == torch.float64 else torch.float32,
-    )
+    initial = _fresh_heads(features, num_heads, hidden, num_outputs, init_std, seeds)
     return gradient_descent(
         initial,
         features,
@@ -140,6 +133,20 @@ def solve_heads(
         seed=seeds,
         heads_at_once=heads_at_once,
         validate=validate,
+    )
+
+
+def _fresh_heads(
+    features: Tensor, count: int, hidden: Sequence[int], outputs: int, init_std: float, seeds: Sequence[int]
+) -> StackedHeads:
+    """Heads as they are drawn, for these features, on their device and in the precision of their solve."""
+    return init_heads(
+        count,
+        (features.shape[-1], *hidden, outputs),
+        init_std=init_std,
+        seed=seeds,
+        device=features.device,
+        dtype=torch.float64 if features.dtype == torch.float64 else torch.float32,
     )
 
 
@@ -310,14 +317,7 @@ def solve_head(
     """
     recipe = recipe or HeadRecipe()
     scale = None if recipe.feature_norm is None else feature_scale(features, recipe.feature_norm)
-    initial = init_heads(
-        1,
-        (features.shape[-1], *recipe.hidden, num_classes),
-        init_std=recipe.init_std,
-        seed=head_seeds(seed, 1),
-        device=features.device,
-        dtype=torch.float64 if features.dtype == torch.float64 else torch.float32,
-    )
+    initial = _fresh_heads(features, 1, recipe.hidden, num_classes, recipe.init_std, head_seeds(seed, 1))
     scaled = features if scale is None else as_solver_dtype(features) * scale
     solution = train_heads(initial, scaled, labels, recipe, loss=loss, form=form, seed=seed)
     heads = solution.heads if scale is None else solution.heads.scaled_features(scale)

@@ -488,16 +488,17 @@ class FOCAModule(ClassifierModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's figures, says what goes nowhere, and steps a scheduler that waits for epoch or figure."""
-        self._warn_of_no_progress()
         super().on_train_epoch_end()
+        error = self.trainer.callback_metrics.get("train/error")  # of all ranks
+        if error is not None:
+            self._warn_of_no_progress(float(error))
         self._step_scheduler(epoch_end=True)
 
-    def _warn_of_no_progress(self) -> None:
+    def _warn_of_no_progress(self, error: float) -> None:
         """One line, once a fit, where an epoch's weak classifiers did no better than chance, or features shrink."""
-        if self._warned or int(self.train_sums.update_count) == 0:
+        if self._warned:
             return
         chance = 1 - 1 / self.num_classes
-        error = float(self.train_sums.compute()["error"])
         norms = [float(norm) for norm in (self._first_norm, self._last_norm) if norm is not None]
         shrunk = len(norms) == 2 and norms[1] < 0.01 * norms[0]
         if error < 0.98 * chance and not shrunk:

@@ -223,10 +223,14 @@ class RayExecutor:
         self._ours = not ray.is_initialized()
         if self._ours:
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            before = signal.getsignal(signal.SIGTERM)
             try:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise ConfigError(f"no Ray cluster answers at {address!r}: {error}") from error
+            finally:  # Ray ends the process by a SystemExit of its own, and goes on to when it has been shut down
+                if threading.current_thread() is threading.main_thread():
+                    signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
         has = ray.cluster_resources()
         fits = [has.get(kind, 0) / need for kind, need in (("CPU", cpus), ("GPU", gpus)) if need > 0]
         room = int(min(fits, default=1))

@@ -1,5 +1,6 @@
 """Local processes, Ray and SLURM: claims, devices, and workers that die."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -47,9 +48,14 @@ def test_gpus_are_those_that_the_user_has(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.fixture(scope="module")
 def ray_of_two() -> Iterator[None]:
     ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "init", functools.partial(ray.init, num_cpus=2))
+        executor = RayExecutor()
+    assert signal.getsignal(signal.SIGTERM) is before, "Ray's own handler would outlive its cluster"
     yield
-    ray.shutdown()
+    executor.stop()
+    assert not ray.is_initialized() and signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.timeout(240)

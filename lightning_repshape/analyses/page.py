@@ -1,6 +1,5 @@
 """The page that ``analyze`` writes: one HTML file with all figures, tables and the manifest in it."""
 
-import html
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -18,36 +17,29 @@ def write_page(
     path: str | Path, title: str, about: Sequence[str], outcomes: "Sequence[Outcome]", manifest: Mapping[str, Any]
 ) -> Path:
     """Writes the HTML page: title, lines on what was analysed, outcomes, and at the end the run's manifest."""
-    parts = [
-        *(f'<p class="about">{html.escape(line)}</p>' for line in about),
-        "<nav>",
-        *(f'<a href="#{html.escape(outcome.name)}">{html.escape(outcome.title)}</a>' for outcome in outcomes),
-        '<a href="#manifest">Manifest</a></nav>',
-    ]
-    for outcome in outcomes:
-        parts += _section(outcome)
-    shown = html.escape(json.dumps(manifest, indent=2, default=str))
-    parts += ['<h2 id="manifest">Manifest</h2>', f"<details><summary>show</summary><pre>{shown}</pre></details>"]
+    shown = page.preformatted(json.dumps(manifest, indent=2, default=str))
+    sections = [_section(outcome) for outcome in outcomes]
+    sections.append(page.Section("manifest", "Manifest", page.details("show", [shown])))
     target = Path(path)
     with written_atomically(target) as temporary:
-        temporary.write_text(page.document(title, parts), encoding="utf-8")
+        temporary.write_text(page.document(title, sections, about=about), encoding="utf-8")
     return target
 
 
-def _section(outcome: "Outcome") -> list[str]:
-    parts = [f'<h2 id="{html.escape(outcome.name)}">{html.escape(outcome.title)}</h2>']
-    if outcome.result is None:
-        return [*parts, f'<p class="failure">Not possible with these data: {html.escape(outcome.failure)}</p>']
-    for figure in outcome.figures:
-        parts.append(page.image(figure, f"{outcome.title}: {figure.stem}"))
-    if outcome.result.notes:
-        parts += ['<ul class="notes">', *(f"<li>{html.escape(note)}</li>" for note in outcome.result.notes), "</ul>"]
-    for heading, rows in outcome.result.tables.items():
-        parts += [f"<h3>{html.escape(heading)}</h3>", '<div class="wide">', *_table(rows), "</div>"]
-    scalars = [{"figure": name, "value": value} for name, value in outcome.result.scalars.items()]
-    parts += ["<details><summary>logged figures</summary>", *_table(scalars), "</details>"]
+def _section(outcome: "Outcome") -> page.Section:
+    result, lines = outcome.result, []
+    if result is None:
+        text = f"Not possible with these data: {outcome.failure}"
+        return page.Section(outcome.name, outcome.title, [page.failure(text)])
+    lines += page.gallery([page.Shown(figure, f"{outcome.title}: {figure.stem}") for figure in outcome.figures])
+    lines += page.notes(result.notes)
+    for heading, rows in result.tables.items():
+        lines += [page.heading(heading), *_table(rows)]
+    scalars = [{"figure": name, "value": value} for name, value in result.scalars.items()]
+    lines += page.details("logged figures", _table(scalars))
     names = [f"{outcome.name}.json", *(figure.name for figure in outcome.figures)]
-    return [*parts, f'<p class="files">files: {html.escape(", ".join(names))} (and a PDF beside each PNG)</p>']
+    lines.append(page.paragraph(f"files: {', '.join(names)} (and a PDF beside each PNG)", "files"))
+    return page.Section(outcome.name, outcome.title, lines)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,6 +1,5 @@
 """What a report is made of, and how it looks as Markdown and as HTML."""
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -83,21 +82,21 @@ def _plain(text: str) -> str:
 
 def as_html(title: str, about: str, parts: Sequence[Part], folder: Path) -> str:
     """A whole page, with the pictures that lie in a folder inside it."""
-    names = [part.name for part in parts if isinstance(part, Heading) and part.name]
-    links = [f'<a href="#{folder_name(name)}">{html.escape(name)}</a>' for name in names]
-    lines = [f'<p class="about">{html.escape(about)}</p>', "<nav>", *links, "</nav>"]
+    sections: list[page.Section] = []
+    lines: list[str] = []
     for part in parts:
         match part:
-            case Heading(text, level, name):
-                mark = f' id="{html.escape(folder_name(name))}"' if name else ""
-                lines.append(f"<h{level}{mark}>{html.escape(text)}</h{level}>")
+            case Heading(text, 2, name):
+                lines = []
+                sections.append(page.Section(folder_name(name or text), text, lines))
+            case Heading(text, _, _):
+                lines.append(page.heading(text))
             case Paragraph(text):
-                lines.append(f'<p class="about">{html.escape(text)}</p>')
+                lines.append(page.paragraph(text))
             case Points(texts):
-                lines += ['<ul class="notes">', *(f"<li>{html.escape(text)}</li>" for text in texts), "</ul>"]
+                lines += page.notes(texts)
             case Picture(file, alt):
-                lines.append(page.image(folder / file, alt))
+                lines += page.gallery([page.Shown(folder / file, alt)])
             case Table(headers, rows, numbers_from):
-                numeric = [number >= numbers_from for number in range(len(headers))]
-                lines += ['<div class="wide">', *page.table(headers, rows, numeric), "</div>"]
-    return page.document(title, lines)
+                lines += page.table(headers, rows, [number >= numbers_from for number in range(len(headers))])
+    return page.document(title, sections, about=[about])

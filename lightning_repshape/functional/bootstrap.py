@@ -58,7 +58,9 @@ def paired_bootstrap(
     more, less = (float((side & ~other).sum()) / count for side, other in ((second, first), (first, second)))
     total = torch.full((draws,), float(count), dtype=torch.float64)
     worse = torch.binomial(total, torch.full_like(total, more), generator=generator)
-    better = torch.binomial(total - worse, torch.full_like(total, min(less / max(1 - more, 1e-12), 1)), generator=generator)
+    better = torch.binomial(
+        total - worse, torch.full_like(total, min(less / max(1 - more, 1e-12), 1)), generator=generator
+    )
     drawn = (worse - better) / count
     low, high = torch.quantile(drawn, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=drawn.dtype)).tolist()
     return PairedDifference(more - less, low, high)

@@ -71,7 +71,8 @@ def procrustes_distance(x: Tensor, y: Tensor) -> Tensor:
     a, b = (_unit(part) for part in _pair(x, y, least=2))
     # the nuclear norm of X^T Y from triangular factors, which are no larger than N x N or D x D
     u, v = (torch.linalg.qr(part.mT, mode="r").R.mT if part.shape[0] < part.shape[1] else part for part in (a, b))
-    return (2 - 2 * torch.linalg.svdvals(u.mT @ v).sum()).clamp_min(0).sqrt()
+    found: Tensor = (2 - 2 * torch.linalg.svdvals(u.mT @ v).sum()).clamp_min(0).sqrt()
+    return found
 
 
 def procrustes_rotation(x: Tensor, y: Tensor) -> Tensor:
@@ -81,7 +82,8 @@ def procrustes_rotation(x: Tensor, y: Tensor) -> Tensor:
     """
     a, b = _pair(x, y, least=2)
     u, _, vh = torch.linalg.svd(b.mT @ a, full_matrices=False)
-    return u @ vh
+    rotation: Tensor = u @ vh
+    return rotation
 
 
 def _pair(x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
@@ -100,11 +102,12 @@ def _unit(part: Tensor) -> Tensor:
     norm = part.norm()
     if not bool(norm > 0):
         raise ValueError("one of the representations never changes, so it has no shape")
-    return part / norm
+    unit: Tensor = part / norm
+    return unit
 
 
 def _dependence(a: Tensor, b: Tensor) -> Tensor:
-    """n (n - 3) times the unbiased Hilbert-Schmidt criterion of centred rows (Song et al. 2012, Eq. 5), N x N or D x D.
+    """N (n - 3) times the unbiased Hilbert-Schmidt criterion of centred rows (Song et al. 2012, Eq. 5), N x N or D x D.
 
     With Gram matrices whose diagonals are zero: tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2 / (n-2) 1'KL1.
     """
@@ -116,10 +119,12 @@ def _dependence(a: Tensor, b: Tensor) -> Tensor:
         trace = (a.mT @ b).square().sum() - squares[0] @ squares[1]
     # rows of a centred Gram matrix add up to zero, so that without the diagonal they add up to minus it
     totals = squares[0].sum() * squares[1].sum() / ((n - 1) * (n - 2))
-    return trace + totals - 2 / (n - 2) * (squares[0] @ squares[1])
+    found: Tensor = trace + totals - 2 / (n - 2) * (squares[0] @ squares[1])
+    return found
 
 
 def _cka(a: Tensor, b: Tensor, own_a: Tensor, own_b: Tensor) -> Tensor:
     if not bool(own_a > 0) or not bool(own_b > 0):
         raise ValueError("one of the representations is too constant, or of too few samples, to compare")
-    return _dependence(a, b) / (own_a * own_b).sqrt()
+    found: Tensor = _dependence(a, b) / (own_a * own_b).sqrt()
+    return found

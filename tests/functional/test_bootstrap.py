@@ -28,7 +28,7 @@ def test_equal_answers_differ_by_nothing() -> None:
 def test_bad_arguments_are_refused() -> None:
     with pytest.raises(TypeError, match="booleans"):
         paired_bootstrap(torch.zeros(3), torch.zeros(3))
-    with pytest.raises(ValueError, match="3.*2"):
+    with pytest.raises(ValueError, match=r"3.*2"):
         paired_bootstrap(torch.zeros(3).bool(), torch.zeros(2).bool())
     for options, words in (({"level": 1.0}, "level"), ({"draws": 0}, "draws")):
         with pytest.raises(ValueError, match=words):

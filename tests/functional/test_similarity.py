@@ -1,5 +1,7 @@
 """Similarity of representations, held against the formulas written out with N x N matrices."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,9 @@ def written_out(x: Tensor, y: Tensor) -> float:
         k, m = k - k.diag().diag(), m - m.diag().diag()
         one = torch.ones(n, dtype=torch.float64)
         return (
-            (k @ m).trace() + (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (one @ k @ m @ one)
+            (k @ m).trace()
+            + (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2))
+            - 2 / (n - 2) * (one @ k @ m @ one)
         ) / (n * (n - 3))
 
     x, y = x.double(), y.double()
@@ -68,7 +72,7 @@ def test_procrustes_distance_is_what_the_best_rotation_leaves() -> None:
 
 
 @pytest.mark.parametrize("function", [linear_cka, procrustes_distance])
-def test_what_cannot_be_compared_is_refused(function) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_compared_is_refused(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     x = torch.randn(10, 3)
     for bad, words in ((x[:9], "10 and 9 rows"), (x[0], "matrix"), (torch.ones(10, 2), "constant|never changes")):
         with pytest.raises(ValueError, match=words):

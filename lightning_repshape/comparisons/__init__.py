@@ -1,0 +1,6 @@
+"""Several models on the same test samples, side by side."""
+
+from lightning_repshape.comparisons.comparison import Comparison, compare
+from lightning_repshape.comparisons.contender import Contender, TestSamples, contend
+
+__all__ = ["Comparison", "Contender", "TestSamples", "compare", "contend"]

@@ -96,7 +96,7 @@ def _headline(name: str, value: float, classes: int) -> Headline:
     each = f"{size // classes:,} a class" if classes and size % classes == 0 else f"{size:,}"
     return Headline(
         name,
-        f"error of heads on {each}",
+        f"heads on {each}",
         value,
         f"Test error of fresh heads that saw {size:,} images of the frozen features: low where few images say it all.",
         _FOCA,

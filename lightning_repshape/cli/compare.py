@@ -99,14 +99,17 @@ def run(words: list[str]) -> int:
         specs = _named([_spec(text, options.layer) for text in options.models])
     if len(specs) < 2:
         raise ConfigError("compare needs two models or more: run folders, checkpoints, files of features, or a study")
-    place = options.to or Path("comparisons") / folder_name("+".join(spec.name for spec in specs)[:80])
-    folder = make_folder(given_path(place, "--to")) if options.to else claim_folder(place)
+    twice = next((spec.name for spec in specs if sum(spec.name == other.name for other in specs) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two models are called {twice!r}; give one a name, as in NAME={twice}")
     contenders: list[Contender] = []
     for spec in specs:
         contenders.append(_contender(spec, options, given))
         if len(contenders) > 1:  # before the others are passed in vain
             check_same(contenders, options.same_samples)
     found = compare(contenders, options.same_samples)
+    place = Path("comparisons") / folder_name("+".join(spec.name for spec in specs)[:80])
+    folder = make_folder(given_path(options.to, "--to")) if options.to else claim_folder(place)
     command = shlex.join(["lightning-repshape", *sys.argv[1:]])
     page = write_comparison(found, folder, [f"lightning-repshape {__version__}: {command}"])
     _print(found, page)
@@ -316,12 +319,13 @@ def _print(found: Comparison, page: Path) -> None:
         for best in [best_of(values, line.better)]
     ]
     table = Table(title=f"{len(found.contenders[0].samples.labels):,} test samples", title_justify="left")
-    across = sum(max(len(name), 9) + 3 for name in found.names) + 32 <= console.width
+    across = sum(max(len(name), 8) + 3 for name in found.names) + 23 <= console.width
     heads, lines = ([line.label for line, _ in rows], list(found.names))
     if across:
         heads, lines = lines, heads
     else:
-        cells = [list(column) for column in zip(*cells, strict=True)]
+        cells = [list(column)[: console.width // 16] for column in zip(*cells, strict=True)]
+        heads = heads[: console.width // 16]
     table.add_column("")
     for head in heads:
         table.add_column(Text(head), justify="right")

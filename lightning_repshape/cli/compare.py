@@ -25,7 +25,7 @@ from lightning_repshape.cli import study
 from lightning_repshape.cli.analyze import AnalyzeCLI, chosen_analyses
 from lightning_repshape.comparisons.comparison import Comparison, check_same, compare
 from lightning_repshape.comparisons.contender import Contender
-from lightning_repshape.comparisons.gathering import Gathering, of_file, training_cost
+from lightning_repshape.comparisons.gathering import Gathering, of_file
 from lightning_repshape.comparisons.writing import best_of, headline_rows, write_comparison
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.features.store import FeatureStore
@@ -42,6 +42,7 @@ from lightning_repshape.runs.folders import (
 from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
 from lightning_repshape.studies.reading import FORMAT, filtered, find_studies
 
+_CHECKPOINTS = ("best", "last", "none")
 _BASES = {
     "DigitsDataModule": "digits-mlp",
     "MNISTDataModule": "mnist-mlp",
@@ -57,7 +58,7 @@ aligned view, heads on few images, differences of errors with intervals, similar
 
   lightning-repshape compare runs/plain runs/foca                     two runs (their best checkpoints)
   lightning-repshape compare ours=runs/a theirs=features.npz          runs and saved features, with names
-  lightning-repshape compare runs/a/checkpoints/last.ckpt runs/b@fc1  a checkpoint; another layer
+  lightning-repshape compare runs/a:best runs/a:last runs/a@fc1       checkpoints (none: untrained); another layer
   lightning-repshape compare quickstart                               a study: what is not trained yet is trained first
   lightning-repshape compare --methods plain,cw-vr,foca --data MNISTDataModule -- --data.root data
 
@@ -69,11 +70,12 @@ figures.csv go to comparisons/NAME.
 
 
 class Spec(NamedTuple):
-    """What is compared: a name, where it lies, and the layer, if another is named."""
+    """What is compared: a name, where it lies, its layer, and of a run the checkpoint."""
 
     name: str
     path: Path
     layer: str
+    checkpoint: str
 
 
 def run(words: list[str]) -> int:
@@ -96,7 +98,7 @@ def run(words: list[str]) -> int:
             return status
         given = for_analyses
     else:
-        specs = _named([_spec(text, options.layer) for text in options.models])
+        specs = _named([_spec(text, options.layer, options.ckpt_path) for text in options.models])
     if len(specs) < 2:
         raise ConfigError("compare needs two models or more: run folders, checkpoints, files of features, or a study")
     twice = next((spec.name for spec in specs if sum(spec.name == other.name for other in specs) > 1), None)
@@ -108,7 +110,8 @@ def run(words: list[str]) -> int:
         if len(contenders) > 1:  # before the others are passed in vain
             check_same(contenders, options.same_samples)
     found = compare(contenders, options.same_samples)
-    place = Path("comparisons") / folder_name("+".join(spec.name for spec in specs)[:80])
+    title = Path(names[0]).stem if names else "+".join(spec.name for spec in specs)
+    place = Path("comparisons") / folder_name(title)[:80]
     folder = make_folder(given_path(options.to, "--to")) if options.to else claim_folder(place)
     command = shlex.join(["lightning-repshape", *sys.argv[1:]])
     page = write_comparison(found, folder, [f"lightning-repshape {__version__}: {command}"])
@@ -129,11 +132,16 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "models", nargs="*", metavar="[NAME=]MODEL[@LAYER]",
+        "models", nargs="*", metavar="[NAME=]MODEL[:CHECKPOINT][@LAYER]",
         help="a run's folder, a checkpoint in one, a file of features (.npz, .safetensors); or a study alone",
     )  # fmt: skip
     parser.add_argument("--layer", default="features", help="the activation of all runs (default: features)")
-    parser.add_argument("--ckpt_path", choices=("best", "last"), default="best", help="of run folders (default: best)")
+    parser.add_argument(
+        "--ckpt_path",
+        choices=_CHECKPOINTS,
+        default="best",
+        help="of run folders (default: best; none: untrained weights)",
+    )
     parser.add_argument("--analyses", metavar="LIST", help="some of them, such as lda,collapse (as in analyze)")
     parser.add_argument("--to", metavar="FOLDER", help="where the page goes (default: comparisons/NAME)")
     parser.add_argument(
@@ -157,21 +165,22 @@ def _parser() -> argparse.ArgumentParser:
 # -- what is compared --------------------------------------------------------------------------------------------------
 
 
-def _spec(text: str, layer: str) -> Spec:
-    """Takes ``[NAME=]PATH[@LAYER]`` apart; what is a path as a whole is one."""
+def _spec(text: str, layer: str, checkpoint: str) -> Spec:
+    """Takes ``[NAME=]PATH[:CHECKPOINT][@LAYER]`` apart; what is a path as a whole is one."""
     name = ""
     if not given_path(text, "model").exists():
         name, equals, rest = text.partition("=")
         name, text = (name, rest) if equals else ("", text)
-    path = given_path(text, "model")
-    if not path.exists() and "@" in text:
+    if not given_path(text, "model").exists() and "@" in text:
         text, _, layer = text.rpartition("@")
-        path = given_path(text, "model")
+    if not given_path(text, "model").exists() and text.rpartition(":")[2] in _CHECKPOINTS:
+        text, _, checkpoint = text.rpartition(":")
+    path = given_path(text, "model")
     if not path.exists():
         raise ConfigError(f"there is no run, checkpoint, file of features or study {text!r}")
     if path.is_dir() and not is_run_folder(path):
         raise ConfigError(f"{path} holds no run; name a run's folder, such as runs/quickstart")
-    return Spec(name, path, layer)
+    return Spec(name, path, layer, checkpoint)
 
 
 def _named(specs: Sequence[Spec]) -> list[Spec]:
@@ -181,6 +190,7 @@ def _named(specs: Sequence[Spec]) -> list[Spec]:
         path = spec.path.absolute()
         run = run_of_checkpoint(path) if path.is_file() else None
         own = [*Path(run).absolute().parts, path.stem] if run is not None else [*path.with_suffix("").parts]
+        own += [spec.checkpoint] if path.is_dir() and len({other.checkpoint for other in specs}) > 1 else []
         return [*own, spec.layer] if spec.layer != "features" else own
 
     taken = [parts(spec) for spec in specs]
@@ -259,7 +269,7 @@ def _trained(name: str, options: argparse.Namespace, given: Sequence[str]) -> tu
         value, _ = cell.chosen({job.name: read_job(job) for job in cell.choices()})
         title = next(one for one in studies if one.id == row.study).methods[row.method]
         label = title if len({other.column for other in rows}) == 1 else f"{title}, {row.column}"
-        specs.append(Spec(label, cell.repeats(value)[0].folder, options.layer))
+        specs.append(Spec(label, cell.repeats(value)[0].folder, options.layer, options.ckpt_path))
     return specs, 0
 
 
@@ -275,7 +285,7 @@ def _contender(spec: Spec, options: argparse.Namespace, given: Sequence[str]) ->
             f"{spec.path} lies in no run folder, so nothing says what model it is of; save its features "
             "(analyze --help) and compare those"
         )
-    checkpoint = options.ckpt_path if spec.path.is_dir() else str(spec.path)
+    checkpoint = spec.checkpoint if spec.path.is_dir() else str(spec.path)
     words = ["--run_dir", str(run), "--ckpt_path", checkpoint, "--layer", spec.layer, "--trainer.callbacks", "null"]
     words += ["--trainer.devices", "1", "--trainer.enable_progress_bar", "false"]
     words += ["--trust"] if options.trust else []
@@ -295,8 +305,8 @@ class _CompareCLI(AnalyzeCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with nothing that writes into the run."""
         trainer = super().instantiate_trainer(**kwargs)
-        cost, about = training_cost(self.run_dir), str(self.checkpoint)
-        self.gathered = Gathering(self.spec.name, self.spec.layer, self.analyses, about, cost)
+        about = str(self.checkpoint or "untrained weights")
+        self.gathered = Gathering(self.spec.name, self.spec.layer, self.analyses, about, self.run_dir)
         kept = (Threads, Reseeding, FeatureStore, ProgressBar)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         callbacks[:] = [*(item for item in callbacks if isinstance(item, kept)), self.gathered]

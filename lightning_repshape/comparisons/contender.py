@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from lightning_repshape.analyses.analysis import Analysis, run_analyses
 from lightning_repshape.analyses.inputs import AnalysisInputs
-from lightning_repshape.analyses.result import Outcome
+from lightning_repshape.analyses.result import AnalysisResult, Outcome
 from lightning_repshape.analyses.samples import some_rows
 
 SHOWN = 2000  # test samples in pictures and in similarities at most
@@ -67,6 +68,7 @@ class Contender:
         figures: What the test itself measured, by name, such as ``error``.
         cost: Seconds, steps, memory, parameters, as far as they are known.
         about: What it is, in a line.
+        run: Its run folder, where it has one.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Contender:
     figures: Mapping[str, float] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
     about: str = ""
+    run: Path | None = None
 
     def scalars(self) -> dict[str, float]:
         """All figures by name: those of the test as ``test/NAME``, those of an analysis as ``ANALYSIS/NAME``."""
@@ -90,10 +93,18 @@ class Contender:
                 found |= {f"{outcome.name}/{name}": value for name, value in outcome.result.scalars.items()}
         return found
 
-    def content(self, analysis: str) -> dict[str, Any] | None:
-        """What an analysis found beside its scalars; None if it did not run or could not."""
-        results = (outcome.result for outcome in self.outcomes if outcome.name == analysis)
-        return next((result.content for result in results if result is not None), None)
+    def content(self, analysis: str) -> dict[str, Any]:
+        """What an analysis found beside its scalars; nothing if it did not run or could not."""
+        result = self._result(analysis)
+        return {} if result is None else result.content
+
+    def arrays(self, analysis: str) -> dict[str, Any]:
+        """What an analysis has drawn, as arrays; nothing if it did not run or could not."""
+        result = self._result(analysis)
+        return {} if result is None else result.arrays
+
+    def _result(self, analysis: str) -> AnalysisResult | None:
+        return next((outcome.result for outcome in self.outcomes if outcome.name == analysis), None)
 
 
 def contend(

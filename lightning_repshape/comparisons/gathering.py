@@ -1,6 +1,6 @@
 """Contenders from runs and from files of saved features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,22 +31,16 @@ class Gathering(Callback):
         layer: The layer that is analysed.
         analyses: What to run.
         about: What it is, in a line.
-        cost: What its training cost.
+        run: Its run folder. Default: none.
 
     Attributes:
         contender: None before the test.
     """
 
     def __init__(
-        self,
-        name: str,
-        layer: str,
-        analyses: Sequence[Analysis],
-        about: str = "",
-        cost: Mapping[str, float] | None = None,
+        self, name: str, layer: str, analyses: Sequence[Analysis], about: str = "", run: Path | None = None
     ) -> None:
-        self.name, self.layer, self.analyses, self.about = name, layer, analyses, about
-        self.cost = dict(cost or {})
+        self.name, self.layer, self.analyses, self.about, self.run = name, layer, analyses, about, run
         self.contender: Contender | None = None
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,7 +66,8 @@ class Gathering(Callback):
             layers=_layers(trainer, pl_module),
             figures=figures,
             about=self.about,
-            cost={**self.cost, "parameters": parameters},
+            cost={**_cost(self.run), "parameters": parameters},
+            run=self.run,
         )
 
 
@@ -94,9 +89,11 @@ def _layers(trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
     return found
 
 
-def training_cost(run_dir: Path) -> dict[str, float]:
+def _cost(run: Path | None) -> dict[str, float]:
     """What a run's manifest says of its training, as far as it is known: seconds, steps, memory."""
-    sessions = [own for own in read_json(run_dir / MANIFEST).get("sessions") or [] if own.get("stage") == "fit"]
+    if run is None:
+        return {}
+    sessions = [own for own in read_json(run / MANIFEST).get("sessions") or [] if own.get("stage") == "fit"]
     rates = [float(own["steps_per_second"]) for own in sessions if own.get("steps_per_second")]
     found = {
         "train_seconds": sum(float(own.get("wall_seconds") or 0) for own in sessions),

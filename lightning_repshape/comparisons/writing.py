@@ -12,10 +12,11 @@ from lightning_repshape import page, plots
 from lightning_repshape.analyses.headline import Headline, figure_text, headlines
 from lightning_repshape.analyses.result import plain
 from lightning_repshape.comparisons.comparison import Comparison
+from lightning_repshape.comparisons.pictures import pictures
 from lightning_repshape.page import Card, Section, Shown, Strong
 from lightning_repshape.plots import save_figure
 from lightning_repshape.runs.files import csv_text, plain_number, write_json, written_atomically
-from lightning_repshape.runs.folders import make_folder
+from lightning_repshape.runs.folders import folder_name, make_folder
 
 PAGE = "index.html"
 FIGURES = "figures.csv"
@@ -65,6 +66,7 @@ def write_comparison(comparison: Comparison, folder: str | Path, about: Sequence
         _features(comparison, target),
         _retraining(comparison, target),
         _errors(comparison),
+        *_further(comparison, target),
         _similarity(comparison, target),
         _everything(comparison),
         _cost(comparison),
@@ -113,7 +115,7 @@ def _retraining(comparison: Comparison, folder: Path) -> Section | None:
     curves, joint, rows = {}, {}, []
     for contender in comparison.contenders:
         found = contender.content("partial_retraining")
-        if found is None:
+        if not found:
             continue
         sizes, mean, std = (np.asarray(found[key]) for key in ("sizes", "mean", "std"))
         curves[contender.name] = (sizes, mean, std)
@@ -178,6 +180,15 @@ def _errors(comparison: Comparison) -> Section | None:
         "errors", "Differences of errors",
         [page.paragraph(text), *page.table(headers, rows, [False, False, True, True, True, True, False])],
     )  # fmt: skip
+
+
+def _further(comparison: Comparison, folder: Path) -> list[Section]:
+    """What several models' analyses and trainings left to draw."""
+    shown: dict[str, list[Shown]] = {}
+    for picture in pictures(comparison):
+        png = save_figure(picture.figure, folder / f"{picture.name}.png")
+        shown.setdefault(picture.section, []).append(Shown(png, picture.alt))
+    return [Section(folder_name(title.lower()), title, page.gallery(figures)) for title, figures in shown.items()]
 
 
 def _similarity(comparison: Comparison, folder: Path) -> Section:

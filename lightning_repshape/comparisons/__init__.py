@@ -2,7 +2,6 @@
 
 from lightning_repshape.comparisons.comparison import Comparison, compare
 from lightning_repshape.comparisons.contender import Contender, TestSamples, contend
-from lightning_repshape.comparisons.gathering import Gathering, of_file
 from lightning_repshape.comparisons.writing import write_comparison
 
-__all__ = ["Comparison", "Contender", "Gathering", "TestSamples", "compare", "contend", "of_file", "write_comparison"]
+__all__ = ["Comparison", "Contender", "TestSamples", "compare", "contend", "write_comparison"]

@@ -43,7 +43,8 @@ nav a:hover { text-decoration: underline; }
 section { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: 1.2rem; }
 main { min-width: 0; }
 main > section:first-child { border: 0; margin-top: 0; padding-top: 0; }
-div.wide { overflow-x: auto; margin: .3rem 0 1rem; }
+div.wide { overflow: auto; max-height: 36rem; margin: .3rem 0 1rem; }
+thead th { position: sticky; top: 0; background: var(--back); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 td { min-width: 4rem; }
@@ -83,7 +84,7 @@ footer { border-top: 1px solid var(--line); margin-top: 2.5rem; padding-top: .8r
   nav, dialog, summary { display: none; }
   .card, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
-  div.wide { overflow: visible; }
+  div.wide { overflow: visible; max-height: none; }
 }
 """
 
@@ -246,13 +247,16 @@ def gallery(figures: Sequence[Shown]) -> list[str]:
     """Lines of HTML with pictures inside them, two abreast where there is room; a click enlarges one, Esc closes it."""
     lines = []
     for figure in figures:
-        data = base64.b64encode(figure.png.read_bytes()).decode()
         caption = f"<figcaption>{html.escape(figure.caption)}</figcaption>" if figure.caption else ""
-        shown = f'<img alt="{html.escape(figure.alt)}" src="data:image/png;base64,{data}">'
-        lines.append(f"<figure>{shown}{caption}</figure>")
+        lines.append(f"<figure>{picture(figure.png.read_bytes(), figure.alt)}{caption}</figure>")
     if not lines:
         return []
     return [f'<div class="gallery{" two" if len(lines) > 1 else ""}">', *lines, "</div>"]
+
+
+def picture(png: bytes, alt: str) -> str:
+    """A line of HTML with a picture inside it, and what it shows."""
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def heading(text: str) -> str:

@@ -43,7 +43,8 @@ nav a:hover { text-decoration: underline; }
 section { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: 1.2rem; }
 main { min-width: 0; }
 main > section:first-child { border: 0; margin-top: 0; padding-top: 0; }
-div.wide { overflow: auto; max-height: 36rem; margin: .3rem 0 1rem; }
+div.wide { overflow-x: auto; margin: .3rem 0 1rem; }
+div.long { overflow-y: auto; max-height: 36rem; }
 thead th { position: sticky; top: 0; background: var(--back); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
@@ -59,6 +60,7 @@ th[aria-sort="descending"]::after { content: " ▼"; font-size: .7em; }
 figure { margin: 0; min-width: 0; break-inside: avoid; }
 figure img { display: block; width: 100%; max-height: 34rem; object-fit: contain; background: #fff; padding: .5rem;
   border: 1px solid var(--line); border-radius: 8px; }
+.gallery:not(.two) figure { max-width: 56rem; }
 figure img[role] { cursor: zoom-in; }
 dialog { border: 0; border-radius: 8px; padding: .5rem; background: #fff; color: #1b1f24; max-width: 96vw;
   max-height: 96vh; }
@@ -142,6 +144,9 @@ for (const image of document.querySelectorAll("figure img")) {
 """
 _HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 _POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'"
+
+
+_LONG = 30  # rows, from which on a table scrolls
 
 
 class Strong(str):
@@ -240,7 +245,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequen
         return f"<tr>{''.join(cells)}</tr>"
 
     head = f"<thead>{line('th', headers)}</thead><tbody>"
-    return ['<div class="wide"><table>', head, *(line("td", row) for row in rows), "</tbody></table></div>"]
+    kind = "wide long" if len(rows) > _LONG else "wide"
+    return [f'<div class="{kind}"><table>', head, *(line("td", row) for row in rows), "</tbody></table></div>"]
 
 
 def gallery(figures: Sequence[Shown]) -> list[str]:

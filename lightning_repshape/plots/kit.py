@@ -23,6 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 BLUE, SKY, VERMILION, GREY = PALETTE[0], PALETTE[4], PALETTE[5], PALETTE[9]
 
 _NAMED = 40  # classes whose names fit an axis
+_SOME = 25  # that are named of more
 _LISTED = 44  # entries that fit a legend
 _FIRST = 20  # entries that are listed of more
 WRONG = "misclassified"
@@ -75,7 +76,7 @@ def name_classes(axes: "Axes", class_names: Sequence[str], down: bool = False) -
 
     With ``down``, those of the vertical axis, too.
     """
-    ticks = range(0, len(class_names), -(-len(class_names) // _NAMED))
+    ticks = range(0, len(class_names), 1 if len(class_names) <= _NAMED else -(-len(class_names) // _SOME))
     names = [shortened(class_names[tick]) for tick in ticks]
     size = "medium" if len(ticks) <= 12 else "x-small"
     turn, side = (90, "center") if len(ticks) > 20 else (45, "right")

@@ -76,10 +76,11 @@ def collapse_figure(
 
 
 def _cosines(figure: "Figure", axes: "Axes", cosines: Array, class_names: Sequence[str], title: str) -> None:
+    along = "class"
     if len(cosines) > _IN_ORDER:
         order = _neighbours(cosines)
         cosines, class_names = cosines[np.ix_(order, order)], [class_names[k] for k in order]
-        title = f"{title}, similar classes side by side"
+        along = "class (similar ones side by side)"
     image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
     name_classes(axes, class_names, down=True)
     if len(cosines) <= 12:
@@ -89,7 +90,7 @@ def _cosines(figure: "Figure", axes: "Axes", cosines: Array, class_names: Sequen
             for row in zip(cosines, shown, strict=True)
         ]
         _write(axes, texts, np.abs(cosines) > 0.6, 6.5)
-    style(axes, "class", "class", title)
+    style(axes, along, "class", title)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label="cosine", shrink=0.85)
 

@@ -32,7 +32,8 @@ ul.notes { padding-left: 1.2rem; margin: .4rem 0 .8rem; max-width: 46rem; }
 .failure { border-left: 4px solid var(--bad); padding: .3rem .8rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(13rem, 100%), 1fr)); gap: .8rem;
   margin: 1.2rem 0; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem;
+  max-width: 28rem; }
 .card p { margin: 0; font-size: .86rem; line-height: 1.4; }
 .card p.label { color: var(--soft); font-weight: 600; }
 .card p.value { font-size: 1.5rem; line-height: 1.4; font-variant-numeric: tabular-nums; }

@@ -276,6 +276,11 @@ def paragraph(text: str, kind: str = "about") -> str:
     return f'<p class="{html.escape(kind)}">{html.escape(text)}</p>'
 
 
+def link(text: str, file: str) -> str:
+    """A line of HTML: a link to a file beside the page."""
+    return f'<p><a href="{html.escape(quote(file))}">{html.escape(text)}</a></p>'
+
+
 def notes(texts: Sequence[str]) -> list[str]:
     """Lines of HTML: a list of remarks; nothing where there are none."""
     return ['<ul class="notes">', *(f"<li>{html.escape(text)}</li>" for text in texts), "</ul>"] if texts else []

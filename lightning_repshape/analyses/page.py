@@ -20,10 +20,21 @@ _MATRIX = "cosines"  # what several analyses may have found
 
 
 def write_page(
-    path: str | Path, title: str, about: Sequence[str], outcomes: "Sequence[Outcome]", manifest: Mapping[str, Any]
+    path: str | Path,
+    title: str,
+    about: Sequence[str],
+    outcomes: "Sequence[Outcome]",
+    manifest: Mapping[str, Any],
+    maps: Path | None = None,
 ) -> Path:
-    """Writes the HTML page: title, lines on what was analysed, outcomes, and at the end the run's manifest."""
+    """Writes the HTML page: title, lines on what was analysed, outcomes, and at the end the run's manifest.
+
+    ``maps`` is a page of its own beside it, which is named.
+    """
     sections = [_section(outcome, outcomes[:place]) for place, outcome in enumerate(outcomes) if outcome.result]
+    if maps is not None:
+        lines = [page.link("each sample with its image, its class and what it is taken for", maps.name)]
+        sections.insert(0, page.Section("maps", "Samples to hover over", lines))
     failed = [outcome for outcome in outcomes if outcome.result is None]
     if failed:
         lines = [page.failure(f"{outcome.title} ({outcome.name}): {outcome.failure}") for outcome in failed]

@@ -32,7 +32,8 @@ ul.notes { padding-left: 1.2rem; margin: .4rem 0 .8rem; max-width: 46rem; }
 .failure { border-left: 4px solid var(--bad); padding: .3rem .8rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(13rem, 100%), 1fr)); gap: .8rem;
   margin: 1.2rem 0; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem;
+  max-width: 28rem; }
 .card p { margin: 0; font-size: .86rem; line-height: 1.4; }
 .card p.label { color: var(--soft); font-weight: 600; }
 .card p.value { font-size: 1.5rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
@@ -44,6 +45,8 @@ section { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: 1.2r
 main { min-width: 0; }
 main > section:first-child { border: 0; margin-top: 0; padding-top: 0; }
 div.wide { overflow-x: auto; margin: .3rem 0 1rem; }
+div.long { overflow-y: auto; max-height: 36rem; }
+thead th { position: sticky; top: 0; background: var(--back); }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 td { min-width: 4rem; }
@@ -58,6 +61,7 @@ th[aria-sort="descending"]::after { content: " ▼"; font-size: .7em; }
 figure { margin: 0; min-width: 0; break-inside: avoid; }
 figure img { display: block; width: 100%; max-height: 34rem; object-fit: contain; background: #fff; padding: .5rem;
   border: 1px solid var(--line); border-radius: 8px; }
+.gallery:not(.two) figure { max-width: 56rem; }
 figure img[role] { cursor: zoom-in; }
 dialog { border: 0; border-radius: 8px; padding: .5rem; background: #fff; color: #1b1f24; max-width: 96vw;
   max-height: 96vh; }
@@ -83,7 +87,7 @@ footer { border-top: 1px solid var(--line); margin-top: 2.5rem; padding-top: .8r
   nav, dialog, summary { display: none; }
   .card, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
-  div.wide { overflow: visible; }
+  div.wide { overflow: visible; max-height: none; }
 }
 """
 
@@ -141,6 +145,9 @@ for (const image of document.querySelectorAll("figure img")) {
 """
 _HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 _POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'"
+
+
+_LONG = 30  # rows, from which on a table scrolls
 
 
 class Strong(str):
@@ -239,20 +246,24 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequen
         return f"<tr>{''.join(cells)}</tr>"
 
     head = f"<thead>{line('th', headers)}</thead><tbody>"
-    return ['<div class="wide"><table>', head, *(line("td", row) for row in rows), "</tbody></table></div>"]
+    kind = "wide long" if len(rows) > _LONG else "wide"
+    return [f'<div class="{kind}"><table>', head, *(line("td", row) for row in rows), "</tbody></table></div>"]
 
 
 def gallery(figures: Sequence[Shown]) -> list[str]:
     """Lines of HTML with pictures inside them, two abreast where there is room; a click enlarges one, Esc closes it."""
     lines = []
     for figure in figures:
-        data = base64.b64encode(figure.png.read_bytes()).decode()
         caption = f"<figcaption>{html.escape(figure.caption)}</figcaption>" if figure.caption else ""
-        shown = f'<img alt="{html.escape(figure.alt)}" src="data:image/png;base64,{data}">'
-        lines.append(f"<figure>{shown}{caption}</figure>")
+        lines.append(f"<figure>{picture(figure.png.read_bytes(), figure.alt)}{caption}</figure>")
     if not lines:
         return []
     return [f'<div class="gallery{" two" if len(lines) > 1 else ""}">', *lines, "</div>"]
+
+
+def picture(png: bytes, alt: str) -> str:
+    """A line of HTML with a picture inside it, and what it shows."""
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def heading(text: str) -> str:
@@ -263,6 +274,11 @@ def heading(text: str) -> str:
 def paragraph(text: str, kind: str = "about") -> str:
     """A line of HTML; ``kind`` is its class in the page's style (``about``, ``files``, or none)."""
     return f'<p class="{html.escape(kind)}">{html.escape(text)}</p>'
+
+
+def link(text: str, file: str) -> str:
+    """A line of HTML: a link to a file beside the page."""
+    return f'<p><a href="{html.escape(quote(file))}">{html.escape(text)}</a></p>'
 
 
 def notes(texts: Sequence[str]) -> list[str]:

@@ -15,20 +15,20 @@ from lightning_repshape.analyses.robustness import Corruptions
 from lightning_repshape.analyses.separability import ActivationPatterns, WeightSeparability, WeightSpace
 
 ANALYSES: tuple[type[Analysis], ...] = (
-    LDAEigenvalues,
-    PrincipalComponents,
+    PartialDatasetRetraining,
     NeuralCollapse,
-    WeightSeparability,
+    PrincipalComponents,
+    TSNE,
+    LDAEigenvalues,
+    FisherGeodesic,
+    RepresentationCharacteristics,
     ClassVectorSimilarity,
+    WeightSeparability,
     WeightSpace,
     ActivationPatterns,
-    TSNE,
-    RepresentationCharacteristics,
-    FisherGeodesic,
-    PartialDatasetRetraining,
     Corruptions,
 )
-"""All of them, in the order in which ``lightning-repshape analyze`` runs them."""
+"""All of them, what says most first: the order in which ``lightning-repshape analyze`` runs and shows them."""
 
 __all__ = [
     "TSNE",

@@ -21,12 +21,14 @@ from rich.console import Console
 from lightning_repshape.analyses.inputs import AnalysisInputs, Progress, Split, TrainerInputs
 from lightning_repshape.analyses.result import AnalysisResult, Outcome, save_outcome
 from lightning_repshape.errors import ConfigError, RepshapeError
+from lightning_repshape.features.last_layer import known_num_classes, layer_of_features
 from lightning_repshape.features.passes import Features
 from lightning_repshape.features.reader import Unpack
 from lightning_repshape.features.store import feature_store
 from lightning_repshape.performance import skip_idle_hooks
 from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.record import run_folder
+from lightning_repshape.runs.summary import say_where
 
 _LOG = logging.getLogger(__name__)
 When = Literal["fit_start", "fit", "test"]
@@ -49,7 +51,8 @@ class Analysis(Callback, ABC):
     writes.
 
     Args:
-        layer: The activation or submodule whose output is analysed.
+        layer: The activation or submodule whose output is analysed, or ``NAME.input``: what enters a submodule. The
+            features of another project's model are, by default, the input of its last linear layer.
         unpack: Positions or keys of inputs and labels in a batch.
         when: ``"test"``: at the end of a test, on the tested weights; ``"fit"``: at the end of a fit, on the last ones;
             ``"fit_start"``: before the first step of a fit, on the initial ones. One callback with it beside one
@@ -67,6 +70,9 @@ class Analysis(Callback, ABC):
     on_request: ClassVar[bool] = False
     """Whether ``analyze`` runs it only where it is named, or in the run's config: it takes minutes, or needs what saved
     features lack."""
+
+    reads_layer: ClassVar[bool] = True
+    """Whether it takes features, so that the model must have the layer."""
 
     layer: str = "features"
     unpack: Unpack = (0, 1)
@@ -91,6 +97,7 @@ class Analysis(Callback, ABC):
         self.folder = ""  # in the run's folder "analysis", for results of another layer than usual
         self.outcome: Outcome | None = None
         self._analysed = False  # in this fit, once it had trained
+        self._said = False  # where the figures are, in this fit or test
 
     @abstractmethod
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
@@ -117,6 +124,7 @@ class Analysis(Callback, ABC):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Joins the shared feature pass, and refuses a name that is in use."""
+        self._said = False
         feature_store(trainer)
         skip_idle_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         others = [other for other in trainer.callbacks if isinstance(other, Analysis)]  # type: ignore[attr-defined]
@@ -124,6 +132,23 @@ class Analysis(Callback, ABC):
             raise ConfigError(
                 f"two analyses are called {self.name!r}: give one of them another name, as name={self.name}-2"
             )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses a layer that the model does not have, before it is trained."""
+        self._read(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses a layer that the model does not have."""
+        self._read(trainer, pl_module)
+
+    def _read(self, trainer: Trainer, pl_module: LightningModule) -> str:
+        """The layer that is read."""
+        if not self.reads_layer:
+            return self.layer
+        try:
+            return layer_of_features(pl_module, self.layer, known_num_classes(trainer, pl_module))
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: {error}") from error
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at the initial weights; a resumed fit has none."""
@@ -159,17 +184,21 @@ class Analysis(Callback, ABC):
         if trainer.fast_dev_run or trainer.sanity_checking:  # type: ignore[attr-defined]
             return
         folder = analysis_folder(run_folder(trainer)) / self.folder
+        layer = self._read(trainer, pl_module)
         with _progress(trainer) as report, isolate_rng():
-            inputs = TrainerInputs(trainer, pl_module, self.layer, self.unpack, self.loaders, report)
+            inputs = TrainerInputs(trainer, pl_module, layer, self.unpack, self.loaders, report)
             if stage == "train":
                 epochs = trainer.current_epoch if epoch is None else epoch
                 initial = trainer.global_step == 0
                 inputs.moment = ", at initialisation" if initial else f", after epoch {epochs}"
             outcome = self.run(inputs)
         if trainer.is_global_zero:
-            outcome = _saved(outcome, folder if epoch is None else folder / f"epoch-{epoch:03d}", self.layer)
+            outcome = _saved(outcome, folder if epoch is None else folder / f"epoch-{epoch:03d}", layer)
             if outcome.failure:
                 say(f"{self.name}: {outcome.failure}")
+            elif outcome.figures and not self._said:
+                self._said = True
+                say_where(trainer, f"figures of {self.name}", outcome.figures[0].parent)
         self.outcome = outcome
         if outcome.result is None:
             return

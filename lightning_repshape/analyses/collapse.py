@@ -23,6 +23,7 @@ from lightning_repshape.functional.projection import effective_rank
 from lightning_repshape.functional.reconstruction import weight_separability
 from lightning_repshape.metrics.representation import RepresentationStatistics
 
+_LEAST = 20  # samples of a bin of the confidence
 _LABELS = {
     "nc1": "NC1, within-class variability (0: collapsed)",
     "nc2_norms": "NC2, spread of class-mean norms (0: equal)",
@@ -179,20 +180,41 @@ class NeuralCollapse(Analysis):
 
 
 def reliability_bins(part: Features, bins: int) -> dict[str, list[float]]:
-    """Means of ``confidence`` and ``accuracy``, and ``share`` of the samples, by equal bins of the confidence.
+    """Means of ``confidence`` and ``accuracy``, the latter's 95 % interval, and ``share`` of the samples, by bins.
 
-    Bins without samples are left out.
+    Bins are equally wide in confidence; neighbours of fewer than 20 samples, whose accuracy is chance, are one.
     """
     if part.logits is None:
-        return {"confidence": [], "accuracy": [], "share": []}
+        return {name: [] for name in ("confidence", "accuracy", "low", "high", "share")}
     confidence, predicted = part.logits.double().softmax(dim=1).max(dim=1)
     right = (predicted == part.labels).double()
     place = (confidence * bins).long().clamp(max=bins - 1)
-    counts = torch.bincount(place, minlength=bins).double()
-    used = counts > 0
-    sums = [torch.zeros(bins, dtype=torch.float64).index_add_(0, place, values) for values in (confidence, right)]
-    means = [(total[used] / counts[used]).tolist() for total in sums]
-    return {"confidence": means[0], "accuracy": means[1], "share": (counts[used] / len(part.labels)).tolist()}
+    place = _merged(torch.bincount(place, minlength=bins).tolist())[place]
+    counts = torch.bincount(place).double()
+    sums = [torch.zeros_like(counts).index_add_(0, place, values) for values in (confidence, right)]
+    means = [total / counts for total in sums]
+    low, high = _interval(means[1], counts)
+    found = {"confidence": means[0], "accuracy": means[1], "low": low, "high": high, "share": counts / counts.sum()}
+    return {name: values.tolist() for name, values in found.items()}
+
+
+def _merged(counts: list[int]) -> Tensor:
+    """The number of the bin that each bin becomes a part of, so that all have enough samples."""
+    numbers, number, held = [], 0, 0
+    for place, count in enumerate(counts):
+        numbers.append(number)
+        held += count
+        if held >= _LEAST and sum(counts[place + 1 :]) >= _LEAST:
+            number, held = number + 1, 0
+    return torch.tensor(numbers)
+
+
+def _interval(share: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Wilson's 95 % interval of shares of counts."""
+    z = 1.96
+    middle = (share + z * z / (2 * counts)) / (1 + z * z / counts)
+    half = z / (1 + z * z / counts) * (share * (1 - share) / counts + (z / (2 * counts)).square()).sqrt()
+    return middle - half, middle + half
 
 
 def _mean_cosines(part: Features, classes: int) -> Tensor:

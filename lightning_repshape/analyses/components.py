@@ -12,6 +12,7 @@ from lightning_repshape.analyses.inputs import AnalysisInputs, Split
 from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.analyses.samples import percent, some_rows
 from lightning_repshape.errors import ConfigError, DataError
+from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.numerics import unit_rows
 from lightning_repshape.functional.projection import pca
 from lightning_repshape.seeding import key_to_seed
@@ -63,6 +64,7 @@ class PrincipalComponents(SplitAnalysis):
         wrong = (part.logits[chosen].argmax(dim=1) != part.labels[chosen]).numpy() if part.logits is not None else None
         heading = f"{inputs.layer} of {len(chosen)} {split} samples{inputs.moment}"
         arrays = {"points": points.astype("float32"), "explained": shares.numpy(), "point_labels": labels}
+        arrays |= {"rows": chosen.numpy(), **_predicted(part, chosen)}
         panels = {heading: (points, shares.numpy())}
         title = ""
         if self.before is not None:
@@ -168,8 +170,13 @@ class TSNE(SplitAnalysis):
             {},
             {"": draw},
             tuple(notes),
-            {"points": points, "point_labels": labels, "rows": chosen.numpy()},
+            {"points": points, "point_labels": labels, "rows": chosen.numpy(), **_predicted(part, chosen)},
         )
+
+
+def _predicted(part: Features, rows: Tensor) -> dict[str, Any]:
+    """What the model takes samples for, where it is known."""
+    return {} if part.logits is None else {"predicted": part.logits[rows].argmax(dim=1).numpy()}
 
 
 def _tsne(rows: Tensor, perplexity: float, seed: int) -> tuple[Any, float]:

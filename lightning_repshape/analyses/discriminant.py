@@ -102,7 +102,7 @@ class LDAEigenvalues(Analysis):
         def classes_figure() -> Any:
             return plots.eigenvalues_figure(values.numpy(), errors.numpy(), names, self.label)
 
-        figures = {"classes": classes_figure}
+        figures: dict[str, Any] = {"classes": classes_figure}
         if bool(values[self.label].isnan()):
             notes.append(f"class {names[self.label]} has no training samples: it has no axis to draw")
         elif train.features.shape[1] < 2:
@@ -120,7 +120,7 @@ class LDAEigenvalues(Analysis):
                     panels, names[self.label], scalars["eigenvalue"], plane[1], float(thresholds[self.label])
                 )
 
-            figures = {"": plane_figure, **figures}
+            figures[""] = plane_figure
         return AnalysisResult(scalars, content, {"each class against the rest": rows}, figures, tuple(notes))
 
     def _notes(self, inputs: AnalysisInputs, lda: ClassVsRestLDA, train: Features, test: Features | None) -> list[str]:

@@ -1,5 +1,6 @@
 """What an analysis found, and how it is written: JSON, figures and arrays."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lightning_repshape import plots
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.page import failure, heading, picture
 from lightning_repshape.runs.files import plain_number, read_json, write_json, written_atomically
 
 if TYPE_CHECKING:
@@ -36,6 +38,24 @@ class AnalysisResult:
     notes: tuple[str, ...] = ()
     arrays: "dict[str, plots.Array]" = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """The figures, and what else there is, in one line."""
+        figures = ", ".join(f"{name}={value:.4g}" for name, value in self.scalars.items())
+        counts = {name: len(getattr(self, name)) for name in ("tables", "figures", "arrays", "notes")}
+        more = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        return f"AnalysisResult({figures}; {more})" if more else f"AnalysisResult({figures})"
+
+    def _repr_html_(self) -> str:
+        """Figures and tables, for notebooks."""
+        from lightning_repshape.analyses.page import result_lines
+
+        drawn = []
+        for name, draw in self.figures.items():
+            file = io.BytesIO()
+            draw().savefig(file, format="png", dpi=100)
+            drawn.append(picture(file.getvalue(), name or "figure"))
+        return "\n".join([*drawn, *result_lines(self)])
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -54,6 +74,15 @@ class Outcome:
     result: AnalysisResult | None
     failure: str = ""
     figures: tuple[Path, ...] = ()
+
+    def __repr__(self) -> str:
+        """One line: the figures, or why there are none."""
+        return f"Outcome({self.name}: {self.result if self.result is not None else self.failure})"
+
+    def _repr_html_(self) -> str:
+        """What was found, for notebooks."""
+        lines = failure(self.failure) if self.result is None else self.result._repr_html_()
+        return f"{heading(self.title)}\n{lines}"
 
 
 def save_outcome(outcome: Outcome, folder: Path, layer: str) -> Outcome:

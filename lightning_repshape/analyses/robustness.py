@@ -74,6 +74,7 @@ class Corruptions(Analysis):
     kind = "corruptions"
     title = "Corrupted and further test sets"
     on_request = True
+    reads_layer = False
 
     def __init__(
         self,

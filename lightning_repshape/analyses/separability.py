@@ -74,7 +74,8 @@ class WeightSeparability(Analysis):
         def draw() -> Any:
             return plots.cosines_figure(cosines.numpy(), names, f"class vectors ({layer}), e(W) = {raw:.3g}")
 
-        return AnalysisResult(scalars, content, {f"class vectors of {layer}": rows}, {"": draw}, tuple(notes))
+        tables, arrays = {f"class vectors of {layer}": rows}, {"cosines": cosines.numpy()}
+        return AnalysisResult(scalars, content, tables, {"": draw}, tuple(notes), arrays)
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_repshape import plots
+from lightning_repshape.features.last_layer import known_num_classes, layer_of_features
 from lightning_repshape.features.passes import Features
 from lightning_repshape.features.store import feature_store
 from lightning_repshape.functional.projection import pca
@@ -16,6 +17,7 @@ from lightning_repshape.performance import skip_idle_hooks
 from lightning_repshape.runs.curves import MetricsCSVLogger
 from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.record import run_folder
+from lightning_repshape.runs.summary import say_where
 from lightning_repshape.seeding import generator
 
 
@@ -64,17 +66,19 @@ class FeaturePlots(Callback):
                     curves[name] = (np.array(rows)[:, 0], np.array(rows)[:, 1])
             if curves:
                 figure = plots.curves_figure(curves, "error (%)", title=type(pl_module).__name__)
-                plots.save_figure(figure, folder / "curves.png")
+                say_where(trainer, "learning curves", plots.save_figure(figure, folder / "curves.png"))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws features and confusions."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        features = feature_store(trainer).get(trainer, pl_module, self.split, self.layer, self.unpack)
+        layer = layer_of_features(pl_module, self.layer, known_num_classes(trainer, pl_module))
+        features = feature_store(trainer).get(trainer, pl_module, self.split, layer, self.unpack)
         folder = analysis_folder(run_folder(trainer))
         if trainer.is_global_zero:
             names = getattr(getattr(trainer, "datamodule", None), "class_names", ())
-            draw_features(features, folder, names, self.split, self.layer, self.max_points)
+            drawn = draw_features(features, folder, names, self.split, layer, self.max_points)
+            say_where(trainer, f"figures of {layer}", drawn[0].parent if drawn else folder)
 
 
 def draw_features(

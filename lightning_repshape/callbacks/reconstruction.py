@@ -16,6 +16,7 @@ from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.predictions import PredictionWriter
 from lightning_repshape.runs.record import run_folder
+from lightning_repshape.runs.summary import say_where
 
 _LOOKED_AT = 2000  # images among which those of all classes are looked for
 
@@ -87,7 +88,7 @@ class ReconstructionFigure(Callback):
             getattr(data, "std", None),
             title=f"{self.split} images, reconstructions below",
         )
-        plots.save_figure(figure, Path(folder) / name)
+        say_where(trainer, "reconstructions", plots.save_figure(figure, Path(folder) / name))
 
     def _images(self, trainer: Trainer, pl_module: LightningModule) -> tuple[Tensor, Tensor]:
         """The images to draw, on the module's device, and their labels."""

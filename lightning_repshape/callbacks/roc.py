@@ -9,6 +9,7 @@ from lightning_repshape import plots
 from lightning_repshape.functional.verification import VerificationResult
 from lightning_repshape.runs.files import write_json
 from lightning_repshape.runs.folders import analysis_folder
+from lightning_repshape.runs.summary import say_where
 
 
 class ROCCurves(Callback):
@@ -32,7 +33,8 @@ class ROCCurves(Callback):
             return
         results: dict[str, VerificationResult] = getattr(pl_module, "verification", {})
         for name, result in results.items():
-            write_roc(result, analysis_folder(trainer.default_root_dir), name)
+            drawn = write_roc(result, analysis_folder(trainer.default_root_dir), name)
+            say_where(trainer, f"ROC curve of {name}", drawn)
 
 
 def write_roc(result: VerificationResult, folder: Path, name: str) -> Path:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lightning_repshape import configs_library
 from lightning_repshape._version import __version__
-from lightning_repshape.analyses import ANALYSES, Analysis, FeatureInputs, Outcome, run_analyses
+from lightning_repshape.analyses import ANALYSES, Analysis, FeatureInputs, Outcome, hover, run_analyses
 from lightning_repshape.analyses.analysis import say
 from lightning_repshape.analyses.arrays import read_arrays, splits_of
 from lightning_repshape.analyses.page import write_page
@@ -122,6 +122,8 @@ class AnalyzeCLI(RepshapeCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the analyses; those of the run's config keep its options, unless the words give some."""
+        if self.options.get("interactive"):
+            hover.check_bokeh()
         made = self.config_init[self.command]
         given = as_list(made.trainer.get("callbacks"))
         # what a config looks at before training has no place after it
@@ -158,9 +160,13 @@ class AnalyzeCLI(RepshapeCLI):
             f"run folder {self.run_dir}, lightning-repshape {__version__}",
         ]
         outcomes = [analysis.outcome for analysis in self.analyses if analysis.outcome is not None]
-        page = write_page(
-            folder / PAGE, f"Analysis of {self.run_dir.name}", about, outcomes, read_json(self.run_dir / MANIFEST)
-        )
+        title, manifest = f"Analysis of {self.run_dir.name}", read_json(self.run_dir / MANIFEST)
+        maps = None
+        if self.options.get("interactive"):
+            unpack = self.analyses[0].unpack
+            thumbnails = hover.thumbnails_of(self.trainer, unpack)
+            maps = hover.write_maps(folder / hover.FILE, title, outcomes, thumbnails)
+        page = write_page(folder / PAGE, title, about, outcomes, manifest, maps)
         _finish(outcomes, page)
 
 
@@ -227,6 +233,13 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool) -> None:
             metavar="[X,Y]",
             help="Positions or keys of inputs and labels in a batch, such as [image,label]. Default: [0,1].",
         )
+    which.add_argument(
+        "--interactive",
+        type=bool,
+        default=False,
+        metavar="true",
+        help=f"Whether to write {hover.FILE} too: the maps of pca and tsne, to hover over samples. Needs bokeh.",
+    )
     for kind in ANALYSES:
         parser.add_class_arguments(kind, kind.kind, skip=_SHARED)
 
@@ -235,6 +248,8 @@ def _analyze_features(words: list[str]) -> int:
     parser = _parser()
     options: Namespace = parser.parse_args(words)
     chosen = chosen_analyses(options.analyses)
+    if options.interactive:
+        hover.check_bokeh()
     made = parser.instantiate_classes(options)
     path = given_path(options.features, "--features")
     arrays = read_arrays(path)
@@ -288,9 +303,9 @@ def _analyze_features(words: list[str]) -> int:
         if outcome.failure:
             say(f"{outcome.name}: {outcome.failure}")
     sizes = ", ".join(f"{name}: {len(part.labels)} x {part.features.shape[1]}" for name, part in inputs.given.items())
-    page = write_page(
-        folder / PAGE, f"Analysis of {path.name}", [f"{sizes}; lightning-repshape {__version__}"], outcomes, manifest
-    )
+    title, about = f"Analysis of {path.name}", [f"{sizes}; lightning-repshape {__version__}"]
+    maps = hover.write_maps(folder / hover.FILE, title, outcomes, None) if options.interactive else None
+    page = write_page(folder / PAGE, title, about, outcomes, manifest, maps)
     _finish(outcomes, page)
     return 0
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.features.passes import Features
+from lightning_repshape.features.reader import ENTRY, LayerReader
 from lightning_repshape.functional.class_vectors import cosine_logits
 from lightning_repshape.heads import Head
 from lightning_repshape.layers import NamedActivations
@@ -88,6 +89,20 @@ def find_class_vectors(model: nn.Module, num_classes: int, sample: Features | No
         if not takes and bias is None:
             takes = cosine = _proportional(cosine_logits(features, weight), theirs)
     return ClassVectors(weight, bias, name, takes, cosine)
+
+
+def layer_of_features(model: nn.Module, layer: str, num_classes: int | None = None) -> str:
+    """The layer to read where ``layer`` is asked for; ConfigError if the model has none that is called so.
+
+    ``"features"`` of a model without any are what enters its last linear layer, if possible one with K outputs.
+    """
+    try:
+        return LayerReader(model, layer).layer
+    except ConfigError:
+        found = last_linear(model, num_classes) or last_linear(model)
+        if layer != "features" or found is None:
+            raise
+        return f"{found[0]}{ENTRY}"
 
 
 def weight_matrix(layer: nn.Module | None) -> Tensor | None:

@@ -11,6 +11,7 @@ from lightning_repshape.layers import Chain, NamedActivations
 
 Unpack = tuple[int | str, int | str]
 PRE = ".pre"  # behind a layer's name: the values before its activation function
+ENTRY = ".input"  # behind a layer's name: what enters it
 
 
 def unpack_batch(batch: Any, unpack: Unpack = (0, 1)) -> tuple[Any, Tensor]:
@@ -51,6 +52,7 @@ class LayerReader:
 
     ``NAME.pre`` is what enters the activation function in which the layer NAME ends: ``fc5.pre`` or ``features.pre`` of
     this package's modules, ``model.2.pre`` of another's whose ``model.2`` is a ReLU or a Sequential that ends in one.
+    ``NAME.input`` is what enters the submodule NAME, such as ``fc.input``.
 
     Args:
         model: Any module; it is called with the inputs alone.
@@ -70,6 +72,8 @@ class LayerReader:
         if self.by_name:
             return
         module = _submodule(model, layer)
+        if module is None and layer.endswith(ENTRY):
+            module, self.before = _submodule(model, layer.removesuffix(ENTRY)), True
         if module is None and layer.endswith(PRE):
             owner = _submodule(model, layer.removesuffix(PRE))
             module, self.before = _last_activation(owner), True

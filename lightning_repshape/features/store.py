@@ -26,10 +26,20 @@ class FeatureStore(Callback):
         self._kept: dict[tuple[Any, ...], Features] = {}
         self._weights: tuple[int, ...] = ()
         self.loaders: dict[str, Any] = {}  # of splits that the trainer does not run, until teardown
+        self.fitted: dict[str, Any] = {}  # what the last fit was given in place of a data module
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets features, since the weights are about to change."""
         self._kept.clear()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets the loaders of an earlier fit."""
+        self.fitted.clear()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the loaders that the fit was given, of which a test knows nothing."""
+        if getattr(trainer, "datamodule", None) is None:
+            self.fitted = {"train": trainer.train_dataloader, "val": trainer.val_dataloaders}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Frees the features."""
@@ -142,6 +152,8 @@ def _own_loader(trainer: Trainer, split: str) -> Any:
     if store is not None and split in store.loaders:
         return store.loaders[split]  # a second setup could split the data anew
     data, name = getattr(trainer, "datamodule", None), f"{split}_dataloader"
+    if store is not None and data is None and store.fitted.get(split) is not None:
+        return store.fitted[split]
     owner = data if data is not None else trainer.lightning_module
     # Lightning's own method raises; pytorch_lightning has classes of its own
     where = getattr(getattr(owner, name, None), "__module__", "")

@@ -23,7 +23,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 BLUE, SKY, VERMILION, GREY = PALETTE[0], PALETTE[4], PALETTE[5], PALETTE[9]
 
 _NAMED = 40  # classes whose names fit an axis
-_LISTED = 60  # entries that fit a legend
+_SOME = 25  # that are named of more
+_LISTED = 44  # entries that fit a legend
+_FIRST = 20  # entries that are listed of more
+WRONG = "misclassified"
 
 
 def colour(number: int) -> str:
@@ -69,17 +72,23 @@ def heading(figure: "Figure", title: str) -> None:
 
 
 def name_classes(axes: "Axes", class_names: Sequence[str], down: bool = False) -> None:
-    """Names the classes at 0, 1, ... of the horizontal axis, slanted where they are long; none where they do not fit.
+    """Names the classes at 0, 1, ... of the horizontal axis, slanted where they are long; every so many of very many.
 
     With ``down``, those of the vertical axis, too.
     """
-    if len(class_names) > _NAMED:
-        return
-    ticks = np.arange(len(class_names))
-    slanted = {"rotation": 45, "ha": "right"} if any(len(name) > 3 for name in class_names) else {"ha": "center"}
-    axes.set_xticks(ticks, class_names, **slanted)
+    ticks = range(0, len(class_names), 1 if len(class_names) <= _NAMED else -(-len(class_names) // _SOME))
+    names = [shortened(class_names[tick]) for tick in ticks]
+    size = "medium" if len(ticks) <= 12 else "x-small"
+    turn, side = (90, "center") if len(ticks) > 20 else (45, "right")
+    turn, side = (turn, side) if any(len(name) > 3 for name in names) else (0, "center")
+    axes.set_xticks(ticks, names, fontsize=size, rotation=turn, ha=side)
     if down:
-        axes.set_yticks(ticks, class_names)
+        axes.set_yticks(ticks, names, fontsize=size)
+
+
+def shortened(name: str, most: int = 24) -> str:
+    """A name as it fits beside an axis or into a legend."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def scatter(axes: Any, points: Array, total: int, **look: Any) -> Any:
@@ -115,8 +124,8 @@ def scatter_by_class(
             s=4 * dot_size(total),
             facecolors="none",
             edgecolors="black",
-            linewidths=0.8,
-            label="misclassified",
+            linewidths=0.8 if wrong.sum() <= 100 else 0.4,  # rings of very many hide the dots
+            label=WRONG,
         )
 
 
@@ -127,7 +136,7 @@ def outside_legend(
     loc: Any = "outside right upper",
     columns: int | None = None,
 ) -> None:
-    """A legend beside the axes, where it covers no data; none where there is too much to list.
+    """A legend beside the axes, where it covers no data; of very many entries it lists the first.
 
     It shows the entries of axes, or lines and dots by name, at matplotlib's ``loc``, by default in as many columns as
     they need.
@@ -136,9 +145,15 @@ def outside_legend(
         (list(shown.values()), list(shown)) if isinstance(shown, Mapping) else shown.get_legend_handles_labels()
     )
     if len(names) > _LISTED:
-        return
+        from matplotlib.lines import Line2D
+
+        kept = [*range(_FIRST), *(place for place in range(_FIRST, len(names)) if names[place] == WRONG)]
+        more = f"… and {len(names) - len(kept)} more"
+        handles = [*(handles[place] for place in kept), Line2D([], [], linestyle="")]
+        names = [*(names[place] for place in kept), more]
+    names = [shortened(name, 40) for name in names]
     if columns is None:
-        columns = 1 if len(names) <= 22 else 2 if len(names) <= 44 else 4
+        columns = 1 if len(names) <= 22 else 2
     legend = figure.legend(handles, names, loc=loc, frameon=False, fontsize="small", title=title, ncols=columns)
     for handle in legend.legend_handles:
         if handle is not None and hasattr(handle, "set_sizes"):

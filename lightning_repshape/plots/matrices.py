@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_IN_ORDER = 40  # classes whose matrix shows something in their own order
+
+
 def confusion_figure(counts: Array, class_names: Sequence[str], title: str = "") -> "Figure":
     """Confusion matrix of K x K counts, rows true classes, columns predicted ones."""
     classes = len(counts)
-    side = float(np.clip(1.6 + 0.42 * classes, 3.6, 14))
+    side = float(np.clip(1.6 + 0.42 * classes, 3.6, 10))
     figure = new_figure(side + 0.8, side)
     axes = figure.subplots()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -32,15 +35,10 @@ def confusion_figure(counts: Array, class_names: Sequence[str], title: str = "")
 
 def cosines_figure(cosines: Array, class_names: Sequence[str], title: str) -> "Figure":
     """Cosines between class vectors, K x K."""
-    side = float(np.clip(1.8 + 0.42 * len(cosines), 3.8, 12))
+    side = float(np.clip(1.8 + 0.42 * len(cosines), 3.8, 8))
     figure = new_figure(side + 1.0, side)
     axes = figure.subplots()
     _cosines(figure, axes, cosines, class_names, title)
-    if 40 < len(cosines) <= 130:  # a hundred names can still be read where each has a line of 5 points or more
-        ticks, size = np.arange(len(cosines)), float(np.clip(560 / len(cosines), 4, 8))
-        axes.set_xticks(ticks, class_names, rotation=90, fontsize=size)
-        axes.set_yticks(ticks, class_names, fontsize=size)
-        axes.tick_params(length=1.5, pad=1)
     return figure
 
 
@@ -52,8 +50,8 @@ def collapse_figure(
 ) -> "Figure":
     """Cosines of the class means (K x K) and, where there are predictions, confidence against accuracy.
 
-    ``reliability`` has the bins' ``confidence``, ``accuracy`` and ``share`` of the samples by split, ``errors`` the
-    expected calibration error by split.
+    ``reliability`` has the bins' ``confidence``, ``accuracy`` with its interval from ``low`` to ``high``, and ``share``
+    of the samples by split, ``errors`` the expected calibration error by split.
     """
     figure = new_figure(11.2 if reliability else 5.8, 4.8)
     panels = figure.subplots(1, 2 if reliability else 1, squeeze=False)[0]
@@ -67,18 +65,22 @@ def collapse_figure(
             colour = (BLUE, VERMILION)[number % 2]
             label = f"{split}: error {100 * errors[split]:.2g} %" if split in errors else split
             axes.plot(found["confidence"], found["accuracy"], color=colour, linewidth=1.2, label=label)
-            # bins of few samples, whose means are all over the place, get small dots
+            axes.vlines(found["confidence"], found["low"], found["high"], color=colour, linewidth=1, alpha=0.6)
             axes.scatter(found["confidence"], found["accuracy"], s=4 + 60 * np.sqrt(found["share"]), color=colour)
         axes.set_xlim(0, 1.01)
         axes.set_ylim(0, 1.02)
-        style(
-            axes, "confidence (mean of the bin)", "accuracy (mean of the bin)", "Calibration (dots by share of samples)"
-        )
+        title = "Calibration (dots by share of samples, bars: 95 %)"
+        style(axes, "confidence (mean of the bin)", "accuracy (mean of the bin)", title)
         outside_legend(figure, axes, "calibration")
     return figure
 
 
 def _cosines(figure: "Figure", axes: "Axes", cosines: Array, class_names: Sequence[str], title: str) -> None:
+    along = "class"
+    if len(cosines) > _IN_ORDER:
+        order = _neighbours(cosines)
+        cosines, class_names = cosines[np.ix_(order, order)], [class_names[k] for k in order]
+        along = "class (similar ones side by side)"
     image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
     name_classes(axes, class_names, down=True)
     if len(cosines) <= 12:
@@ -88,9 +90,16 @@ def _cosines(figure: "Figure", axes: "Axes", cosines: Array, class_names: Sequen
             for row in zip(cosines, shown, strict=True)
         ]
         _write(axes, texts, np.abs(cosines) > 0.6, 6.5)
-    style(axes, "class", "class", title)
+    style(axes, along, "class", title)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label="cosine", shrink=0.85)
+
+
+def _neighbours(similar: Array) -> Array:
+    """An order of classes in which those that are similar to the same others stand side by side."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    return np.asarray(leaves_list(linkage(np.nan_to_num(similar), "average", optimal_ordering=True)))
 
 
 def _write(axes: "Axes", texts: Sequence[Sequence[str]], dark: Array, size: str | float) -> None:

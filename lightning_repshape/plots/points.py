@@ -193,6 +193,7 @@ def _histogram(axes: "Axes", values: Array, labels: Array, class_names: Sequence
     heights = np.concatenate([np.histogram(values[labels == label], edges)[0][1:] for label in np.unique(labels)])
     if len(heights) and heights.max() > 0:
         axes.set_ylim(0, 1.15 * float(np.quantile(heights[heights > 0], 0.98)))
+    axes.locator_params(axis="y", integer=True)
 
 
 def units_figure(
@@ -275,6 +276,7 @@ def confusion_cosine_figure(
             bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.6},  # over the dots of other pairs
         )
     axes.set_ylim(bottom=-0.03 * max(float(counts.max()), 1.0))
+    axes.locator_params(axis="y", integer=True)
     correlation = "" if np.isnan(rho) else f"; Spearman's rank correlation {rho:.2f}"
     style(axes, "cosine of the two class vectors", "samples of one class taken for the other", title + correlation)
     return figure

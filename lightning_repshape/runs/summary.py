@@ -1,6 +1,7 @@
 """What a person reads at the end of a run."""
 
 import math
+from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
@@ -80,6 +81,12 @@ class ResultTable(Callback):
 
     def _console(self) -> Console:
         return self.console or Console()
+
+
+def say_where(trainer: Trainer, what: str, path: Path) -> None:
+    """Says on standard error where a callback has written, unless a :class:`ResultTable` lists the files."""
+    if not any(isinstance(callback, ResultTable) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        Console(stderr=True).print(f"{what}: {path}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _analysis_of(trainer: Trainer, name: str) -> str:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from lightning_repshape.studies.jobs import Run, State
 from lightning_repshape.studies.rows import Figure, Published, Row, Study
-from lightning_repshape.studies.values import Cost, Number, Statistics
+from lightning_repshape.studies.values import Cost, Number, Statistics, paired_p
+
+LEAST = 3  # trainings, below which neither an interval of the mean nor a test says anything
+_CHANCE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +24,12 @@ class FigureResult:
     published: Published = dataclasses.field(default_factory=Published)  #: the paper's; empty: none
     best: bool | None = None  #: of its column; None where it takes no part, or all are equal
     best_published: bool | None = None  #: the same for the paper's value
+    rival: tuple[str, float | None] | None = None  #: of the best: the method that it is told apart from least, and p
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is the best of its column beyond chance: p < 0.05 against every other method."""
+        return self.rival is not None and self.rival[1] is not None and self.rival[1] < _CHANCE
 
     def show(self) -> str:
         """Mean and spread as a table has them; empty where there is no value."""
@@ -151,8 +160,25 @@ def with_best(cells: Sequence[CellResult]) -> Iterator[CellResult]:
             ours = _best({other.row.method: other.figures[name].statistics.mean for other in column}, own.figure)
             papers = _best({other.row.method: other.figures[name].published.mean for other in column}, own.figure)
             best, best_published = ours[cell.row.method], papers[cell.row.method]
-            figures[name] = dataclasses.replace(own, best=best, best_published=best_published)
+            rival = _rival(cell, column, name) if best else None
+            figures[name] = dataclasses.replace(own, best=best, best_published=best_published, rival=rival)
         yield dataclasses.replace(cell, figures=figures)
+
+
+def _rival(best: CellResult, column: Sequence[CellResult], name: str) -> tuple[str, float | None]:
+    """The method that the best one is told apart from least, and the paired test's p; None if it cannot be made.
+
+    It takes three common seeds, trained on as much data for as long.
+    """
+    own, found = best.figures[name].statistics.values, []
+    for other in column:
+        theirs = other.figures[name].statistics
+        if other.row.method == best.row.method or theirs.mean is None:
+            continue
+        alike = (other.epochs, other.train_size) == (best.epochs, best.train_size)
+        tested = alike and len(own.keys() & theirs.values.keys()) >= LEAST
+        found.append((other.row.method, paired_p(own, theirs.values) if tested else None))
+    return max(found, key=lambda one: 2.0 if one[1] is None else one[1])
 
 
 def best_of(cells: Sequence[CellResult], figure: Figure) -> list[str]:

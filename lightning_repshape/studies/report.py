@@ -11,11 +11,21 @@ from pathlib import Path
 from lightning_repshape._version import __version__
 from lightning_repshape.errors import RepshapeError
 from lightning_repshape.moved import elsewhere
-from lightning_repshape.page import Strong
+from lightning_repshape.page import Card, Strong
 from lightning_repshape.plots import Line, Panel, save_figure, study_figure
 from lightning_repshape.runs import folder_name, make_folder, read_json, write_json, written_atomically
-from lightning_repshape.studies.cells import CellResult, FigureResult, Folder, StudyResult, best_of
-from lightning_repshape.studies.formats import Heading, Paragraph, Part, Picture, Points, Table, as_html, as_markdown
+from lightning_repshape.studies.cells import LEAST, CellResult, FigureResult, Folder, StudyResult, best_of
+from lightning_repshape.studies.formats import (
+    Heading,
+    Paragraph,
+    Part,
+    Picture,
+    Points,
+    Summary,
+    Table,
+    as_html,
+    as_markdown,
+)
 from lightning_repshape.studies.records import FORMAT, MANIFEST, TABLE, checksum, numbers_of, table_of, trainings_of
 from lightning_repshape.studies.rows import Figure
 
@@ -24,6 +34,7 @@ __getattr__ = elsewhere(__name__, "studies.check")  # names of earlier versions
 PAGE = "report.html"
 TEXT = "report.md"
 _TITLE = "Results of studies"
+_CARDS = 5
 _ACROSS = 6  # columns of values in one table at most
 _NONE = "–"
 
@@ -36,7 +47,9 @@ def write_report(folder: Path, studies: Sequence[StudyResult]) -> Path:
     make_folder(folder)
     old = _files(folder)
     pictures = {study.study.id: list(_pictures(folder, study)) for study in studies}
-    parts = [part for study in studies for part in _study(study, pictures[study.study.id])]
+    cards = [card for study in studies for card in _cards(study)][:_CARDS]
+    parts: list[Part] = [Summary(cards)] if cards else []
+    parts += [part for study in studies for part in _study(study, pictures[study.study.id])]
     if studies:
         parts += _leftover(studies[0].folder)
     about = f"lightning-repshape {__version__}; {'; '.join(study.study.id for study in studies)}"
@@ -84,7 +97,8 @@ def _study(result: StudyResult, pictures: Sequence[Picture]) -> Iterator[Part]:
     marks = _Marks()
     yield from _values(result, marks)
     published = any(cell.row.published for cell in result.cells)
-    best = f"The best of a column is set in bold{', ours and the paper’s' if published else ''}."
+    best = "Bold: better than every other method of its column beyond chance, p < 0.05 in a paired t-test over "
+    best += f"{LEAST} common seeds or more{'; of the paper’s values, the best' if published else ''}."
     yield Paragraph(f"Mean ± standard deviation (number of trainings). {best}")
     if marks.texts:
         yield Points([f"{_raised(number)} {text}" for text, number in marks.texts.items()])
@@ -176,7 +190,7 @@ def _ours(cell: CellResult, figure: Figure, marks: _Marks) -> str:
     count = f"{own.statistics.n}" if own.statistics.n == total else f"{own.statistics.n} of {total}"
     failed = cell.count("failed", "corrupt")
     shown += f" ({count}{f', {failed} failed' if failed else ''}){marks.of(cell.marks)}"
-    return Strong(shown) if own.best else shown
+    return Strong(shown) if own.clear else shown
 
 
 def _papers(own: FigureResult) -> str:
@@ -200,27 +214,67 @@ def _bests(result: StudyResult) -> Iterator[Part]:
                 ours.append(f"of the {trained} methods trained")
             if ours or papers:
                 texts = [", ".join(own) or _NONE for own in (ours, among, papers)]
+                beyond = next((_beyond(result, cell.figures[name]) for cell in cells if cell.figures[name].best), _NONE)
+                texts.insert(1, beyond)
                 rows.append([result.study.columns[column], _figure_name(result, figure), *texts])
     if rows:
-        headers = ["column", "figure", "ours", "ours, among the paper's methods", "the paper's"]
-        kept = [0, 1, 2]
-        kept += [3] if any(row[3] not in (_NONE, row[2]) for row in rows) else []
-        kept += [4] if any(row[4] != _NONE for row in rows) else []
+        headers = ["column", "figure", "ours, by its mean", "beyond chance"]
+        headers += ["ours, among the paper's methods", "the paper's"]
+        kept = [0, 1, 2, 3]
+        kept += [4] if any(row[4] not in (_NONE, row[2]) for row in rows) else []
+        kept += [5] if any(row[5] != _NONE for row in rows) else []
         yield Heading("The best method", 3)
         yield Table([headers[at] for at in kept], [[row[at] for at in kept] for row in rows], len(kept))
 
 
+def _beyond(result: StudyResult, best: FigureResult) -> str:
+    """Whether the best mean is told apart from all others."""
+    if best.clear or best.rival is None:
+        return "yes"
+    method, p = best.rival
+    why = f"fewer than {LEAST} common seeds" if p is None else f"p = {p:.2g}"
+    return f"no, {why} against {result.study.methods[method]}"
+
+
+def _cards(result: StudyResult) -> Iterator[Card]:
+    """The best method of each column by the study's first figure, and its difference to the baseline."""
+    figure = next((own for own in result.study.figures.values() if own.better is not None), None)
+    if figure is None:
+        return
+    for column in result.columns:
+        cells = [cell for method in result.methods if (cell := result.cell(column, method)) is not None]
+        best = next((cell for cell in cells if cell.figures[figure.name].best), None)
+        if best is None:
+            continue
+        own, titles = best.figures[figure.name], result.study.methods
+        baseline = result.cell(column, result.study.baseline or "")
+        label = _joined(": ", result.study.columns[column], _figure_name(result, figure))
+        trained = sum(cell.figures[figure.name].statistics.mean is not None for cell in cells)
+        meaning = f"The {'highest' if figure.better == 'higher' else 'lowest'} mean of {trained} methods. "
+        base = None if baseline is None else baseline.figures[figure.name].statistics.mean
+        if base is not None and baseline is not best and own.statistics.mean is not None:
+            difference = _signed(own.statistics.mean - base, figure.digits)
+            meaning += f"{difference} against {titles[baseline.row.method]}. " if baseline is not None else ""
+        meaning += "" if own.rival is None else f"Beyond chance: {_beyond(result, own)}."
+        source = _joined(", ", result.study.paper, result.study.source)
+        yield Card(label, f"{titles[best.row.method]}: {own.show()}", meaning, source)
+
+
 def _differences(result: StudyResult) -> Iterator[Part]:
     published = any(cell.row.published for cell in result.cells)
-    rows = []
+    rows, scarce = [], False
     for column, method, cell in _cells(result):
         for name, figure in result.study.figures.items():
             own = cell.figures[name]
             if own.statistics.mean is None:
                 continue
             digits, interval = figure.digits, own.statistics.interval
+            scarce = scarce or own.statistics.n < LEAST
             row = [column, method, _figure_name(result, figure), own.show(), _budget(cell)]
-            row.append(_NONE if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}")
+            if interval is None or own.statistics.n < LEAST:
+                row.append(_NONE)
+            else:
+                row.append(f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}")
             if published:
                 row += [own.show_published() or _NONE, _signed(own.difference, digits)]
             rows.append([*row, _p(own.statistics.p)])
@@ -231,7 +285,8 @@ def _differences(result: StudyResult) -> Iterator[Part]:
         yield Heading("Differences", 3)
         headers = ["ours", "budget", "95 % interval of the mean", *papers, f"p against {against}"]
         yield Table(["column", "method", "figure", *headers], rows, 3)
-        yield Paragraph("p: paired t-test over the seeds that both have at the same budget.")
+        few = f"An interval of the mean takes {LEAST} trainings; of fewer it says nothing. " if scarce else ""
+        yield Paragraph(f"{few}p: paired t-test over the seeds that both have at the same budget.")
 
 
 def _signed(value: float | None, digits: int) -> str:

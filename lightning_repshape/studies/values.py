@@ -53,7 +53,7 @@ def statistics(
         std = plain.stdev(values[seed] for seed in seeds)
         half = float(t.ppf(0.5 + _CONFIDENCE / 2, len(seeds) - 1)) * std / math.sqrt(len(seeds))
         interval = (mean - half, mean + half)
-    return Statistics({seed: values[seed] for seed in seeds}, mean, std, len(seeds), interval, _p(values, others))
+    return Statistics({seed: values[seed] for seed in seeds}, mean, std, len(seeds), interval, paired_p(values, others))
 
 
 def _ratios(own: Mapping[int, float], over: Mapping[int, float]) -> dict[int, float]:
@@ -68,7 +68,8 @@ def _mean(values: Mapping[int, float]) -> float | None:
     return plain.fmean(values.values()) if values else None
 
 
-def _p(values: Mapping[int, float], others: Mapping[int, float] | None) -> float | None:
+def paired_p(values: Mapping[int, float], others: Mapping[int, float] | None) -> float | None:
+    """The p of the paired t-test over common seeds; None below two of them, or if all differ alike."""
     pairs = [(values[seed], others[seed]) for seed in sorted(values) if seed in others] if others else []
     differences = [one - other for one, other in pairs]
     size = max((abs(value) for pair in pairs for value in pair), default=0.0)

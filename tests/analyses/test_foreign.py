@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from analysis_data import QUIET, Foreign, Images, Plain, Staged, every
-from lightning.pytorch import Trainer
+from analysis_data import QUIET, Foreign, Images, Plain, Staged, every, images
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -21,7 +21,10 @@ from lightning_repshape.callbacks import (
     RepresentationCharacteristics,
     run_analyses,
 )
+from lightning_repshape.errors import ConfigError
+from lightning_repshape.features.last_layer import layer_of_features
 from lightning_repshape.features.passes import extract_features
+from lightning_repshape.runs.summary import ResultTable
 
 
 def test_a_foreign_module_needs_layer_and_unpack_only(tmp_path: Path) -> None:
@@ -105,3 +108,51 @@ def test_augmentation_of_a_training_trainer_stays_out(tmp_path: Path) -> None:
     batches = [next(iter(DataLoader(data.train, batch_size=64)))]
     wanted = float(extract_features(net, batches, "stem").features.mean())
     assert analysis.outcome.result.scalars["mean"] == pytest.approx(wanted, rel=1e-5)
+
+
+def loader(count: int, seed: int) -> DataLoader[Any]:
+    return DataLoader(images(count, seed), batch_size=16, shuffle=seed == 0)
+
+
+class WithoutLoaders(Plain):
+    """What is given its batches."""
+
+    train_dataloader = LightningModule.train_dataloader
+    test_dataloader = LightningModule.test_dataloader
+
+
+def test_a_test_knows_the_loaders_that_the_fit_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    analysis = NeuralCollapse()
+    trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=[analysis], **QUIET)
+    net = WithoutLoaders()
+    trainer.fit(net, loader(64, 0))
+    trainer.test(net, loader(40, 1), verbose=False)
+    assert analysis.outcome is not None and analysis.outcome.failure == ""
+    assert "train_nc1" in analysis.outcome.result.scalars and "test_nc1" in analysis.outcome.result.scalars
+    assert json.loads((tmp_path / "analysis/collapse.json").read_text())["layer"] == "classifier.input"
+    assert capsys.readouterr().err.count(f"figures of collapse: {tmp_path / 'analysis'}\n") == 1
+    quiet = Trainer(default_root_dir=tmp_path, callbacks=[analysis, ResultTable()], **QUIET)
+    quiet.test(net, loader(40, 1), verbose=False)
+    assert "figures of" not in capsys.readouterr().err
+
+
+def test_the_default_layer_is_what_enters_the_last_linear_layer() -> None:
+    torch.manual_seed(0)
+    net, x = Plain(), torch.randn(6, 3, 8, 8)
+    assert layer_of_features(net, "features", 4) == "classifier.input"
+    entering = extract_features(net, [(x, torch.arange(6) % 4)], "classifier.input")
+    with torch.no_grad():
+        torch.testing.assert_close(entering.features, net.stem(x).flatten(1))
+        torch.testing.assert_close(entering.logits, net(x))
+    assert layer_of_features(net, "stem.0") == "stem.0"
+    with pytest.raises(ConfigError, match="no layer 'features'"):
+        layer_of_features(nn.Sequential(nn.ReLU()), "features")
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_a_misspelt_layer_is_refused_before_anything_runs(tmp_path: Path, stage: str) -> None:
+    net = Plain()
+    trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=[LDAEigenvalues("stemm")], **QUIET)
+    with pytest.raises(ConfigError, match="lda: Plain has no layer 'stemm'; did you mean 'stem'"):
+        getattr(trainer, stage)(net)
+    assert trainer.global_step == 0 and list(tmp_path.iterdir()) == []

@@ -40,3 +40,12 @@ def test_only_the_analysis_s_own_stale_files_are_taken_away(tmp_path: Path) -> N
     assert (tmp_path / "kept.png").is_file()
     (tmp_path / "in/lda.json").write_text("{half")
     assert run_analyses([LDAEigenvalues()], inputs(), tmp_path / "in")[0].failure == ""
+
+
+def test_a_notebook_shows_figures_and_tables_and_no_wall_of_tensors() -> None:
+    outcome, failed = LDAEigenvalues().run(inputs()), LDAEigenvalues(label=7).run(inputs())
+    for text in (repr(outcome), repr(outcome.result)):
+        assert len(text) < 300 and "eigenvalue_median=" in text and "2 figures" in text and "tensor" not in text
+    shown = outcome._repr_html_()
+    assert shown.count("data:image/png;base64,") == 2 and "<table>" in shown and outcome.title in shown
+    assert "label=7" in repr(failed) and "label=7" in failed._repr_html_()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,17 @@ def test_a_hundred_classes_look_different_and_ten_lines_do() -> None:
     assert [name_of(["a", "b"], label) for label in (1, 2)] == ["b", "2"]
 
 
-@pytest.mark.parametrize(("classes", "columns"), [(22, 1), (23, 2), (60, 4), (61, 0)])
-def test_a_legend_grows_wide_and_then_goes(classes: int, columns: int) -> None:
+@pytest.mark.parametrize(("classes", "columns", "listed"), [(21, 1, 22), (22, 2, 23), (43, 2, 44), (200, 1, 22)])
+def test_a_legend_grows_wide_and_is_then_cut(classes: int, columns: int, listed: int) -> None:
     points = np.random.default_rng(0).random((classes, 2))
-    figure = plots.map_figure(points, np.arange(classes), [f"class {k}" for k in range(classes)], None, "")
+    wrong = np.arange(classes) < 2
+    figure = plots.map_figure(points, np.arange(classes), [f"class {k}" for k in range(classes)], wrong, "")
     figure.draw_without_rendering()
     lefts = {round(text.get_window_extent().x0) for legend in figure.legends for text in legend.get_texts()}
     assert len(lefts) == columns
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(texts) == listed and "misclassified" in texts
+    assert texts[-1] == ("… and 180 more" if classes == 200 else "misclassified")
 
 
 def test_dots_of_a_class_keep_their_look_in_the_plane_and_in_space() -> None:
@@ -56,12 +61,35 @@ def test_toy_and_partial_retraining_figures() -> None:
     assert figure.axes[0].get_ylim()[0] > 0
 
 
-def test_the_heat_map_names_a_hundred_classes() -> None:
-    for classes, named in ((10, True), (100, True), (200, False)):
-        names = [f"class {number}" for number in range(classes)]
-        axes = plots.cosines_figure(np.eye(classes), names, "cosines").axes[0]
-        for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
-            assert ([label.get_text() for label in labels] == names) is named
+@pytest.mark.parametrize("classes", [10, 100, 200])
+def test_names_beside_a_matrix_do_not_overlap(classes: int) -> None:
+    names = [f"class number {number}" for number in range(classes)]
+    for draw in (plots.cosines_figure, plots.confusion_figure):
+        figure = draw(np.eye(classes), names, "cosines")
+        figure.draw_without_rendering()
+        boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+        assert len(boxes) >= min(classes, 20)
+        boxes.sort(key=lambda box: box.y0)
+        assert all(below.y1 <= above.y0 for below, above in pairwise(boxes))
+
+
+def test_similar_classes_stand_side_by_side() -> None:
+    group = np.random.default_rng(0).permutation(np.arange(60) % 3)
+    cosines = (group[:, None] == group[None]).astype(float)
+    axes = plots.cosines_figure(cosines, [str(own) for own in group], "cosines").axes[0]
+    shown = np.asarray(axes.images[0].get_array())
+    assert (np.abs(np.diff(shown, axis=0)).sum(axis=1) > 0).sum() == 2, "two borders between three groups"
+    assert "side by side" in axes.get_xlabel()
+
+
+def test_counts_have_whole_ticks_and_many_eigenvalues_are_sorted() -> None:
+    cosines, counts = np.array([0.1, 0.2]), np.array([0, 1])
+    axes = plots.confusion_cosine_figure(cosines, counts, [("a", "b")] * 2, 0.5, "").axes[0]
+    axes.figure.draw_without_rendering()
+    assert all(float(tick).is_integer() for tick in axes.get_yticks())
+    values = np.random.default_rng(0).random(100)
+    bars = plots.eigenvalues_figure(values, np.full(100, np.nan), [str(k) for k in range(100)], 1).axes[0].patches
+    assert [bar.get_height() for bar in bars] == sorted(values, reverse=True)
 
 
 def test_severities_and_sheets_of_corruptions(tmp_path: Path) -> None:

@@ -45,10 +45,34 @@ def test_the_files_of_a_report(results: Results, tmp_path: Path) -> None:
 
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Müller" in page and "<strong>2.14 ± 0.16 (3)</strong>" in page and "&lt;nan&gt;" in page
-    for target in re.findall(r"""(?:src|href)\s*=\s*["']?([^"'>\s]+)""", page):
+    before, script = page.split("<script>")
+    for target in re.findall(r"""(?:src|href)\s*=\s*["']?([^"'>\s]+)""", before):
         assert target.startswith(("data:image/png;base64,", "#"))
-    assert "url(" not in page and "@import" not in page and "<script" not in page
+    assert (
+        not any(word in page for word in ("url(", "@import", "fetch(", "XMLHttp", "import(")) and "</script>" in script
+    )
     assert not list(folder.glob(".*"))
+
+
+def test_two_trainings_say_nothing_and_chance_is_no_win(results: Results, tmp_path: Path) -> None:
+    def text_of() -> str:
+        write_report(tmp_path / "report", [results.read()])
+        page = (tmp_path / "report/report.html").read_text(encoding="utf-8")
+        assert page.count('<div class="card">') == 1 and "<strong>2.9" not in page
+        return (tmp_path / "report/report.md").read_text(encoding="utf-8")
+
+    for value, validation in (("0.1", 0.3), ("10", 0.5)):
+        results.run("all/penalty", 0, 0.05, value=value, validation=validation)
+    for seed, (plain, penalty) in enumerate([(0.02, 0.03), (0.04, 0.02)]):
+        results.run("all/plain", seed, plain)
+        results.run("all/penalty", seed, penalty, value="1", validation=0.2)
+    text = text_of()
+    assert "no, fewer than 3 common seeds against Plain" in text
+    assert "An interval of the mean takes 3 trainings" in text and not re.search(r"\d\.\d+ to", text)
+    results.run("all/plain", 2, 0.03)
+    results.run("all/penalty", 2, 0.036, value="1")
+    text = text_of()
+    assert re.search(r"no, p = 0\.\d+ against Plain", text) and re.search(r"\d+\.\d+ to \d+\.\d+", text)
 
 
 def test_budgets_are_marked(results: Results, tmp_path: Path) -> None:

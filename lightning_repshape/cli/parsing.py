@@ -19,7 +19,7 @@ from lightning_repshape.errors import ConfigError, did_you_mean
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"(?:given class_path '|class_path=')([\w.]+)'")
-_OPTION = re.compile(r"Option '([\w.]+)' is not accepted")
+_OPTION = re.compile(r"Option '([\w.]+)\+?' is not accepted")
 _NO_OPTION = re.compile(r"does not accept option '([\w.]+)'")
 _UNRECOGNIZED = re.compile(r"unrecognized arguments: (.+)", re.IGNORECASE)
 _NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
@@ -58,6 +58,22 @@ class OneLineParser(LightningArgumentParser, FormerNames):
     """A parser whose errors are one sentence each, with the nearest valid name."""
 
     commands: Any = None
+    owner: str = ""  # the class whose options these are, where they are of one alone
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
+        """The parser's. An option of a class within a class that is null comes as its Python text."""
+        if isinstance(args, list) and len(args) == 1 and args[0].startswith("--") and args[0].endswith("=None"):
+            args = [f"{args[0].removesuffix('None')}null"]
+        return super().parse_args(args, *more, **kwargs)
+
+    def add_class_arguments(self, theclass: Any, nested_key: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Keeps the name of the class whose options these are, for errors."""
+        if nested_key is None:
+            self.owner = getattr(theclass, "__name__", "")
+        return super().add_class_arguments(theclass, nested_key, *args, **kwargs)
 
     def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
         """Keeps what holds the commands' parsers, so that errors can name their options."""
@@ -80,11 +96,12 @@ class OneLineParser(LightningArgumentParser, FormerNames):
         """Raises a ConfigError with what the parser found wrong."""
         if isinstance(ex, ConfigError):
             raise ex
-        raise ConfigError(explain(message, self.option_names())) from ex
+        raise ConfigError(explain(message, self.option_names(), self.owner)) from ex
 
     def option_names(self) -> Iterator[str]:
         """Names such as ``trainer.max_epochs``, those of commands too, out of the help: a parser has no public list."""
-        yield from _IN_HELP.findall(self.format_help())
+        found = _IN_HELP.findall(self.format_help())
+        yield from (name for name in found if name.rpartition(".")[2] not in ("help", "config", "print_config"))
         for command in self.commands.choices.values() if self.commands is not None else ():
             yield from command.option_names()
 
@@ -104,8 +121,11 @@ def _spelled(value: Any) -> Any:
     return str(value) if isinstance(value, torch.device | timedelta) else value
 
 
-def explain(message: str, options: Iterable[str] = ()) -> str:
-    """One sentence for a parser's message of several lines: what was wrong, where, and the nearest of ``options``."""
+def explain(message: str, options: Iterable[str] = (), owner: str = "") -> str:
+    """One sentence for a parser's message of several lines: what was wrong, where, and the nearest of ``options``.
+
+    These are of the class ``owner``, or, without, of a command.
+    """
     if found := _NO_SUBCLASS.search(message):
         value = _VALUE.search(message)
         name = found.group(1) or (value.group(1) if value else "what was given")
@@ -117,12 +137,12 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         return f"{_place(message[: found.start()])}: {inner}"
     place = _place(message)
     if found := _OPTION.search(message):
-        return _unknown_option(found.group(1), message[: found.end()], message[found.end() :], place, options)
+        return _unknown_option(found.group(1), message[: found.end()], message[found.end() :], place, options, owner)
     if found := _NO_OPTION.search(message):
-        return _unknown_option(found.group(1), "", "", "", options)
+        return _unknown_option(found.group(1), "", "", "", options, owner)
     if found := _UNRECOGNIZED.search(message):
         word = found.group(1).split()[0].split("=")[0].lstrip("-")
-        return _unknown_option(word, message[: found.start()], "", place, options)
+        return _unknown_option(word, message[: found.start()], "", place, options, owner)
     if found := _NO_CLASS.search(message):
         name = found.group(1)
         return f"there is no class {name!r} for {place}{did_you_mean(name, class_names(place))}"
@@ -138,7 +158,8 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         return f"{whose} {names}; give it in a config or as --{place + '.' if place else ''}{names.split(',')[0]} ..."
     value = _VALUE.search(message)
     expected = [_PLAIN_TYPE.sub(r"\1", text) for text in _EXPECTED.findall(message)]
-    wanted = [text for text in dict.fromkeys(expected) if "NoneType" not in text]
+    wanted = [text for text in dict.fromkeys(expected) if "NoneType" not in text and not text.startswith("path but")]
+    wanted = ["a list" if text == "collections.abc.Sequence" else text for text in wanted]
     if place and value and wanted:
         return f"{place} is {_shorten(value.group(1))!r}, but {' or '.join(wanted[:3])} is expected"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
@@ -187,7 +208,7 @@ def _place(message: str) -> str:
     return place
 
 
-def _unknown_option(word: str, before: str, after: str, place: str, options: Iterable[str]) -> str:
+def _unknown_option(word: str, before: str, after: str, place: str, options: Iterable[str], owner: str) -> str:
     # The class is named before the complaint (a nested class) or behind it ("Got value: Namespace(class_path=...").
     nearest = _CLASS.findall(after.split("Given value")[0])[:1] or _CLASS.findall(before)[-1:]
     leaf = word.split(".")[0]
@@ -195,14 +216,24 @@ def _unknown_option(word: str, before: str, after: str, place: str, options: Ite
         accepted = _parameters(nearest[0])
         return f"{nearest[0].rpartition('.')[2]} has no option {leaf!r} (at {place}){_nearest(leaf, leaf, accepted)}"
     known = list(options)
+    nobody = f"{owner} has" if owner else "there is"
     if "." in word:
         group, _, _ = word.partition(".")
         inside = [option for option in known if option.startswith(f"{group}.")]
         if inside:
-            return f"there is no option {word!r}{did_you_mean(word, inside)}"
+            return f"{nobody} no option {word!r}{did_you_mean(word, inside)}"
+        if others := _models_with(group):
+            return f"{nobody} no option {group!r}, which is one of {', '.join(others)}"
         groups = dict.fromkeys(option.split(".")[0] for option in known)
-        return f"there is no option {word!r}{_nearest(word, group, groups)}"
-    return f"there is no option {word!r}{_nearest(word, word, known)}"
+        return f"{nobody} no option {word!r}{_nearest(word, group, groups)}"
+    if owner and (others := _models_with(word)):
+        return f"{nobody} no option {word!r}, which is one of {', '.join(others)}"
+    return f"{nobody} no option {word!r}{_nearest(word, word, known)}"
+
+
+def _models_with(option: str) -> list[str]:
+    """The models of this package that have an option which another one was given."""
+    return [name for name in class_names("model") if option in _parameters(f"lightning_repshape.modules.{name}")]
 
 
 def _nearest(option: str, root: str, accepted: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lightning_repshape.cli.plain import PlainParser
 from lightning_repshape.cli.process import HANGUPS
 from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.runs.folders import given_path
@@ -22,6 +23,7 @@ from lightning_repshape.studies.calls import import_beside, row_words
 from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
 from lightning_repshape.studies.reading import filtered, find_studies, shipped
 from lightning_repshape.studies.rows import Row, Study
+from lightning_repshape.terminal.printing import error as print_error
 
 if TYPE_CHECKING:
     from lightning_repshape.studies.cells import StudyResult
@@ -56,13 +58,8 @@ def run(words: list[str]) -> int:
     return _run(options, given) if options.action == "run" else actions[options.action](options)
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.prog.removeprefix('lightning-repshape ')}: {message}")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(
+    parser = PlainParser(
         prog="lightning-repshape study", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="list | show | run | report")
@@ -167,7 +164,8 @@ def _show(options: argparse.Namespace) -> int:
         source = f"{study.paper}{', ' + study.source if study.source else ''}"
         console.print(source, style="dim", highlight=False, markup=False)
         columns = [name for name in study.columns if any(row.column == name for row in rows if row.study == study.id)]
-        for figure in study.figures.values():
+        published = {name for row in rows if row.study == study.id for name in row.published}
+        for figure in [figure for figure in study.figures.values() if figure.name in published]:
             unit = f" ({figure.unit})" if figure.unit else ""
             table = Table(title=escape(f"published: {figure.name}{unit}"), title_justify="left")
             table.add_column("method")
@@ -224,7 +222,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             with _listening():
                 progress = runner.run()
         except (KeyboardInterrupt, _Ended) as stop:
-            print("interrupted; the same command goes on", file=sys.stderr)
+            print_error("interrupted; the same command goes on")
             return stop.status if isinstance(stop, _Ended) else 130
     executor.stop()
     failed = [(name, own.error) for own in progress for name, phase in own.phases.items() if phase == "failed"]
@@ -236,7 +234,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             if any((results / row.trained_as).is_dir() for row in own):
                 _write([study], own, results, _place(results, [study]))
     for name, error in failed:
-        print(f"failed: {name}: {error}", file=sys.stderr)
+        print_error(f"failed: {name}: {error}")
     return 1 if failed else 0
 
 
@@ -373,7 +371,7 @@ def _report(options: argparse.Namespace) -> int:
 
         problems = check_report(folder, results)
         for problem in problems:
-            print(f"wrong: {problem}", file=sys.stderr)
+            print_error(f"wrong: {problem}")
         print(f"{folder}: {len(problems)} problems" if problems else f"{folder}: every number has its run")
         return 1 if problems else 0
     _write(studies, rows, results, folder)

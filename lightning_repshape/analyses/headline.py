@@ -1,0 +1,103 @@
+"""The few figures that matter, in words: for the top of pages and for terminals, of one model and of several."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Headline(NamedTuple):
+    """A figure that stands at the top."""
+
+    name: str  #: as ``ANALYSIS/FIGURE``, or ``test/FIGURE`` of the test itself
+    label: str
+    value: float
+    meaning: str  #: a sentence
+    source: str  #: the paper's reference; empty where it has none
+    better: str = "lower"  #: or "higher"; empty where neither is
+
+    @property
+    def text(self) -> str:
+        """The value with its unit."""
+        return figure_text(self.name, self.value)
+
+
+_FOCA = "Sato et al., ICML 2019"
+_CHOI = "Choi and Rhee, AAAI 2019"
+_KNOWN = {
+    "test/error": ("test error", "How often the model's own prediction is wrong on test images.", "", "lower"),
+    "collapse/test_classwise_variance": (
+        "class-wise variance",
+        "How far features of a class scatter, as a share of the scatter of all: 0 where every class is a point.",
+        _CHOI,
+        "lower",
+    ),
+    "collapse/train_lda_eigenvalue": (
+        "LDA eigenvalue",
+        "How far a class lies from the rest, over how wide both are: the larger, the easier to tell (median).",
+        _FOCA,
+        "higher",
+    ),
+    "geodesic/full": (
+        "distance of heads",
+        "Fisher length between a head trained on few images and one trained on all: 0 where few images say it all.",
+        _FOCA,
+        "lower",
+    ),
+    "separability/unit": (
+        "e(W) of unit vectors",
+        "How nearly orthogonal the last layer's class vectors are: 0 where they all are.",
+        "Yu and Oh",
+        "lower",
+    ),
+}
+_RETRAINED = re.compile(r"partial_retraining/error_(\d+)")
+
+
+def headlines(scalars: Mapping[str, float], classes: int, most: int = 5) -> list[Headline]:
+    """The figures that matter most, in order, as far as they are known.
+
+    Args:
+        scalars: Figures by name: ``test/NAME`` of the test, ``ANALYSIS/NAME`` of the analyses.
+        classes: K, for images a class.
+        most: How many at most.
+    """
+    found = [name for name in ("test/error", *_retrained(scalars, classes), *_KNOWN) if name in scalars]
+    return [_headline(name, scalars[name], classes) for name in dict.fromkeys(found)][:most]
+
+
+def figure_text(name: str, value: float) -> str:
+    """A figure as it is shown everywhere: errors and accuracies in percent, else four digits; a dash for none."""
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    last = name.rpartition("/")[2].split("_")
+    if ({"error", "accuracy"} & set(last) and "calibration" not in last) or last[0] == "std":
+        return f"{100 * value:.2f} %"
+    return f"{value:.4g}"
+
+
+def _retrained(scalars: Mapping[str, float], classes: int) -> list[str]:
+    """Errors of heads trained on the fewest images, and on about ten a class."""
+    sizes = sorted(int(match[1]) for name in scalars if (match := _RETRAINED.fullmatch(name)))
+    if not sizes:
+        return []
+    ten = min(sizes, key=lambda size: abs(math.log(size / (10 * classes))))
+    return [f"partial_retraining/error_{size}" for size in dict.fromkeys((sizes[0], ten))]
+
+
+def _headline(name: str, value: float, classes: int) -> Headline:
+    retrained = _RETRAINED.fullmatch(name)
+    if retrained is None:
+        label, meaning, source, better = _KNOWN[name]
+        return Headline(name, label, value, meaning, source, better)
+    size = int(retrained[1])
+    each = f"{size // classes:,} a class" if classes and size % classes == 0 else f"{size:,}"
+    return Headline(
+        name,
+        f"error of heads on {each}",
+        value,
+        f"Test error of fresh heads that saw {size:,} images of the frozen features: low where few images say it all.",
+        _FOCA,
+    )

@@ -27,7 +27,7 @@ from lightning_repshape.features.store import feature_store
 from lightning_repshape.performance import skip_idle_hooks
 from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.record import run_folder
-from lightning_repshape.terminal.progress import shown_on
+from lightning_repshape.terminal.progress import shown_on, trainer_bars
 
 _LOG = logging.getLogger(__name__)
 When = Literal["fit_start", "fit", "test"]
@@ -254,5 +254,5 @@ def say(text: str) -> None:
 
 def _shown(trainer: Trainer) -> AbstractContextManager[None]:
     """Shows long work in the trainer's own rich progress bar, where it has one."""
-    bar = getattr(trainer.progress_bar_callback, "progress", None)
-    return shown_on(lambda: bar) if hasattr(bar, "add_task") and hasattr(bar, "remove_task") else nullcontext()
+    bars = trainer_bars(trainer.progress_bar_callback)
+    return nullcontext() if bars is None else shown_on(lambda: bars)

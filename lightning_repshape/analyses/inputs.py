@@ -284,7 +284,7 @@ class ModelInputs(AnalysisInputs):
 class TrainerInputs(AnalysisInputs):
     """A trainer's model and data; every rank passes its share of the samples, and all receive all of them.
 
-    Loaders by split take the place of the trainer's own; ``progress`` is told of every batch.
+    Loaders by split take the place of the trainer's own.
     """
 
     def __init__(
@@ -294,7 +294,6 @@ class TrainerInputs(AnalysisInputs):
         layer: str = "features",
         unpack: Unpack = (0, 1),
         loaders: Mapping[str, Any] | None = None,
-        progress: Progress | None = None,
     ) -> None:
         data = getattr(trainer, "datamodule", None)
         known = class_count(data) or class_count(pl_module)
@@ -305,7 +304,6 @@ class TrainerInputs(AnalysisInputs):
         self.pl_module = pl_module
         self.unpack = unpack
         self.loaders = dict(loaders or {})
-        self.progress = progress
 
     @property
     def module(self) -> nn.Module:
@@ -321,7 +319,7 @@ class TrainerInputs(AnalysisInputs):
             except DataError as error:
                 raise MissingSplitError(str(error)) from error
         store: FeatureStore = feature_store(self.trainer)
-        with _told(self.progress, split, loader, self.trainer.world_size) as report:
+        with _told(None, split, loader, self.trainer.world_size) as report:
             found = store.get(self.trainer, self.pl_module, split, self.layer, self.unpack, own, report)
         trained = getattr(self.pl_module, "head_trained", None)
         if isinstance(trained, Tensor) and not bool(trained):  # FOCA before its secondary optimisation
@@ -330,7 +328,7 @@ class TrainerInputs(AnalysisInputs):
 
     def at(self, layer: str) -> "TrainerInputs":
         """The same samples at another layer."""
-        return TrainerInputs(self.trainer, self.pl_module, layer, self.unpack, self.loaders, self.progress)
+        return TrainerInputs(self.trainer, self.pl_module, layer, self.unpack, self.loaders)
 
 
 def _checked(found: Features, split: str, layer: str) -> Features:

@@ -34,7 +34,7 @@ _OPTIONAL = re.compile(
 )
 # What jsonargparse writes for a name where an option may be a callable, too.
 _TAKEN_FOR_CALLABLE = re.compile(r"Unable to serialize instance ([\w.]+)[ \t]*$", re.MULTILINE)
-_AS_OPTION = re.compile(r"; give it in a config or as --\S+ \.\.\.")
+_AS_OPTION = re.compile(r"; give it in a config or as --(\S+) \.\.\.")
 _NO_SUBCLASS = re.compile(r"Import path(?: (\S+))? does not correspond to a subclass of (\w+)")
 _PLAIN_TYPE = re.compile(r"<class '([\w.]+)'>")
 _IN_HELP = re.compile(r"^ +(?:-\w(?: \w+)?, )?--([\w.]+)", re.MULTILINE)
@@ -133,8 +133,9 @@ def explain(message: str, options: Iterable[str] = (), owner: str = "") -> str:
     if found := _OPTIONAL.search(message):
         inner = " ".join(found.group(2).split())
         # this package's sentence of a parser within, whose options are none of the command line's
-        inner = _AS_OPTION.sub("; give it in the config", explain(inner) if _KEY.search(inner) else inner)
-        return f"{_place(message[: found.start()])}: {inner}"
+        outer = _place(message[: found.start()])
+        whole = rf"; give it in a config or as --{outer}.\1 ..." if "." not in outer else "; give it in the config"
+        return f"{outer}: {_AS_OPTION.sub(whole, explain(inner) if _KEY.search(inner) else inner)}"
     place = _place(message)
     if found := _OPTION.search(message):
         return _unknown_option(found.group(1), message[: found.end()], message[found.end() :], place, options, owner)

@@ -19,7 +19,7 @@ import lightning_repshape.data
 import lightning_repshape.heads
 import lightning_repshape.modules
 import lightning_repshape.networks
-import lightning_repshape.regularizers  # noqa: F401  (imported so that short class names resolve)
+import lightning_repshape.regularizers
 from lightning_repshape._version import __version__
 from lightning_repshape.analyses.headline import headlines
 from lightning_repshape.callbacks.reconstruction import ReconstructionErrors
@@ -33,7 +33,7 @@ from lightning_repshape.cli.renaming import current_options
 from lightning_repshape.cli.resolving import of_a_run, resolve_configs
 from lightning_repshape.cli.trust import named_by, names_in, strangers
 from lightning_repshape.errors import CheckpointError, ConfigError, RepshapeError
-from lightning_repshape.modules import AutoencoderModule
+from lightning_repshape.modules import AutoencoderModule, FOCAModule, SupervisedModule, VerifiesPairs
 from lightning_repshape.runs.checkpoints import (
     AtomicCheckpointIO,
     BestCheckpoint,
@@ -66,7 +66,7 @@ from lightning_repshape.runs.record import RunRecord, SaveRunConfig
 from lightning_repshape.runs.summary import EpochBar, ModelTable, ResultTable, places_of
 from lightning_repshape.studies.calls import take_row
 from lightning_repshape.terminal.printing import is_terminal
-from lightning_repshape.terminal.progress import Bars, shown_on, terminal_bars
+from lightning_repshape.terminal.progress import Bars, shown_on, terminal_bars, trainer_bars
 
 _MOST_FIGURES = 9  # of analyses, in the table of a test
 _INSTANTIATORS = ("lightning.pytorch.cli.instantiate_module", "pytorch_lightning.cli.instantiate_module")
@@ -152,8 +152,8 @@ class RepshapeCLI(LightningCLI):
         """Where long work is shown: beside the trainer's progress bar while there is one, unless that is not wanted."""
         if not hasattr(self, "config") or self.options.trainer.get("enable_progress_bar") is False:
             return None
-        bar = getattr(self.trainer.progress_bar_callback, "progress", None) if hasattr(self, "trainer") else None
-        return bar if getattr(getattr(bar, "live", None), "is_started", False) else self._own_bars
+        callback = self.trainer.progress_bar_callback if hasattr(self, "trainer") else None
+        return trainer_bars(callback) or self._own_bars
 
     def _has_begun(self, folder: Path) -> bool:
         """Whether a run that failed leaves anything of use."""
@@ -222,6 +222,8 @@ class RepshapeCLI(LightningCLI):
         if "verbose" in options:
             options["verbose"] = False  # our table replaces Lightning's
         check_limits(options)
+        self._draw_figures()
+        options = self.options
         self._find_data()
         if options.get("init_from") is not None:
             options["init_from"] = str(given_path(options["init_from"], "--init_from"))
@@ -246,6 +248,21 @@ class RepshapeCLI(LightningCLI):
             self.run_dir = given
         else:
             self.run_dir = self._new_run_dir(given)
+
+    def _draw_figures(self) -> None:
+        """Has figures drawn, as the shipped configs have, where no config says what happens beside training."""
+        options = self.options
+        kind = getattr(
+            lightning_repshape.modules, str(options.get("model", {}).get("class_path")).rpartition(".")[2], None
+        )
+        draws = (
+            isinstance(kind, type)
+            and issubclass(kind, SupervisedModule | FOCAModule)
+            and not issubclass(kind, VerifiesPairs)
+        )
+        if self.command == "fit" and not self.configs and draws and options.trainer.get("callbacks") is None:
+            content = {"trainer": {"callbacks": [{"class_path": "lightning_repshape.callbacks.FeaturePlots"}]}}
+            self.config = self.parser.parse_object({self.command: content}, self.config)
 
     def _find_data(self) -> None:
         """Takes a run's relative folders of data from where it was started, if they are not here."""

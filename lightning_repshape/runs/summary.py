@@ -133,15 +133,17 @@ class ResultTable(Callback):
             parts.append(figure_table(rows))
         if self.headline is not None and len(of_analyses) > len(chosen):
             parts.append(f"  all {len(of_analyses)} figures of the analyses: {analysis_folder(folder)}")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            parts += callback.printed() if hasattr(callback, "printed") else ()
         return [*parts, *([] if trainer.fast_dev_run else places_of(folder))]  # type: ignore[attr-defined]
 
 
 def places_of(folder: Path) -> list[str]:
     """Lines on where a run lies and on the figures in it."""
     lines = [f"run folder: {folder}"] if folder.is_dir() else []
-    drawn = sorted(path.name for path in analysis_folder(folder).glob("*.png"))
+    drawn = sorted(path.stem for path in analysis_folder(folder).glob("*.png"))
     if drawn:
-        shown = ", ".join(drawn[:_DRAWN]) + (f" and {len(drawn) - _DRAWN} more" if len(drawn) > _DRAWN else "")
+        shown = ", ".join(drawn) if len(drawn) <= _DRAWN else f"{len(drawn)} as PNG and PDF"
         lines.append(f"figures: {analysis_folder(folder)}: {shown}")
     return lines
 

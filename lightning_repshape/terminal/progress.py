@@ -63,6 +63,47 @@ def _nothing(count: float) -> None:
     """Nobody looks."""
 
 
+class TrainerBars:
+    """Tasks beside the batches in the bar of Lightning's ``RichProgressBar``, which is drawn when it is told to.
+
+    Args:
+        bar: Its ``progress``.
+    """
+
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
+        self._draw: Callable[[], None] = getattr(bar, "soft_refresh", bar.refresh)
+
+    def add_task(self, description: str, *, total: float | None) -> Any:
+        """Begins to show a task."""
+        key = self.bar.add_task(description, total=float("inf") if total is None else total)
+        self._draw()
+        return key
+
+    def advance(self, task_id: Any, advance: float = 1) -> None:
+        """Shows that more of it is done."""
+        self.bar.update(task_id, advance=advance)
+        self._draw()
+
+    def remove_task(self, task_id: Any) -> None:
+        """Shows it no longer."""
+        self.bar.remove_task(task_id)
+        self._draw()
+
+
+def trainer_bars(callback: Any) -> Bars | None:
+    """Where a trainer's own progress bar can show tasks.
+
+    Args:
+        callback: The trainer's ``progress_bar_callback``.
+
+    Returns:
+        None where that is no rich bar, or none that is on the screen.
+    """
+    bar = getattr(callback, "progress", None)
+    return TrainerBars(bar) if getattr(getattr(bar, "live", None), "is_started", False) else None
+
+
 def terminal_bars() -> Bars:
     """Bars on standard error, with the time left, that are there while there is work."""
     from rich.console import Console

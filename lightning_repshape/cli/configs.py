@@ -114,11 +114,10 @@ def _resolved(names: Sequence[str]) -> str:
     return text
 
 
-def _schema() -> dict[str, object]:
-    from lightning_repshape.cli import training
+def _schema() -> dict[str, Any]:
     from lightning_repshape.cli.process import quieten
 
     quieten()
-    fit = training.parser_of("fit").commands.choices["fit"]
-    schema: dict[str, object] = json.loads(fit.get_completion_script("jsonschema"))
-    return schema
+    from lightning_repshape.cli.schema import config_schema
+
+    return config_schema()

@@ -39,6 +39,18 @@ _NO_SUBCLASS = re.compile(r"Import path(?: (\S+))? does not correspond to a subc
 _PLAIN_TYPE = re.compile(r"<class '([\w.]+)'>")
 _IN_HELP = re.compile(r"^ +(?:-\w(?: \w+)?, )?--([\w.]+)", re.MULTILINE)
 
+# Where the classes lie that make sense at a key of a config.
+ROOMS = {
+    "backbone": ["lightning_repshape.networks"],
+    "head": ["lightning_repshape.heads"],
+    "model": ["lightning_repshape.modules"],
+    "data": ["lightning_repshape.data"],
+    "optimizer": ["torch.optim"],
+    "lr_scheduler": ["torch.optim.lr_scheduler"],
+    "callbacks": ["lightning_repshape.callbacks", "lightning.pytorch.callbacks"],
+    "regularizers": ["lightning_repshape.regularizers"],
+}
+
 
 class FormerNames:
     """What Lightning 2.6 asks of a parser and jsonargparse 5 no longer has; before 5 the parser's own come first."""
@@ -181,18 +193,8 @@ def _other_class(name: str, place: str) -> str:
 
 def class_names(place: str) -> list[str]:
     """The short names of the classes that make sense at a config's key, such as ``model.backbone`` or ``data``."""
-    rooms = {
-        "backbone": ["lightning_repshape.networks"],
-        "head": ["lightning_repshape.heads"],
-        "model": ["lightning_repshape.modules"],
-        "data": ["lightning_repshape.data"],
-        "optimizer": ["torch.optim"],
-        "lr_scheduler": ["torch.optim.lr_scheduler"],
-        "callbacks": ["lightning_repshape.callbacks", "lightning.pytorch.callbacks"],
-        "regularizers": ["lightning_repshape.regularizers"],
-    }
     last = place.split(".")[-1] if place else ""
-    modules = rooms.get(last, [room for group in rooms.values() for room in group])
+    modules = ROOMS.get(last, [room for group in ROOMS.values() for room in group])
     names: list[str] = []
     for module in modules:
         contents = importlib.import_module(module)

@@ -9,7 +9,9 @@ import lightning_repshape
 from lightning_repshape import configs_library
 from lightning_repshape.errors import ConfigError, did_you_mean
 
+COMMANDS = ("fit", "validate", "test", "predict", "analyze")
 _PARTS = ("all", "model", "data", "trainer")
+_BASES = ("ClassifierModule", "ImageDataModule")
 _CONFIGS = """\
   --config NAME        a shipped config or a YAML file; several compose, later ones and options override:
                        {configs},
@@ -124,7 +126,7 @@ def run(command: str, words: list[str]) -> int:
     at = next(position for position, word in enumerate(words) if word in ("-h", "--help"))
     part, *names = [word for word in words[at + 1 :] if not word.startswith("-")] or [""]
     if part == "":
-        print(short(command), end="")
+        print(_fitted(short(command)), end="")
         return 0
     if command == "analyze":
         return _of_analyses(part)
@@ -154,8 +156,8 @@ def short(command: str) -> str:
             command=command,
             about=_ABOUT.get(command, ""),
             configs=_listed(name for name in configs_library.names() if "/" not in name),
-            models=_listed(name for name in rooms["modules"] if name.endswith("Module")),
-            data=_listed(name for name in rooms["data"] if name.endswith("DataModule")),
+            models=_listed(name for name in rooms["modules"] if name.endswith("Module") and name not in _BASES),
+            data=_listed(name for name in rooms["data"] if name.endswith("DataModule") and name not in _BASES),
         )
         call = f"lightning-repshape {command} --help"
         more = (
@@ -163,6 +165,17 @@ def short(command: str) -> str:
             f"  {call} trainer        the trainer's options\n  {call} all            everything"
         )
     return f"{text}\nmore help:\n  {more}\n"
+
+
+def _fitted(text: str) -> str:
+    """A help whose longer lines are broken for a narrow terminal, below where their text begins."""
+    columns = shutil.get_terminal_size((120, 24)).columns
+    lines = []
+    for line in text.splitlines():
+        begin = re.match(r"usage: |  +\S+(?: \S+)*  +|  --.*?  +| *", line)
+        indent = " " * (begin.end() if begin else 0)
+        lines += textwrap.wrap(line, max(60, columns), subsequent_indent=indent, break_on_hyphens=False) or [""]
+    return "\n".join(lines) + "\n"
 
 
 def _listed(names: Iterator[str]) -> str:

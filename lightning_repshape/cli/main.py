@@ -11,13 +11,14 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from lightning_repshape._version import __version__
+from lightning_repshape.cli import help
 from lightning_repshape.cli.output import lasting_output
 from lightning_repshape.cli.process import Hangup, check_environment, check_figures, hangup_as_termination, quieten
 from lightning_repshape.errors import ConfigError, RepshapeError, did_you_mean
 from lightning_repshape.terminal.printing import error as print_error
 from lightning_repshape.terminal.printing import errors, only_errors
 
-_OVERVIEW = """\
+OVERVIEW = """\
 usage: lightning-repshape COMMAND [OPTIONS]
 
 Shape and study the representations of a classifier.
@@ -119,15 +120,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def dispatch(words: list[str]) -> int:
     """Calls the command that the first word names; returns its status. ConfigError if there is no such command."""
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_OVERVIEW, end="")
+        print(OVERVIEW, end="")
         return 0
     if words[0] in ("-V", "--version"):
         print(f"lightning-repshape {__version__}")
         return 0
     command, rest = words[0], words[1:]
-    if command in (*TRAINER_COMMANDS, "analyze") and {"-h", "--help"} & set(rest):
-        from lightning_repshape.cli import help
-
+    if command in help.COMMANDS and {"-h", "--help"} & set(rest):
         return help.run(command, rest)
     if command != "configs":
         check_figures()

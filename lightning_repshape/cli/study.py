@@ -107,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="of the report (default: OUT/report/STUDY)",
     )
+    report.add_argument("--latex", action="store_true", help="print the tables for a paper, and write nothing")
+    report.add_argument("--markdown", action="store_true", help="print the tables as Markdown, and write nothing")
     report.add_argument("--check", action="store_true", help="verify that every number comes from a run that is there")
     return parser
 
@@ -374,8 +376,23 @@ def _report(options: argparse.Namespace) -> int:
             print_error(f"wrong: {problem}")
         print(f"{folder}: {len(problems)} problems" if problems else f"{folder}: every number has its run")
         return 1 if problems else 0
+    if options.latex or options.markdown:
+        _print_tables(studies, rows, results, options.latex)
+        return 0
     _write(studies, rows, results, folder)
     return 0
+
+
+def _print_tables(studies: Sequence[Study], rows: Sequence[Row], results: Path, latex: bool) -> None:
+    from lightning_repshape.studies.formats import as_markdown
+    from lightning_repshape.studies.latex import as_latex
+    from lightning_repshape.studies.report import tables_of
+    from lightning_repshape.studies.results import read_results
+
+    for found in read_results(results, studies, [row.id for row in rows]):
+        title, parts = f"{found.study.id}: {found.study.title}", tables_of(found)
+        about = ", ".join(text for text in (found.study.paper, found.study.source) if text)
+        print(as_latex(title, parts) if latex else as_markdown(title, about, parts), end="")
 
 
 def _write(studies: Sequence[Study], rows: Sequence[Row], results: Path, folder: Path) -> None:

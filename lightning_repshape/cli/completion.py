@@ -8,29 +8,28 @@ from typing import Any
 import lightning_repshape
 from lightning_repshape import configs_library
 from lightning_repshape.cli import help as helps
-from lightning_repshape.cli.main import OVERVIEW
 
 _ACTIONS = {"study": ("list", "show", "run", "report"), "configs": ("list", "show", "copy", "schema")}
 _COMMAND = re.compile(r"^  (\w+) {2,}", re.MULTILINE)
 _OPTION = re.compile(r"--([a-z_.]+)(?![a-z_.]*NAME)")
 
 
-def answer() -> None:
-    """Answers the shell and ends the process, where argcomplete is installed."""
+def answer(overview: str) -> None:
+    """Answers the shell and ends the process, where argcomplete is installed; the overview names the commands."""
     try:
         import argcomplete
     except ImportError:
         return
-    argcomplete.autocomplete(_parser(), always_complete_options="long")
+    argcomplete.autocomplete(_parser(overview), always_complete_options="long")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(overview: str) -> argparse.ArgumentParser:
     """A parser for completion alone: it knows the options that the short help names."""
     parser = argparse.ArgumentParser(prog="lightning-repshape", add_help=False)
     for option in ("--help", "--version"):
         parser.add_argument(option, action="store_true")
     commands = parser.add_subparsers()
-    for command in _COMMAND.findall(OVERVIEW.partition("commands:")[2].partition("options of")[0]):
+    for command in _COMMAND.findall(overview.partition("commands:")[2].partition("options of")[0]):
         own = commands.add_parser(command, add_help=False)
         if command in _ACTIONS:
             actions = own.add_subparsers()

@@ -18,7 +18,7 @@ from lightning_repshape.errors import ConfigError, RepshapeError, did_you_mean
 from lightning_repshape.terminal.printing import error as print_error
 from lightning_repshape.terminal.printing import errors, only_errors
 
-OVERVIEW = """\
+_OVERVIEW = """\
 usage: lightning-repshape COMMAND [OPTIONS]
 
 Shape and study the representations of a classifier.
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "_ARGCOMPLETE" in os.environ:
         from lightning_repshape.cli import completion
 
-        completion.answer()
+        completion.answer(_OVERVIEW)
     debug, quiet = "--debug" in words, "--quiet" in words
     words = [word for word in words if word not in ("--debug", "--quiet")]
     if debug:
@@ -120,7 +120,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def dispatch(words: list[str]) -> int:
     """Calls the command that the first word names; returns its status. ConfigError if there is no such command."""
     if not words or words[0] in ("-h", "--help", "help"):
-        print(OVERVIEW, end="")
+        print(_OVERVIEW, end="")
         return 0
     if words[0] in ("-V", "--version"):
         print(f"lightning-repshape {__version__}")

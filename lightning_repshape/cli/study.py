@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -34,6 +34,8 @@ _GIVEN = (
     "data.root", "data.download", "data.num_workers", "threads", "trainer.accelerator", "trainer.devices",
     "trainer.num_nodes", "trainer.strategy", "trainer.precision",
 )  # fmt: skip
+
+_CALM: Any = {"box": None, "pad_edge": False}  # of all tables: lines would say nothing
 
 _HELP = """\
 A study is a table: columns, methods, what is chosen by validation, seeds. The papers' tables are shipped; a YAML file
@@ -147,7 +149,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.rows:
         print("\n".join(row.id for row in rows))
         return 0
-    table = Table(box=None, pad_edge=False)
+    table = Table(**_CALM)
     for name in ("study", "rows", "data", "title"):
         table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
     for study in studies:
@@ -164,12 +166,14 @@ def _show(options: argparse.Namespace) -> int:
     for study in studies:
         console.print(f"[bold]{study.id}[/bold]  {escape(study.title)}", highlight=False)
         source = f"{study.paper}{', ' + study.source if study.source else ''}"
-        console.print(source, style="dim", highlight=False, markup=False)
+        if source:
+            console.print(source, style="dim", highlight=False, markup=False)
         columns = [name for name in study.columns if any(row.column == name for row in rows if row.study == study.id)]
         published = {name for row in rows if row.study == study.id for name in row.published}
         for figure in [figure for figure in study.figures.values() if figure.name in published]:
             unit = f" ({figure.unit})" if figure.unit else ""
-            table = Table(title=escape(f"published: {figure.name}{unit}"), title_justify="left")
+            console.print(f"published: {figure.name}{unit}", highlight=False, markup=False)
+            table = Table(**_CALM)
             table.add_column("method")
             for column in columns:
                 table.add_column(column, justify="right")
@@ -178,7 +182,10 @@ def _show(options: argparse.Namespace) -> int:
                 if any(row is not None and row.id in chosen for row in cells):
                     shown = [row.published.get(figure.name) if row is not None else None for row in cells]
                     table.add_row(method, *(escape(own.show(figure.digits)) if own else "" for own in shown))
-            console.print(table)
+            console.print(table, highlight=False)
+        if not published:
+            for what, named in (("columns", study.columns), ("methods", study.methods)):
+                console.print(f"{what}: {', '.join(named)}", highlight=False, markup=False)
         for note in study.notes:
             console.print(f"- {note}", highlight=False, markup=False)
         for row in rows:
@@ -342,7 +349,7 @@ def _gpus() -> list[str]:
 
 
 def _dry_run(cells: Sequence[Cell], options: argparse.Namespace) -> int:
-    table = Table(box=None, pad_edge=False)
+    table = Table(**_CALM)
     for name in ("row", "trainings", "finished"):
         table.add_column(name, justify="left" if name == "row" else "right")
     total = 0
@@ -410,7 +417,8 @@ def _print(result: "StudyResult") -> None:
     """Prints a study's figures, the paper's beside them where there are some."""
     for name, figure in result.study.figures.items():
         unit = f" ({figure.unit})" if figure.unit else ""
-        table = Table(title=escape(f"{result.study.id}: {name}{unit}"), title_justify="left")
+        _console().print(f"{result.study.id}: {name}{unit}", highlight=False, markup=False)
+        table = Table(**_CALM)
         table.add_column("method")
         papers = any(name in cell.row.published for cell in result.cells)
         for column in result.columns:

@@ -1,8 +1,7 @@
 """What an analysis takes: features of a split, checked, from tensors, any model, or a trainer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,7 +15,6 @@ from lightning_repshape.features.passes import Features, extract_features
 from lightning_repshape.features.reader import Unpack
 from lightning_repshape.features.store import FeatureStore, analysis_loader, feature_store
 from lightning_repshape.seeding import global_seed
-from lightning_repshape.terminal.progress import task
 
 Split = Literal["train", "val", "test"]
 Progress = Callable[[str, int, int | None], None]
@@ -270,8 +268,12 @@ class ModelInputs(AnalysisInputs):
             raise MissingSplitError(
                 f"there is no loader of the {split} set; given are those of {', '.join(self.loaders)}"
             )
-        with isolate_rng(), _told(self.progress, split, self.loaders[split]) as report:
-            return extract_features(self.model, self.loaders[split], self.layer, self.unpack, progress=report)
+        report = _per_batch(self.progress, split, self.loaders[split])
+        text = f"features of the {split} set"
+        with isolate_rng():
+            return extract_features(
+                self.model, self.loaders[split], self.layer, self.unpack, progress=report, text=text
+            )
 
     def at(self, layer: str) -> "ModelInputs":
         """The same samples at another layer."""
@@ -312,15 +314,14 @@ class TrainerInputs(AnalysisInputs):
 
     def load(self, split: str) -> Features:
         """Asks the trainer's feature store."""
-        loader = own = self.loaders.get(split)
-        if loader is None:
+        own = self.loaders.get(split)
+        if own is None:
             try:
-                loader = analysis_loader(self.trainer, split)
+                analysis_loader(self.trainer, split)
             except DataError as error:
                 raise MissingSplitError(str(error)) from error
         store: FeatureStore = feature_store(self.trainer)
-        with _told(None, split, loader, self.trainer.world_size) as report:
-            found = store.get(self.trainer, self.pl_module, split, self.layer, self.unpack, own, report)
+        found = store.get(self.trainer, self.pl_module, split, self.layer, self.unpack, own)
         trained = getattr(self.pl_module, "head_trained", None)
         if isinstance(trained, Tensor) and not bool(trained):  # FOCA before its secondary optimisation
             found = found._replace(logits=None)
@@ -383,17 +384,9 @@ def _usable_logits(part: Features, num_classes: int | None) -> tuple[Tensor | No
     return logits, ""
 
 
-@contextmanager
-def _told(progress: Progress | None, split: str, loader: Any, ranks: int = 1) -> Iterator[Callable[[int], None]]:
-    """What to call with the samples of every batch of a pass."""
+def _per_batch(progress: Progress | None, split: str, loader: Any) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
     dataset = getattr(loader, "dataset", None)
-    total = -(-len(dataset) // ranks) if dataset is not None and hasattr(dataset, "__len__") else None
-    text = f"features of the {split} set"
-    with task(text, total) as advance:
-
-        def tell(count: int) -> None:
-            advance(count)
-            if progress is not None:
-                progress(text, count, total)
-
-        yield tell
+    total = len(dataset) if dataset is not None and hasattr(dataset, "__len__") else None
+    return lambda count: progress(f"features of the {split} set", count, total)

@@ -419,7 +419,7 @@ class RepshapeCLI(LightningCLI):
             record = RunRecord(folder, _command_line(), self.row, job())
             ours += [record, writer, ROCCurves(), FigureLogger(folder)]
         if config.get("enable_progress_bar") is not False and not _has(given, ProgressBar):
-            if is_terminal():
+            if is_terminal() or config.get("enable_progress_bar"):
                 ours.append(EpochBar())
             else:
                 kwargs["enable_progress_bar"] = False

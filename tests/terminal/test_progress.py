@@ -5,14 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from analysis_data import inputs
 from PIL import Image
 from rich.progress import Progress
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_repshape.analyses import PartialDatasetRetraining
 from lightning_repshape.analyses.components import TSNE
 from lightning_repshape.analyses.geodesic import FisherGeodesic
 from lightning_repshape.data.files import ImageFiles
+from lightning_repshape.features.passes import extract_features
+from lightning_repshape.functional.stacked_heads import HeadRecipe, solve_head
 from lightning_repshape.terminal.progress import TrainerBars, shown_on, task, trainer_bars
 
 
@@ -66,11 +71,22 @@ def analyse(analysis: Any) -> Callable[[Path], Any]:
     return run
 
 
+def solve(folder: Path) -> float:
+    rows = torch.randn(1_200, 3, generator=torch.Generator().manual_seed(0))
+    return float(solve_head(rows, (rows[:, 0] > 0).long(), HeadRecipe(hidden=()), num_classes=2).losses)
+
+
+def take(folder: Path) -> float:
+    loader = DataLoader(TensorDataset(torch.ones(9, 4), torch.zeros(9, dtype=torch.int64)), batch_size=4)
+    return float(extract_features(nn.Sequential(nn.Identity()), loader, "0").features.sum())
+
+
 LONG = {
+    "taking features": (take, 9),
     "decoding images": (decode, 3),
     "retraining heads": (analyse(PartialDatasetRetraining(sizes=[6, 30], repeats=[3, 2], updates=5)), 5),
     "geodesic": (analyse(FisherGeodesic(updates=5)), None),
-    "solving a head on": (analyse(PartialDatasetRetraining(sizes=[60], repeats=[1])), None),
+    "solving a head on": (solve, None),
     "t-SNE of": (analyse(TSNE(max_samples=20)), None),
 }
 

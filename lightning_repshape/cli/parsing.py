@@ -146,8 +146,10 @@ def explain(message: str, options: Iterable[str] = (), owner: str = "") -> str:
         inner = " ".join(found.group(2).split())
         # this package's sentence of a parser within, whose options are none of the command line's
         outer = _place(message[: found.start()])
-        whole = rf"; give it in a config or as --{outer}.\1 ..." if "." not in outer else "; give it in the config"
-        return f"{outer}: {_AS_OPTION.sub(whole, explain(inner) if _KEY.search(inner) else inner)}"
+        inner = explain(inner) if _KEY.search(inner) else inner
+        own = "." not in outer and inner.split()[0] in class_names(outer)  # not of a class within
+        given = rf"; give it in a config or as --{outer}.\1 ..." if own else "; give it in the config"
+        return f"{outer}: {_AS_OPTION.sub(given, inner)}"
     place = _place(message)
     if found := _OPTION.search(message):
         return _unknown_option(found.group(1), message[: found.end()], message[found.end() :], place, options, owner)
@@ -165,9 +167,10 @@ def explain(message: str, options: Iterable[str] = (), owner: str = "") -> str:
             f" (given: {value.group(1)})" if value else ""
         )
     if found := _REQUIRED.search(message):
-        owner = _CLASS.findall(message[: found.start()])
+        named = _CLASS.findall(message[: found.start()])
         names = _COMMAND.sub("", found.group(1).strip().rstrip("."))
-        whose = f"{owner[-1].rpartition('.')[2]} needs" if owner else "missing:"
+        owner = named[-1].rpartition(".")[2] if named else owner
+        whose = f"{owner} needs" if owner else "missing:"
         return f"{whose} {names}; give it in a config or as --{place + '.' if place else ''}{names.split(',')[0]} ..."
     value = _VALUE.search(message)
     expected = [_PLAIN_TYPE.sub(r"\1", text) for text in _EXPECTED.findall(message)]

@@ -19,7 +19,7 @@ import lightning_repshape.data
 import lightning_repshape.heads
 import lightning_repshape.modules
 import lightning_repshape.networks
-import lightning_repshape.regularizers
+import lightning_repshape.regularizers  # imported, as those above, so that short class names resolve
 from lightning_repshape._version import __version__
 from lightning_repshape.analyses.headline import headlines
 from lightning_repshape.callbacks.reconstruction import ReconstructionErrors
@@ -251,16 +251,11 @@ class RepshapeCLI(LightningCLI):
 
     def _draw_figures(self) -> None:
         """Has figures drawn, as the shipped configs have, where no config says what happens beside training."""
-        options = self.options
-        kind = getattr(
-            lightning_repshape.modules, str(options.get("model", {}).get("class_path")).rpartition(".")[2], None
-        )
-        draws = (
-            isinstance(kind, type)
-            and issubclass(kind, SupervisedModule | FOCAModule)
-            and not issubclass(kind, VerifiesPairs)
-        )
-        if self.command == "fit" and not self.configs and draws and options.trainer.get("callbacks") is None:
+        if self.command != "fit" or self.configs or self.options.trainer.get("callbacks") is not None:
+            return
+        package, _, name = str((self.options.get("model") or {}).get("class_path")).rpartition(".")
+        kind = getattr(lightning_repshape.modules, name, object) if package.startswith("lightning_repshape") else object
+        if issubclass(kind, SupervisedModule | FOCAModule) and not issubclass(kind, VerifiesPairs):
             content = {"trainer": {"callbacks": [{"class_path": "lightning_repshape.callbacks.FeaturePlots"}]}}
             self.config = self.parser.parse_object({self.command: content}, self.config)
 
@@ -434,7 +429,7 @@ class RepshapeCLI(LightningCLI):
         # What the config brings itself is not added a second time.
         kwargs["callbacks"] = [*given, *(item for item in ours if not _has(given, type(item)))]
         kwargs["default_root_dir"] = str(folder)
-        if config.get("logger") is not False:
+        if config.get("logger") not in (False, []):
             theirs = [logger for logger in as_list(config.get("logger")) if isinstance(logger, Logger)]
             # Only training has curves; figures of a later test belong to metrics.json alone.
             kwargs["logger"] = [*theirs, *(self._loggers(theirs) if fitting and not fast else [])] or False

@@ -55,7 +55,7 @@ BAD = {
     "missing part of a model": (
         ["fit", "--model", "SupervisedModule", "--data", "DigitsDataModule"],
         2,
-        "model: missing: backbone; give it in a config or as --model.backbone ...",
+        "model: SupervisedModule needs backbone; give it in a config or as --model.backbone ...",
     ),
     "a name where there is a list": (
         ["fit", "--config", "quickstart", "--config", "method/cw-vr", "--model.regularizers", "Varianc"],
@@ -126,7 +126,7 @@ VALUES = {
     "--trainer.devices 100000": "trainer.devices is 100000, but this machine can use no more than",
     "--data.num_workers 1000000": "num_workers=1000000, but this machine can use no more than",
     "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor x --trainer.callbacks.mode nope": "`mode` can be",
-    f"{CALLBACKS}+=ThroughputMonitor": "trainer.callbacks: missing: batch_size_fn; give it in the config\n",
+    f"{CALLBACKS}+=ThroughputMonitor": "trainer.callbacks: ThroughputMonitor needs batch_size_fn; give it in the config\n",
     f"{CALLBACKS}+=FeaturePlots {CALLBACKS}.max_pints 3": "option 'max_pints'; did you mean 'max_points'?\n",
     f"{CALLBACKS}+=EarlyStopping {CALLBACKS}.monitor x {CALLBACKS}.patience -1": "patience is -1, but it must be at l",
     f"{CALLBACKS}+=LearningRateFinder {CALLBACKS}.min_lr -1": "LearningRateFinder: min_lr is -1, but it must be at l",
@@ -242,8 +242,11 @@ def test_the_folder_that_was_there_stays(tmp_path: Path) -> None:
             "{class_path: ClaswiseVariance}",
             "model: there is no class 'ClaswiseVariance' for regularizers; did you mean",
         ),
-        ("{class_path: Variance, init_args: {wieght: 1}}", "model: there is no option 'wieght'; did you mean 'weight'"),
-        ("{class_path: Variance}", "model: missing: weight; give it in the config"),
+        (
+            "{class_path: Variance, init_args: {wieght: 1}}",
+            "model: Variance has no option 'wieght'; did you mean 'weight'",
+        ),
+        ("{class_path: Variance}", "model: Variance needs weight; give it in the config"),
         ("{class_path: Variance, init_args: {weight: much}}", "model: weight is 'much', but float is expected"),
         ("{class_path: torch.nn.ReLU}", "model: torch.nn.ReLU at regularizers is no Regularizer; there are"),
         ("{class_path: L2Weight, init_args: {weight: 1, layer: fc9}}", "no activation 'fc9'; did you mean"),

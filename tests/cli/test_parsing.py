@@ -126,7 +126,7 @@ VALUES = {
     "--trainer.devices 100000": "trainer.devices is 100000, but this machine can use no more than",
     "--data.num_workers 1000000": "num_workers=1000000, but this machine can use no more than",
     "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor x --trainer.callbacks.mode nope": "`mode` can be",
-    f"{CALLBACKS}+=ThroughputMonitor": "trainer.callbacks: ThroughputMonitor needs batch_size_fn; give it in the config\n",
+    f"{CALLBACKS}+=ThroughputMonitor": "callbacks: ThroughputMonitor needs batch_size_fn; give it in the config\n",
     f"{CALLBACKS}+=FeaturePlots {CALLBACKS}.max_pints 3": "option 'max_pints'; did you mean 'max_points'?\n",
     f"{CALLBACKS}+=EarlyStopping {CALLBACKS}.monitor x {CALLBACKS}.patience -1": "patience is -1, but it must be at l",
     f"{CALLBACKS}+=LearningRateFinder {CALLBACKS}.min_lr -1": "LearningRateFinder: min_lr is -1, but it must be at l",

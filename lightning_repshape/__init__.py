@@ -208,4 +208,9 @@ def __dir__() -> list[str]:
     return sorted({"__version__", *_ROOM_OF})
 
 
-__all__ = ["__version__"]
+def names_of_rooms() -> dict[str, tuple[str, ...]]:
+    """The public names of every room, without importing any."""
+    return dict(_ROOMS)
+
+
+__all__ = ["__version__", *_ROOM_OF]

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
+from lightning_repshape.terminal.progress import task
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 Fit = Literal["stretch", "crop", "exact"]
@@ -101,9 +102,10 @@ class ImageFiles:
         def decode_row(row: int) -> None:
             target[row] = self.decode_one(self.paths[row])
 
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        workers = min(8, os.cpu_count() or 1)
+        with ThreadPoolExecutor(workers) as pool, task("decoding images", len(self.paths)) as advance:
             for _ in pool.map(decode_row, range(len(self.paths))):
-                pass
+                advance(1)
         return images
 
     def decode_one(self, path: str) -> Any:

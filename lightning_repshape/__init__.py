@@ -85,6 +85,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "PairSet",
         "PairTable",
         "PairsFile",
+        "Preprocessing",
         "RawBatch",
         "RecordFaces",
         "RecordFile",
@@ -103,6 +104,11 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "defocus_kernel",
         "draw_augmentation",
         "stratified",
+    ),
+    "export": (
+        "Predictions",
+        "RepshapeModel",
+        "export_model",
     ),
     "heads": (
         "ClassVectorHead",

@@ -84,8 +84,8 @@ def run(words: list[str]) -> int:
     found: list[list[tuple[str, float]]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        for path in progress.track(range(0, len(paths), _AT_ONCE), description="images"):
-            found += model.predict(paths[path : path + _AT_ONCE]).top(options.top)
+        for start in progress.track(range(0, len(paths), _AT_ONCE), description="images"):
+            found += model.top(paths[start : start + _AT_ONCE], options.top)
     folder = _folder(model, options, images)
     shown = [path if images.is_file() else str(Path(path).relative_to(images)) for path in paths]
     table = folder / f"predictions-{folder_name(images.resolve().stem)}.csv"

@@ -48,8 +48,10 @@ class Preprocessing:
     def of_plain(cls, content: Any, where: str | Path) -> Self:
         """What :meth:`plain` gave. CheckpointError: it is something else; ``where`` it was read is named."""
         try:
-            known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
-            made = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+            known: dict[str, Any] = {}
+            for name in (field.name for field in fields(cls) if field.name in content):
+                known[name] = tuple(content[name]) if isinstance(content[name], list) else content[name]
+            made = cls(**known)
             channels, height, width = made.input_shape
             sizes = [channels, height, width, *(made.center or ())]
             right = (
@@ -69,8 +71,9 @@ class Preprocessing:
     @classmethod
     def in_checkpoint(cls, checkpoint: Mapping[str, Any], where: str | Path) -> Self | None:
         """What a data module left in a checkpoint; None where it left nothing, as earlier versions did."""
-        states = [state for state in checkpoint.values() if isinstance(state, Mapping) and STATE_KEY in state]
-        return cls.of_plain(states[0][STATE_KEY], where) if states else None
+        states = [state.get(STATE_KEY) for state in checkpoint.values() if isinstance(state, Mapping)]
+        found = [state for state in states if isinstance(state, Mapping) and "class_names" in state]
+        return cls.of_plain(found[0], where) if found else None
 
     def files(self, paths: Sequence[str] = ()) -> ImageFiles:
         """Image files that are to be decoded to the network's size. DataError: it takes other channels than images."""

@@ -89,17 +89,8 @@ def model_card(model: RepshapeModel, checks: Sequence[Check], files: Sequence[st
         "",
         "## Limits",
         "",
-        *(
-            [
-                f"It knows its {len(names)} classes and nothing else: an image of anything else gets one of them, often "
-                "with a high probability. Probabilities are the softmax of its logits, and nothing was done to "
-                "calibrate them.",
-                "",
-            ]
-            if "probabilities" in model.output_names
-            else []
-        ),
-        f"Images of other sizes are brought to {' x '.join(map(str, inputs.input_shape[1:]))} pixels ({inputs.fit}), in which "
+        *_limits(model),
+        f"Images of other sizes are brought to {' x '.join(map(str, inputs.input_shape[1:]))} pixels ({inputs.fit}); "
         "details are lost. Figures are of the test set above; other images may be harder.",
         "",
         f"The code is licensed under Apache-2.0 (lightning-repshape {__version__}). What the licence of {data} says of "
@@ -107,6 +98,19 @@ def model_card(model: RepshapeModel, checks: Sequence[Check], files: Sequence[st
         "",
     ]
     return "\n".join(lines)
+
+
+def _limits(model: RepshapeModel) -> list[str]:
+    if getattr(model.module, "verifies_pairs", False):
+        return ["Images are compared by the cosine of their features; the classes are those of the training.", ""]
+    if "probabilities" not in model.output_names:
+        return []
+    return [
+        f"It knows its {len(model.class_names)} classes and nothing else: an image of anything else gets one of them, "
+        "often with a high probability. Probabilities are the softmax of its logits, and nothing was done to calibrate "
+        "them.",
+        "",
+    ]
 
 
 def _first_line(module: type) -> str:
@@ -177,7 +181,7 @@ def _loading(files: Sequence[str], shape: Sequence[int]) -> list[str]:
             "from lightning_repshape import RepshapeModel",
             "",
             'model = RepshapeModel.from_run("this-folder")  # runs no code of it',
-            'classes, probabilities, _ = model.predict(["photo.jpg"])  # images of any size',
+            'classes, probabilities = model.predict(["photo.jpg"])  # images of any size',
         ],
         "model.onnx": [
             "import numpy as np",

@@ -167,10 +167,7 @@ def _torch(model: RepshapeModel, path: Path, program: Any) -> Callable[[Tensor],
 
 
 def _onnx(model: RepshapeModel, path: Path, program: Any) -> Callable[[Tensor], Sequence[Tensor]]:
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        needed(name, "onnx onnxscript onnxruntime")
-    import onnxruntime
-
+    *_, onnxruntime = (needed(name, "onnx onnxscript onnxruntime") for name in ("onnx", "onnxscript", "onnxruntime"))
     try:
         with _quiet():
             exported: Any = torch.onnx.export(
@@ -216,10 +213,8 @@ def _lacking(program: Any, error: BaseException | None) -> list[str]:
 
 
 def _stand_in(*values: Any, **options: Any) -> Any:
-    from onnxscript import opset18
-
     first = next(value for value in values if hasattr(value, "dtype"))
-    return (opset18.Identity(first),) * 5  # of any operator: none has more results
+    return (needed("onnxscript", "onnxscript").opset18.Identity(first),) * 5  # no operator has more results
 
 
 @contextmanager

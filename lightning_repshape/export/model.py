@@ -28,20 +28,10 @@ class Predictions(NamedTuple):
     Attributes:
         classes: The most probable class of each of N images, by name.
         probabilities: float32 N x K, on the CPU.
-        class_names: The K names, in the order of the columns.
     """
 
     classes: list[str]
     probabilities: Tensor
-    class_names: tuple[str, ...]
-
-    def top(self, count: int = 5) -> list[list[tuple[str, float]]]:
-        """For each image the most probable classes, as many as there are up to ``count``, with their probabilities."""
-        best = self.probabilities.topk(min(count, self.probabilities.shape[1]), dim=1)
-        return [
-            [(self.class_names[label], value) for label, value in zip(labels, values, strict=True)]
-            for labels, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
 
 
 @dataclass(frozen=True)
@@ -87,7 +77,7 @@ class RepshapeModel(nn.Module):
 
     def __init__(self, module: nn.Module, preprocessing: Preprocessing, origin: Origin | None = None) -> None:
         super().__init__()
-        self.module = module.eval()
+        self.module = module
         self.preprocessing = preprocessing
         self.origin = origin or Origin()
         first = next(module.parameters(), torch.zeros(0))
@@ -95,6 +85,7 @@ class RepshapeModel(nn.Module):
             nn.Buffer(torch.tensor(values, dtype=torch.float32, device=first.device).view(-1, 1, 1), persistent=False)
             for values in (preprocessing.mean, preprocessing.std)
         )
+        self.eval()
 
     @classmethod
     def from_run(
@@ -213,9 +204,9 @@ class RepshapeModel(nn.Module):
             return {"reconstruction": output.reconstruction, "features": output.features}
         logits = getattr(output, "logits", output)
         if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.shape[1] != len(self.class_names):
-            found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            what = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             raise ConfigError(
-                f"{type(self.module).__name__} returns {found}, but logits N x {len(self.class_names)} are expected"
+                f"{type(self.module).__name__} returns {what}, but logits N x {len(self.class_names)} are expected"
             )
         found = {"probabilities": logits.float().softmax(dim=1)}
         features = getattr(output, "features", None)
@@ -235,8 +226,15 @@ class RepshapeModel(nn.Module):
             ConfigError: The model names no classes, as an autoencoder.
         """
         probabilities = self._of_all(images, batch_size, "probabilities")
-        names = self.class_names
-        return Predictions([names[label] for label in probabilities.argmax(dim=1).tolist()], probabilities, names)
+        return Predictions([self.class_names[label] for label in probabilities.argmax(dim=1).tolist()], probabilities)
+
+    def top(self, images: Any, count: int = 5, batch_size: int = 256) -> list[list[tuple[str, float]]]:
+        """For each image the ``count`` most probable classes, or all, with their probabilities; as :meth:`predict`."""
+        ranked = self._of_all(images, batch_size, "probabilities").sort(dim=1, descending=True, stable=True)
+        return [
+            [(self.class_names[label], value) for label, value in zip(labels, values, strict=True)]
+            for labels, values in zip(ranked[1][:, :count].tolist(), ranked[0][:, :count].tolist(), strict=True)
+        ]
 
     def features(self, images: Any, batch_size: int = 256) -> Tensor:
         """Features float32 N x D of images, on the CPU: what the head receives, or by which faces are compared.

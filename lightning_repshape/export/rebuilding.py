@@ -1,5 +1,6 @@
 """A network, and the data it was trained on, built again from what a run, a checkpoint or an export says of them."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,7 +97,7 @@ def _made(kind: type[Made], class_path: str, options: Mapping[str, Any], where: 
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, "made", fail_untyped=False)
     try:
-        config = parser.parse_object({"made": {"class_path": class_path, "dict_kwargs": dict(options)}})
+        config = parser.parse_object({"made": {"class_path": class_path, "dict_kwargs": copy.deepcopy(dict(options))}})
         made: Made = parser.instantiate_classes(config).made
     except Exception as error:  # the parser wraps what constructors raise
         cause: BaseException | None = error
@@ -105,6 +106,7 @@ def _made(kind: type[Made], class_path: str, options: Mapping[str, Any], where: 
                 raise cause from error
             cause = cause.__cause__
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
+        lines = [line for line in lines if not line.startswith(("Given value", "Got value", "Expected a <class 'None"))]
         raise CheckpointError(
             f"{where}: {class_path.rpartition('.')[2]} cannot be built with the options that it has there "
             f"({lines[-1][:300] if lines else type(error).__name__})"

@@ -24,7 +24,7 @@ commands:
   fit         train a model, then test its best checkpoint if asked to (--then_test)
   validate    run the validation set through a checkpoint
   test        run the test set through a checkpoint
-  predict     write a CSV of image, predicted class and probability, of the test images or of yours (--images)
+  predict     write a CSV of image, predicted class and probability; of your own --images, too
   analyze     show how a trained model's representation is shaped: figures, tables, one page
   export      take a trained model along: safetensors with a card, ONNX, torch.export
   study       train and report the papers' tables, and your own

@@ -24,7 +24,8 @@ class Check:
         path: The file.
         samples: How many images they were compared on.
         of: Which these are: ``"test images"``, or ``"generated images"`` where the data are not at hand.
-        differences: The largest difference of each output by its name.
+        differences: The largest difference of each output by its name; where the output is larger than 1 somewhere,
+            as a share of its largest value.
     """
 
     format: str

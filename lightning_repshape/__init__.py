@@ -93,6 +93,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "PairSet",
         "PairTable",
         "PairsFile",
+        "Preprocessing",
         "RawBatch",
         "RecordFaces",
         "RecordFile",
@@ -111,6 +112,11 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "defocus_kernel",
         "draw_augmentation",
         "stratified",
+    ),
+    "export": (
+        "Predictions",
+        "RepshapeModel",
+        "export_model",
     ),
     "heads": (
         "ClassVectorHead",

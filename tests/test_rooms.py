@@ -58,6 +58,7 @@ FLOOR = {
     "modules": 6,
     "callbacks": 7,
     "comparisons": 7,
+    "export": 7,
     "cli": 8,
 }
 # Private names of other libraries that have no public counterpart, each in one place.

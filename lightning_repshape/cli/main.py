@@ -27,9 +27,10 @@ commands:
   fit         train a model, then test its best checkpoint if asked to (--then_test)
   validate    run the validation set through a checkpoint
   test        run the test set through a checkpoint
-  predict     write a CSV of image, predicted class and probability
+  predict     write a CSV of image, predicted class and probability; of your own --images, too
   analyze     show how a trained model's representation is shaped: figures, tables, one page
   compare     put runs side by side, or train methods and compare them: one page, one table
+  export      take a trained model along: safetensors with a card, ONNX, torch.export
   study       train and report the papers' tables, and your own
   configs     list, show or copy the shipped configs; the schema of all configs for editors
 
@@ -46,6 +47,8 @@ examples:
   lightning-repshape test --run_dir runs/quickstart                      its best checkpoint
   lightning-repshape analyze --run_dir runs/quickstart
   lightning-repshape compare runs/plain runs/foca
+  lightning-repshape predict --run_dir runs/quickstart --images photos   any sizes, no labels; a picture besides
+  lightning-repshape export --run_dir runs/quickstart --format safetensors,onnx
   lightning-repshape fit --row aaai19/table-7/default/cw_vr              one row of a paper's table
   lightning-repshape study run aaai19/table-7 --budget 0.2               the table
   lightning-repshape fit --help                                          the options that people change
@@ -133,6 +136,11 @@ def dispatch(words: list[str]) -> int:
     if command != "configs":
         check_figures()
     # Each is imported when it is called, so that the answers above need no Lightning.
+    if command == "predict" and names_images(rest):
+        quieten()
+        from lightning_repshape.cli import predict
+
+        return predict.run(rest)
     if command in TRAINER_COMMANDS:
         quieten()
         from lightning_repshape.cli import training
@@ -148,6 +156,11 @@ def dispatch(words: list[str]) -> int:
         from lightning_repshape.cli import compare
 
         return compare.run(rest)
+    if command == "export":
+        quieten()
+        from lightning_repshape.cli import export
+
+        return export.run(rest)
     if command == "study":
         from lightning_repshape.cli import study
 
@@ -156,8 +169,14 @@ def dispatch(words: list[str]) -> int:
         from lightning_repshape.cli import configs
 
         return configs.run(rest)
-    known = (*TRAINER_COMMANDS, "analyze", "compare", "study", "configs")
+    known = (*TRAINER_COMMANDS, "analyze", "compare", "export", "study", "configs")
     raise ConfigError(f"there is no command {command!r}{did_you_mean(command, known)}")
+
+
+def names_images(words: Sequence[str]) -> bool:
+    """Whether ``predict`` is asked for images of the user's own, which needs no trainer and no data module."""
+    given = any(word.partition("=")[0] == "--images" for word in words)
+    return given and not {"-h", "--help", "--print_config"} & set(words)
 
 
 def _fail(message: str, status: int) -> int:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from lightning_repshape import configs_library
 from lightning_repshape.cli.renaming import current_config
-from lightning_repshape.cli.trust import ask_for_trust
 from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.runs.folders import CONFIG, given_path, is_run_folder, run_of_checkpoint
+from lightning_repshape.runs.trust import ask_for_trust
 
 
 def resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Path]]:

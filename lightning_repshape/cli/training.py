@@ -28,10 +28,10 @@ from lightning_repshape.callbacks.roc import ROCCurves
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli.limits import check_limits, refusal
 from lightning_repshape.cli.parsing import OneLineParser
+from lightning_repshape.cli.predict import add_image_options
 from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, is_restarted, job, quieten, rank
 from lightning_repshape.cli.renaming import current_options
 from lightning_repshape.cli.resolving import of_a_run, resolve_configs
-from lightning_repshape.cli.trust import named_by, names_in, strangers
 from lightning_repshape.errors import CheckpointError, ConfigError, RepshapeError
 from lightning_repshape.modules import AutoencoderModule, FOCAModule, SupervisedModule, VerifiesPairs
 from lightning_repshape.runs.checkpoints import (
@@ -60,10 +60,12 @@ from lightning_repshape.runs.folders import (
     nearest_existing,
     numbered,
     run_of_checkpoint,
+    where_started,
 )
 from lightning_repshape.runs.predictions import PredictionWriter
 from lightning_repshape.runs.record import RunRecord, SaveRunConfig
 from lightning_repshape.runs.summary import EpochBar, ModelTable, ResultTable, places_of
+from lightning_repshape.runs.trust import named_by, names_in, strangers
 from lightning_repshape.studies.calls import take_row
 from lightning_repshape.terminal.printing import is_terminal
 from lightning_repshape.terminal.progress import Bars, shown_on, terminal_bars, trainer_bars
@@ -208,6 +210,8 @@ class RepshapeCLI(LightningCLI):
             action="store_true",
             help="Import what the run's own config names of other packages than this one, PyTorch and Lightning.",
         )
+        if self.command == "predict":
+            add_image_options(parser)
         self.link_data_to_model(parser)
 
     def link_data_to_model(self, parser: LightningArgumentParser) -> None:
@@ -262,20 +266,16 @@ class RepshapeCLI(LightningCLI):
     def _find_data(self) -> None:
         """Takes a run's relative folders of data from where it was started, if they are not here."""
         runs = [path.parent for path in self.configs if of_a_run(path)]
-        started = read_json(runs[-1] / MANIFEST).get("directory") if runs else None
         options = (self.options.get("data") or {}).get("init_args") or {}
-        for name in ("root", "cache_dir", "predict_dir") if started else ():
-            here = Path(options.get(name) or ".").expanduser()
-            there = Path(str(started)) / here
-            if not here.exists() and there.exists():
-                options[name] = str(there)
-                if rank() == 0:
-                    Console(stderr=True).print(
-                        f"note: data.{name}: {here} is not here; {there} is taken, where the run was started",
-                        soft_wrap=True,
-                        highlight=False,
-                        markup=False,
-                    )
+        for name, there in where_started(options, runs[-1]).items() if runs else ():
+            if rank() == 0:
+                Console(stderr=True).print(
+                    f"note: data.{name}: {options[name]} is not here; {there} is taken, where the run was started",
+                    soft_wrap=True,
+                    highlight=False,
+                    markup=False,
+                )
+            options[name] = there
 
     def _find_checkpoint(self, which: str | None, run_dir: Path | None) -> str | None:
         """The file that ``--ckpt_path`` means; without it, the run's best where weights are needed."""
@@ -410,7 +410,7 @@ class RepshapeCLI(LightningCLI):
         ours: list[Callback] = [Threads(self.options.get("threads")), Reseeding()]
         if not fast:
             autoencodes = isinstance(self.model, AutoencoderModule)
-            writer = ReconstructionErrors() if autoencodes else PredictionWriter()
+            writer = ReconstructionErrors() if autoencodes else PredictionWriter(top=self.options.get("top") or 1)
             record = RunRecord(folder, _command_line(), self.row, job())
             ours += [record, writer, ROCCurves(), FigureLogger(folder)]
         if config.get("enable_progress_bar") is not False and not _has(given, ProgressBar):

@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -41,6 +42,8 @@ from lightning_repshape.runs.folders import (
 )
 from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
 from lightning_repshape.studies.reading import FORMAT, filtered, find_studies
+from lightning_repshape.terminal.printing import is_terminal
+from lightning_repshape.terminal.progress import shown_on, task, terminal_bars
 
 _CHECKPOINTS = ("best", "last", "none")
 _BASES = {
@@ -105,10 +108,13 @@ def run(words: list[str]) -> int:
     if twice is not None:
         raise ConfigError(f"two models are called {twice!r}; give one a name, as in NAME={twice}")
     contenders: list[Contender] = []
-    for spec in specs:
-        contenders.append(_contender(spec, options, given))
-        if len(contenders) > 1:  # before the others are passed in vain
-            check_same(contenders, options.same_samples)
+    bars = terminal_bars()
+    with shown_on(lambda: bars) if is_terminal() else nullcontext(), task("models", len(specs)) as advance:
+        for spec in specs:
+            contenders.append(_contender(spec, options, given))
+            if len(contenders) > 1:  # before the others are passed in vain
+                check_same(contenders, options.same_samples)
+            advance(1)
     found = compare(contenders, options.same_samples)
     title = Path(names[0]).stem if names else "+".join(spec.name for spec in specs)
     place = Path("comparisons") / folder_name(title)[:80]

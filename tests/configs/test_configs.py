@@ -19,7 +19,7 @@ from lightning_repshape.data import ImageDataModule, SplitData
 
 ALONE = [name for name in names() if "/" not in name and name != "faces-att"]  # that one: modules/test_verification.py
 BASES = [name for name in names() if name.startswith("base/")]
-METHODS = [name for name in names() if name.startswith("method/")]
+METHODS = [name for name in names() if name.startswith(("method/", "recommended/"))]
 SCENARIOS = [name for name in names() if name.startswith("scenario/")]
 SMALL = [
     *("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"),

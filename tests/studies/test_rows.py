@@ -163,6 +163,7 @@ RUN: dict[str, list[str]] = {
     "iclr21/table-1/stl10-resnet18/fixed": RESNET18,
     "feed-backward/table-1/resnet32-c10/softmax": [],
     "feed-backward/figure-6/default/with_lre": [],
+    "quickstart/digits/default/foca": ["--data.batch_size", "20", "--trainer.check_val_every_n_epoch", "1"],
 }
 ELSEWHERE = {"test/generalization/gen/clean/error", "test/generalization/cifar10.1-v6/clean/error"}
 

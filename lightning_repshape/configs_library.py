@@ -9,11 +9,6 @@ from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.runs.folders import CONFIG, given_path
 
 _MOST_VALUES = 100_000
-# A fragment of each method, which is added to a base and shows what the method does.
-RECOMMENDED = (
-    "method/plain", "method/cw-vr", "method/cw-cr", "method/foca", "method/feed-backward",
-    "method/class-vectors-cosine-fixed", "method/pof",
-)  # fmt: skip
 
 
 def folder() -> Path:
@@ -41,7 +36,7 @@ def groups() -> dict[str, list[str]]:
     every = names()
     found = {
         "whole trainings": [name for name in every if "/" not in name],
-        "a fragment of each method, to be added to a base": [name for name in RECOMMENDED if name in every],
+        "a fragment of each method, to be added to a base": [name for name in every if name.startswith("recommended/")],
         "bases: data and a network": [name for name in every if name.startswith("base/")],
         "scenarios: less data, other widths and optimizers": [name for name in every if name.startswith("scenario/")],
     }

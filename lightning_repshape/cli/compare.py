@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--trust", action="store_true", help="import what the runs' own configs name")
     training = parser.add_argument_group("training what is compared")
-    training.add_argument("--methods", metavar="LIST", help="fragments of configs/method, such as plain,cw-vr,foca")
+    training.add_argument("--methods", metavar="LIST", help="recommended/NAME, else method/NAME: plain,cw-vr,foca")
     training.add_argument(
         "--data", metavar="CLASS", help=f"with --methods: {', '.join(_BASES)}; chooses the base (default: digits)"
     )
@@ -235,10 +235,10 @@ def _study_of(options: argparse.Namespace) -> Path:
     configs_library.find(f"base/{base}")
     methods: dict[str, Any] = {}
     for word in options.methods.strip("[]").split(","):
-        name = word.strip().replace("_", "-")
-        name = "plain" if name == "baseline" else name
-        configs_library.find(f"method/{name}")
-        methods[name.replace("-", "_")] = {"title": name, "configs": [f"method/{name}"]}
+        name = {"baseline": "plain"}.get(word.strip(), word.strip().replace("_", "-"))
+        config = name if "/" in name else _fragment(name)
+        configs_library.find(config)
+        methods[folder_name(name).replace("-", "_")] = {"title": name, "configs": [config]}
     content = {
         "format": FORMAT,
         "title": f"{', '.join(own['title'] for own in methods.values())} on {base}",
@@ -254,6 +254,12 @@ def _study_of(options: argparse.Namespace) -> Path:
     with written_atomically(file) as temporary:
         temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return file
+
+
+def _fragment(name: str) -> str:
+    """The fragment of a method: the recommended one where there is one, else the papers' setting."""
+    recommended = f"recommended/{name}"
+    return recommended if recommended in configs_library.names() else f"method/{name}"
 
 
 def _trained(name: str, options: argparse.Namespace, given: Sequence[str]) -> tuple[list[Spec], int]:

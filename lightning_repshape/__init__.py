@@ -56,6 +56,14 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "corruption_errors",
         "run_analyses",
     ),
+    "comparisons": (
+        "Comparison",
+        "Contender",
+        "TestSamples",
+        "compare",
+        "contend",
+        "write_comparison",
+    ),
     "data": (
         "CASIAWebFaceDataModule",
         "CIFAR100DataModule",

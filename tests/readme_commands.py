@@ -24,7 +24,7 @@ def pages() -> list[Path]:
 
 def readme_command(which: str) -> str:
     """The README's first command (``"run"``) or second one (``"test"``)."""
-    wanted = "pytest" if which == "test" else "lightning-repshape fit"
+    wanted = "pytest" if which == "test" else "lightning-repshape compare"
     return next(line for line in shell_blocks(ROOT / "README.md") if wanted in line and "venv" in line)
 
 

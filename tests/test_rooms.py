@@ -55,6 +55,7 @@ FLOOR = {
     "analyses": 6,
     "modules": 6,
     "callbacks": 7,
+    "comparisons": 7,
     "cli": 8,
 }
 # Private names of other libraries that have no public counterpart, each in one place.

@@ -30,8 +30,8 @@ _SHOWN = (
 class RepresentationCharacteristics(SplitAnalysis):
     """Characteristics of a layer (class-wise regularizers, AAAI 2019, Table 5), and a picture of two of its units.
 
-    A second one with ``when="fit_start"`` and the same ``units`` shows the layer at initialisation (Figure 1);
-    ``docs/examples/compare_representations.py`` draws both, and other runs, side by side.
+    A second one with ``when="fit_start"`` and the same ``units`` shows the layer at initialisation (Figure 1); the
+    command ``compare`` draws both, and other runs, side by side.
 
     Logged: the fields of :class:`lightning_repshape.functional.Characteristics` up to ``classwise_variance``.
 

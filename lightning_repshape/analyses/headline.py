@@ -28,7 +28,7 @@ _KNOWN = {
     "test/error": ("test error", "How often the model's own prediction is wrong on test images.", "", "lower"),
     "collapse/test_classwise_variance": (
         "class-wise variance",
-        "How far features of a class scatter, as a share of the scatter of all: 0 where every class is a point.",
+        "Mean variance of a unit within a class, each unit scaled to a range of 10: 0 where every class is a point.",
         _CHOI,
         "lower",
     ),
@@ -96,7 +96,7 @@ def _headline(name: str, value: float, classes: int) -> Headline:
     each = f"{size // classes:,} a class" if classes and size % classes == 0 else f"{size:,}"
     return Headline(
         name,
-        f"error of heads on {each}",
+        f"heads on {each}",
         value,
         f"Test error of fresh heads that saw {size:,} images of the frozen features: low where few images say it all.",
         _FOCA,

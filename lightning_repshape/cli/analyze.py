@@ -129,7 +129,7 @@ class AnalyzeCLI(RepshapeCLI):
         # what a config looks at before training has no place after it
         configured = [callback for callback in given if isinstance(callback, Analysis) and callback.when != "fit_start"]
         self.analyses: list[Analysis] = []
-        for kind in _chosen(self.options.get("analyses"), configured):
+        for kind in chosen_analyses(self.options.get("analyses"), configured):
             theirs = [callback for callback in configured if type(callback) is kind]
             if theirs and not any(word.startswith(f"--{kind.kind}.") for word in self.words):
                 self.analyses += theirs
@@ -247,7 +247,7 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool) -> None:
 def _analyze_features(words: list[str]) -> int:
     parser = _parser()
     options: Namespace = parser.parse_args(words)
-    chosen = _chosen(options.analyses)
+    chosen = chosen_analyses(options.analyses)
     if options.interactive:
         hover.check_bokeh()
     made = parser.instantiate_classes(options)
@@ -310,7 +310,7 @@ def _analyze_features(words: list[str]) -> int:
     return 0
 
 
-def _chosen(names: str | list[str] | None, configured: Sequence[Analysis] = ()) -> list[type[Analysis]]:
+def chosen_analyses(names: str | list[str] | None, configured: Sequence[Analysis] = ()) -> list[type[Analysis]]:
     """The analyses asked for, in their own order."""
     known = {kind.kind: kind for kind in ANALYSES}
     if names is None:

@@ -26,6 +26,7 @@ commands:
   test        run the test set through a checkpoint
   predict     write a CSV of image, predicted class and probability
   analyze     show how a trained model's representation is shaped: figures, tables, one page
+  compare     put runs side by side, or train methods and compare them: one page, one table
   study       train and report the papers' tables, and your own
   configs     list, show or copy the shipped configs
 
@@ -40,6 +41,7 @@ examples:
   lightning-repshape fit --run_dir runs/quickstart --ckpt_path last      go on with an interrupted run
   lightning-repshape test --run_dir runs/quickstart                      its best checkpoint
   lightning-repshape analyze --run_dir runs/quickstart
+  lightning-repshape compare runs/plain runs/foca
   lightning-repshape fit --row aaai19/table-7/default/cw_vr              one row of a paper's table
   lightning-repshape study run aaai19/table-7 --budget 0.2               the table
   lightning-repshape fit --help
@@ -131,6 +133,11 @@ def dispatch(words: list[str]) -> int:
         from lightning_repshape.cli import analyze
 
         return analyze.run(rest)
+    if command == "compare":
+        quieten()
+        from lightning_repshape.cli import compare
+
+        return compare.run(rest)
     if command == "study":
         from lightning_repshape.cli import study
 
@@ -139,7 +146,7 @@ def dispatch(words: list[str]) -> int:
         from lightning_repshape.cli import configs
 
         return configs.run(rest)
-    known = (*TRAINER_COMMANDS, "analyze", "study", "configs")
+    known = (*TRAINER_COMMANDS, "analyze", "compare", "study", "configs")
     raise ConfigError(f"there is no command {command!r}{did_you_mean(command, known)}")
 
 

@@ -124,10 +124,13 @@ def extract_features(
     return Features(rows.tensor(), labels, torch.cat(all_logits) if len(all_logits) == len(all_labels) else None)
 
 
-def save_features(path: str | Path, features: Features, test: Features | None = None) -> None:
-    """Writes an ``.npz`` file, as ``lightning-repshape analyze --features`` reads it.
+def save_features(
+    path: str | Path, features: Features, test: Features | None = None, test_ids: Sequence[Any] | None = None
+) -> None:
+    """Writes an ``.npz`` file, as ``lightning-repshape analyze --features`` and ``compare`` read it.
 
-    Features of a test set have names that begin with ``test_``.
+    Features of a test set have names that begin with ``test_``; ``test_ids`` are N numbers or names, one for each of
+    its samples, by which ``compare`` knows that two files hold the same samples.
     """
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for prefix, part in (("", features), ("test_", test)):
@@ -135,4 +138,6 @@ def save_features(path: str | Path, features: Features, test: Features | None = 
             arrays |= {f"{prefix}features": part.features.numpy(), f"{prefix}labels": part.labels.numpy()}
             if part.logits is not None:
                 arrays[f"{prefix}logits"] = part.logits.numpy()
+    if test_ids is not None:
+        arrays["test_ids"] = np.asarray(test_ids)
     np.savez(path, allow_pickle=False, **arrays)

@@ -78,6 +78,12 @@ _HOME = {
     "roc_curve": "verification",
     "tar_at_far": "verification",
     "fold_verification": "verification",
+    "linear_cka": "similarity",
+    "linear_cka_matrix": "similarity",
+    "procrustes_distance": "similarity",
+    "procrustes_rotation": "similarity",
+    "PairedDifference": "bootstrap",
+    "paired_bootstrap": "bootstrap",
 }
 
 __all__ = sorted(_HOME)

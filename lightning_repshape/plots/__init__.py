@@ -1,5 +1,6 @@
 """Every figure of the package; matplotlib is imported when the first is drawn, and nothing is computed here."""
 
+from lightning_repshape.plots.comparisons import aligned_figure, similarity_figure
 from lightning_repshape.plots.curves import (
     curve_figure,
     curves_figure,
@@ -45,6 +46,7 @@ __all__ = [
     "Line",
     "Panel",
     "SpacePanel",
+    "aligned_figure",
     "collapse_figure",
     "confusion_cosine_figure",
     "confusion_figure",
@@ -69,6 +71,7 @@ __all__ = [
     "save_figure",
     "scatter_by_class",
     "severities_figure",
+    "similarity_figure",
     "space_figure",
     "spread_figure",
     "study_figure",

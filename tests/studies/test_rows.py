@@ -43,6 +43,7 @@ STUDIES = {
     "icml19/figure-3": (4, 5),
     "icml19/table-1": (4, 5),
     "icml19/recipe": (1, 10),
+    "quickstart/digits": (1, 4),
 }
 # How many of a table's cells have a number, a range or words in the paper.
 PUBLISHED = {
@@ -69,6 +70,7 @@ PUBLISHED = {
     "icml19/figure-3": 24,
     "icml19/table-1": 10,
     "icml19/recipe": 0,
+    "quickstart/digits": 0,
 }
 
 

@@ -1,0 +1,354 @@
+"""``compare``: several runs, checkpoints or files of features side by side; methods are trained first if asked for."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+import yaml
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lightning_repshape import configs_library
+from lightning_repshape._version import __version__
+from lightning_repshape.analyses import ANALYSES
+from lightning_repshape.analyses.headline import figure_text
+from lightning_repshape.callbacks.reseeding import Reseeding
+from lightning_repshape.callbacks.threads import Threads
+from lightning_repshape.cli import study
+from lightning_repshape.cli.analyze import AnalyzeCLI, chosen_analyses
+from lightning_repshape.comparisons.comparison import Comparison, check_same, compare
+from lightning_repshape.comparisons.contender import Contender
+from lightning_repshape.comparisons.gathering import Gathering, of_file
+from lightning_repshape.comparisons.writing import best_of, headline_rows, write_comparison
+from lightning_repshape.errors import ConfigError, DataError, did_you_mean
+from lightning_repshape.features.store import FeatureStore
+from lightning_repshape.runs.files import written_atomically
+from lightning_repshape.runs.folders import (
+    CONFIG,
+    claim_folder,
+    folder_name,
+    given_path,
+    is_run_folder,
+    make_folder,
+    run_of_checkpoint,
+)
+from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
+from lightning_repshape.studies.reading import FORMAT, filtered, find_studies
+
+_CHECKPOINTS = ("best", "last", "none")
+_BASES = {
+    "DigitsDataModule": "digits-mlp",
+    "MNISTDataModule": "mnist-mlp",
+    "CIFAR10DataModule": "cifar10-focanet-small",
+    "CIFAR100DataModule": "cifar100-cnn",
+    "STL10DataModule": "stl10-resnet18",
+    "TinyImageNetDataModule": "tiny-imagenet-resnet18",
+}
+
+_HELP = """\
+Puts models side by side that were tested on the same samples: figures of the test and of all analyses, features in one
+aligned view, heads on few images, differences of errors with intervals, similarity of features and layers, cost.
+
+  lightning-repshape compare runs/plain runs/foca                     two runs (their best checkpoints)
+  lightning-repshape compare ours=runs/a theirs=features.npz          runs and saved features, with names
+  lightning-repshape compare runs/a:best runs/a:last runs/a@fc1       checkpoints (none: untrained); another layer
+  lightning-repshape compare quickstart                               a study: what is not trained yet is trained first
+  lightning-repshape compare --methods plain,cw-vr,foca --data MNISTDataModule -- --data.root data
+
+Behind '--' stand options of the training (data.root, trainer.accelerator, ...), or where nothing is trained of analyze
+(lda.label, data.root, trainer.accelerator, ...). Files of features need the arrays test_features, test_labels, and
+test_ids: a number or name for each test sample, the same in all files. The page, its figures, comparison.json and
+figures.csv go to comparisons/NAME.
+"""
+
+
+class Spec(NamedTuple):
+    """What is compared: a name, where it lies, its layer, and of a run the checkpoint."""
+
+    name: str
+    path: Path
+    layer: str
+    checkpoint: str
+
+
+def run(words: list[str]) -> int:
+    """Runs the command; 0, or what the trainings end with. Users' errors are RepshapeErrors."""
+    cut = words.index("--") if "--" in words else len(words)
+    options = _parser().parse_args(words[:cut])
+    given = words[cut + 1 :]
+    own = tuple(f"--{kind.kind}." for kind in ANALYSES)
+    if options.methods:
+        options.models.append(str(_study_of(options)))
+    names = [name for name in options.models if _is_study(name)]
+    if names:
+        if len(options.models) > 1:
+            raise ConfigError(f"{names[0]} is a study, which is compared alone: its rows are the models")
+        for_analyses = [word for word in given if word.startswith(own)]
+        if any("=" not in word for word in for_analyses):
+            raise ConfigError("options of analyses are written with '=' beside those of a training, as --lda.label=3")
+        specs, status = _trained(names[0], options, [word for word in given if word not in for_analyses])
+        if status:
+            return status
+        given = for_analyses
+    else:
+        specs = _named([_spec(text, options.layer, options.ckpt_path) for text in options.models])
+    if len(specs) < 2:
+        raise ConfigError("compare needs two models or more: run folders, checkpoints, files of features, or a study")
+    twice = next((spec.name for spec in specs if sum(spec.name == other.name for other in specs) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two models are called {twice!r}; give one a name, as in NAME={twice}")
+    contenders: list[Contender] = []
+    for spec in specs:
+        contenders.append(_contender(spec, options, given))
+        if len(contenders) > 1:  # before the others are passed in vain
+            check_same(contenders, options.same_samples)
+    found = compare(contenders, options.same_samples)
+    title = Path(names[0]).stem if names else "+".join(spec.name for spec in specs)
+    place = Path("comparisons") / folder_name(title)[:80]
+    folder = make_folder(given_path(options.to, "--to")) if options.to else claim_folder(place)
+    command = shlex.join(["lightning-repshape", *sys.argv[1:]])
+    page = write_comparison(found, folder, [f"lightning-repshape {__version__}: {command}"])
+    _print(found, page)
+    return 0
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"compare: {message}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLineParser(
+        prog="lightning-repshape compare",
+        description=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "models", nargs="*", metavar="[NAME=]MODEL[:CHECKPOINT][@LAYER]",
+        help="a run's folder, a checkpoint in one, a file of features (.npz, .safetensors); or a study alone",
+    )  # fmt: skip
+    parser.add_argument("--layer", default="features", help="the activation of all runs (default: features)")
+    parser.add_argument(
+        "--ckpt_path",
+        choices=_CHECKPOINTS,
+        default="best",
+        help="of run folders (default: best; none: untrained weights)",
+    )
+    parser.add_argument("--analyses", metavar="LIST", help="some of them, such as lda,collapse (as in analyze)")
+    parser.add_argument("--to", metavar="FOLDER", help="where the page goes (default: comparisons/NAME)")
+    parser.add_argument(
+        "--same_samples", action="store_true",
+        help="files without test_ids hold the same samples in the same order",
+    )  # fmt: skip
+    parser.add_argument("--trust", action="store_true", help="import what the runs' own configs name")
+    training = parser.add_argument_group("training what is compared")
+    training.add_argument("--methods", metavar="LIST", help="fragments of configs/method, such as plain,cw-vr,foca")
+    training.add_argument(
+        "--data", metavar="CLASS", help=f"with --methods: {', '.join(_BASES)}; chooses the base (default: digits)"
+    )
+    training.add_argument("--base", metavar="NAME", help="with --methods: another base, such as mnist-lenet")
+    training.add_argument("--out", default="studies", metavar="FOLDER", help="of the runs (default: studies)")
+    training.add_argument("--budget", default="1", metavar="PART", help="fraction of the epochs (default: 1)")
+    training.add_argument("--jobs", metavar="N", help="trainings at once (default: as many as cores, on a GPU 1)")
+    training.add_argument("--filter", action="append", default=[], metavar="WORDS", help="only these rows of a study")
+    return parser
+
+
+# -- what is compared --------------------------------------------------------------------------------------------------
+
+
+def _spec(text: str, layer: str, checkpoint: str) -> Spec:
+    """Takes ``[NAME=]PATH[:CHECKPOINT][@LAYER]`` apart; what is a path as a whole is one."""
+    name = ""
+    if not given_path(text, "model").exists():
+        name, equals, rest = text.partition("=")
+        name, text = (name, rest) if equals else ("", text)
+    if not given_path(text, "model").exists() and "@" in text:
+        text, _, layer = text.rpartition("@")
+    if not given_path(text, "model").exists() and text.rpartition(":")[2] in _CHECKPOINTS:
+        text, _, checkpoint = text.rpartition(":")
+    path = given_path(text, "model")
+    if not path.exists():
+        raise ConfigError(f"there is no run, checkpoint, file of features or study {text!r}")
+    if path.is_dir() and not is_run_folder(path):
+        raise ConfigError(f"{path} holds no run; name a run's folder, such as runs/quickstart")
+    return Spec(name, path, layer, checkpoint)
+
+
+def _named(specs: Sequence[Spec]) -> list[Spec]:
+    """Gives every model the shortest end of its path that none of the others has."""
+
+    def parts(spec: Spec) -> list[str]:
+        path = spec.path.absolute()
+        run = run_of_checkpoint(path) if path.is_file() else None
+        own = [*Path(run).absolute().parts, path.stem] if run is not None else [*path.with_suffix("").parts]
+        own += [spec.checkpoint] if path.is_dir() and len({other.checkpoint for other in specs}) > 1 else []
+        return [*own, spec.layer] if spec.layer != "features" else own
+
+    taken = [parts(spec) for spec in specs]
+    found = []
+    for spec, own in zip(specs, taken, strict=True):
+        length = next((n for n in range(1, len(own)) if sum(other[-n:] == own[-n:] for other in taken) == 1), len(own))
+        found.append(spec if spec.name else spec._replace(name="/".join(own[-length:])))
+    return found
+
+
+def _is_study(name: str) -> bool:
+    if given_path(name, "model").is_dir() or "=" in name:
+        return False
+    if name.endswith((".yaml", ".yml")):
+        return True
+    if given_path(name, "model").exists() or "@" in name:
+        return False
+    try:
+        find_studies(name)
+    except ConfigError:
+        return False
+    return True
+
+
+def _study_of(options: argparse.Namespace) -> Path:
+    """A study of the methods that were named, as a file among the results."""
+    if options.models:
+        raise ConfigError("--methods trains what is compared, so no models are named beside it")
+    base = options.base
+    if base is None:
+        data = options.data or "DigitsDataModule"
+        if data not in _BASES:
+            raise ConfigError(f"--data {data}: no base is known for it{did_you_mean(data, _BASES)}; name one by --base")
+        base = _BASES[data]
+    base = base.removeprefix("base/")
+    configs_library.find(f"base/{base}")
+    methods: dict[str, Any] = {}
+    for word in options.methods.strip("[]").split(","):
+        name = word.strip().replace("_", "-")
+        name = "plain" if name == "baseline" else name
+        configs_library.find(f"method/{name}")
+        methods[name.replace("-", "_")] = {"title": name, "configs": [f"method/{name}"]}
+    content = {
+        "format": FORMAT,
+        "title": f"{', '.join(own['title'] for own in methods.values())} on {base}",
+        "configs": [f"base/{base}"],
+        "overrides": {"trainer.callbacks": None},
+        "figures": {
+            "error": {"metric": "test/error", "scale": 100, "unit": "%", "better": "lower", "digits": 2},
+        },
+        "methods": methods,
+    }
+    out = make_folder(open_results(given_path(options.out, "--out"), create=True))
+    file = make_folder(out / ".compared") / f"{folder_name(base)}-{folder_name('-'.join(methods))}.yaml"
+    with written_atomically(file) as temporary:
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def _trained(name: str, options: argparse.Namespace, given: Sequence[str]) -> tuple[list[Spec], int]:
+    """Trains what a study lacks; the runs of its rows, one a method, and the trainings' status."""
+    words = ["run", name, "--out", options.out, "--budget", options.budget, "--seeds", "1"]
+    for pattern in options.filter:
+        words += ["--filter", pattern]
+    studies = find_studies(name)
+    rows = filtered([row for one in studies for row in one.rows], options.filter)
+    jobs = options.jobs or str(1 if torch.cuda.is_available() else min(torch.get_num_threads(), len(rows)) or 1)
+    status = study.run([*words, "--jobs", jobs, *(["--", *given] if given else [])])
+    if status:
+        return [], status
+    budget = Budget(float(options.budget), seeds=1)
+    results = open_results(given_path(options.out, "--out"))
+    specs = []
+    for row in rows:
+        cell = Cell(row, results, budget)
+        value, _ = cell.chosen({job.name: read_job(job) for job in cell.choices()})
+        title = next(one for one in studies if one.id == row.study).methods[row.method]
+        label = title if len({other.column for other in rows}) == 1 else f"{title}, {row.column}"
+        specs.append(Spec(label, cell.repeats(value)[0].folder, options.layer, options.ckpt_path))
+    return specs, 0
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+def _contender(spec: Spec, options: argparse.Namespace, given: Sequence[str]) -> Contender:
+    if spec.path.is_file() and spec.path.suffix in (".npz", ".safetensors"):
+        return of_file(spec.name, spec.path, spec.layer, [kind() for kind in chosen_analyses(options.analyses)])
+    run = spec.path if spec.path.is_dir() else run_of_checkpoint(spec.path)
+    if run is None or not (Path(run) / CONFIG).is_file():
+        raise ConfigError(
+            f"{spec.path} lies in no run folder, so nothing says what model it is of; save its features "
+            "(analyze --help) and compare those"
+        )
+    checkpoint = spec.checkpoint if spec.path.is_dir() else str(spec.path)
+    words = ["--run_dir", str(run), "--ckpt_path", checkpoint, "--layer", spec.layer, "--trainer.callbacks", "null"]
+    words += ["--trainer.devices", "1", "--trainer.enable_progress_bar", "false"]
+    words += ["--trust"] if options.trust else []
+    words += ["--analyses", options.analyses] if options.analyses else []
+    _CompareCLI.spec = spec
+    cli = _CompareCLI("analyze", [*words, *given])
+    if cli.gathered.contender is None:
+        raise DataError(f"{spec.name}: nothing was tested")
+    return cli.gathered.contender
+
+
+class _CompareCLI(AnalyzeCLI):
+    """``analyze`` that leaves the run as it is, and gathers in place of writing a page."""
+
+    spec: Spec
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with nothing that writes into the run."""
+        trainer = super().instantiate_trainer(**kwargs)
+        about = str(self.checkpoint or "untrained weights")
+        self.gathered = Gathering(self.spec.name, self.spec.layer, self.analyses, about, self.run_dir)
+        kept = (Threads, Reseeding, FeatureStore, ProgressBar)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks[:] = [*(item for item in callbacks if isinstance(item, kept)), self.gathered]
+        return trainer
+
+    def after_analyze(self) -> None:
+        """Writes nothing."""
+
+
+# -- what is printed ---------------------------------------------------------------------------------------------------
+
+
+def _print(found: Comparison, page: Path) -> None:
+    """The few figures that matter, models across where they fit, else down."""
+    rows = headline_rows(found)
+    console = Console()
+    cells = [
+        [Text(figure_text(line.name, value), "bold" if at in best else "") for at, value in enumerate(values)]
+        for line, values in rows
+        for best in [best_of(values, line.better)]
+    ]
+    table = Table(title=f"{len(found.contenders[0].samples.labels):,} test samples", title_justify="left")
+    across = sum(max(len(name), 8) + 3 for name in found.names) + 23 <= console.width
+    heads, lines = ([line.label for line, _ in rows], list(found.names))
+    if across:
+        heads, lines = lines, heads
+    else:
+        cells = [list(column)[: console.width // 16] for column in zip(*cells, strict=True)]
+        heads = heads[: console.width // 16]
+    table.add_column("")
+    for head in heads:
+        table.add_column(Text(head), justify="right")
+    for name, own in zip(lines, cells, strict=True):
+        table.add_row(Text(name), *own)
+    console.print(table)
+    for (first, second), difference in found.differences.items():
+        if first == found.names[0]:
+            middle, low, high = (f"{100 * value:+.2f}" for value in difference)
+            console.print(
+                f"test error, {second} − {first}: {middle} points (95 % interval {low} to {high})",
+                soft_wrap=True,
+                highlight=False,
+                markup=False,
+            )
+    console.print(f"page: {page}", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,121 @@
+"""Contenders from runs and from files of saved features."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from lightning_repshape.analyses.analysis import Analysis
+from lightning_repshape.analyses.arrays import read_arrays, splits_of
+from lightning_repshape.analyses.inputs import FeatureInputs, TrainerInputs
+from lightning_repshape.comparisons.contender import Contender, contend
+from lightning_repshape.errors import DataError
+from lightning_repshape.features.reader import LayerReader
+from lightning_repshape.features.store import analysis_loader, on_device
+from lightning_repshape.layers import evaluating
+from lightning_repshape.runs.files import read_json
+from lightning_repshape.runs.folders import MANIFEST
+
+_LAYER_SAMPLES = 500  # test samples on which all layers are compared
+_LAYER_WIDTH = 32768  # values a sample from which on a layer is left out
+
+
+class Gathering(Callback):
+    """Makes a contender of the model that a trainer tests.
+
+    Args:
+        name: Its name.
+        layer: The layer that is analysed.
+        analyses: What to run.
+        about: What it is, in a line.
+        run: Its run folder. Default: none.
+
+    Attributes:
+        contender: None before the test.
+    """
+
+    def __init__(
+        self, name: str, layer: str, analyses: Sequence[Analysis], about: str = "", run: Path | None = None
+    ) -> None:
+        self.name, self.layer, self.analyses, self.about, self.run = name, layer, analyses, about, run
+        self.contender: Contender | None = None
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Computes with the trainer's own loaders, precision and device."""
+        inputs = TrainerInputs(trainer, pl_module, self.layer)
+        data = getattr(trainer, "datamodule", None)
+        count = len(inputs.labelled("test", classes=1).labels)
+        namer, hasher = getattr(data, "sample_name", None), getattr(data, "checksums", None)
+        names = [f"{type(data).__name__}: {namer('test', at)}" for at in range(count)] if callable(namer) else None
+        content = str(hasher().get("test.images", "")) if callable(hasher) else ""
+        figures = {
+            name.removeprefix("test/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("test/")
+        }
+        parameters = float(sum(part.numel() for part in pl_module.parameters()))
+        self.contender = contend(
+            self.name,
+            inputs,
+            self.analyses,
+            names,
+            content,
+            layers=_layers(trainer, pl_module),
+            figures=figures,
+            about=self.about,
+            cost={**_cost(self.run), "parameters": parameters},
+            run=self.run,
+        )
+
+
+def _layers(trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
+    """Some test samples' activations at every named layer, each n x D."""
+    names = list(getattr(module, "activation_names", ()))
+    if not names:
+        return {}
+    loader = analysis_loader(trainer, "test")
+    some = Subset(loader.dataset, range(min(_LAYER_SAMPLES, len(loader.dataset))))
+    batches = DataLoader(some, batch_size=100, collate_fn=loader.collate_fn)
+    inputs = [on_device(trainer, batch, module)[0] for batch in batches]
+    found: dict[str, Tensor] = {}
+    with evaluating(module), torch.no_grad(), trainer.precision_plugin.forward_context():
+        for name in names:
+            reader = LayerReader(module, name)
+            if reader(inputs[0])[0].shape[1] <= _LAYER_WIDTH:
+                found[name] = torch.cat([reader(x)[0].float().cpu() for x in inputs])
+    return found
+
+
+def _cost(run: Path | None) -> dict[str, float]:
+    """What a run's manifest says of its training, as far as it is known: seconds, steps, memory."""
+    if run is None:
+        return {}
+    sessions = [own for own in read_json(run / MANIFEST).get("sessions") or [] if own.get("stage") == "fit"]
+    rates = [float(own["steps_per_second"]) for own in sessions if own.get("steps_per_second")]
+    found = {
+        "train_seconds": sum(float(own.get("wall_seconds") or 0) for own in sessions),
+        "steps": float(max((own.get("steps") or 0 for own in sessions), default=0)),
+        "step_seconds": 1 / rates[-1] if rates else 0.0,
+        "memory_mb": max((float(own.get("peak_memory_mb") or 0) for own in sessions), default=0.0),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def of_file(name: str, path: Path, layer: str, analyses: Sequence[Analysis]) -> Contender:
+    """A contender from a file of features, see :func:`lightning_repshape.analyses.arrays.read_arrays`.
+
+    Its array ``test_ids`` says which samples ``test_features`` are of. Raises DataError if there are no test features.
+    """
+    arrays = read_arrays(path)
+    splits = splits_of(arrays, path)
+    if "test" not in splits:
+        raise DataError(f"{path} has no arrays test_features and test_labels, on which models are compared")
+    count, ids = len(splits["test"].labels), arrays.get("test_ids")
+    if ids is not None and len(ids) != count:
+        raise DataError(f"{path}: test_ids has {len(ids)} entries and test_labels {count}")
+    class_names = [str(one) for one in arrays.get("class_names", ())]
+    inputs = FeatureInputs(splits, None, class_names, 0, arrays.get("weight"), arrays.get("bias"), layer)
+    return contend(name, inputs, analyses, None if ids is None else ids.tolist(), about=str(path))

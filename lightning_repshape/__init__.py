@@ -93,6 +93,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "PairSet",
         "PairTable",
         "PairsFile",
+        "Preprocessing",
         "RawBatch",
         "RecordFaces",
         "RecordFile",
@@ -111,6 +112,11 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "defocus_kernel",
         "draw_augmentation",
         "stratified",
+    ),
+    "export": (
+        "Predictions",
+        "RepshapeModel",
+        "export_model",
     ),
     "heads": (
         "ClassVectorHead",
@@ -208,4 +214,9 @@ def __dir__() -> list[str]:
     return sorted({"__version__", *_ROOM_OF})
 
 
-__all__ = ["__version__"]
+def names_of_rooms() -> dict[str, tuple[str, ...]]:
+    """The public names of every room, without importing any."""
+    return dict(_ROOMS)
+
+
+__all__ = ["__version__", *_ROOM_OF]

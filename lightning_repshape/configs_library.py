@@ -9,6 +9,11 @@ from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.runs.folders import CONFIG, given_path
 
 _MOST_VALUES = 100_000
+# A fragment of each method, which is added to a base and shows what the method does.
+RECOMMENDED = (
+    "method/plain", "method/cw-vr", "method/cw-cr", "method/foca", "method/feed-backward",
+    "method/class-vectors-cosine-fixed", "method/pof",
+)  # fmt: skip
 
 
 def folder() -> Path:
@@ -29,6 +34,19 @@ def names() -> list[str]:
     found = [path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml")]
     found = [name for name in found if not name.startswith("rows/")]  # studies: lightning_repshape.studies.reading
     return sorted(found, key=lambda name: (name.count("/"), name))
+
+
+def groups() -> dict[str, list[str]]:
+    """All names by what they are for, those that most people need first."""
+    every = names()
+    found = {
+        "whole trainings": [name for name in every if "/" not in name],
+        "a fragment of each method, to be added to a base": [name for name in RECOMMENDED if name in every],
+        "bases: data and a network": [name for name in every if name.startswith("base/")],
+        "scenarios: less data, other widths and optimizers": [name for name in every if name.startswith("scenario/")],
+    }
+    rest = [name for name in every if not any(name in group for group in found.values())]
+    return {**found, "further methods, as the papers have them": rest}
 
 
 def find(name: str) -> Path:

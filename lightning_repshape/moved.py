@@ -31,6 +31,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "callbacks.secondary": ("modules.foca.secondary",),
     "callbacks.separability": ("analyses.separability",),
     "callbacks.summary": ("runs.summary",),
+    "cli.trust": ("runs.trust",),
     "data.base": ("data.module", "data.loading", "data.choosing", "data.download", "data"),
     "data.casia": ("data.faces.casia",),
     "data.cifar": ("data.sets.cifar",),

@@ -30,6 +30,7 @@ WITHOUT_LIGHTNING = (
     "plots",
     "seeding",
     "errors",
+    "terminal",
 )
 # Who stands below whom: a room imports from itself and from lower floors, nothing else.
 FLOOR = {
@@ -39,6 +40,7 @@ FLOOR = {
     "page": 0,
     "performance": 0,
     "seeding": 0,
+    "terminal": 0,
     "functional": 1,
     "runs": 1,
     "configs_library": 2,
@@ -56,6 +58,7 @@ FLOOR = {
     "modules": 6,
     "callbacks": 7,
     "comparisons": 7,
+    "export": 7,
     "cli": 8,
 }
 # Private names of other libraries that have no public counterpart, each in one place.

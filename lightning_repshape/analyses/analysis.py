@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
 
-from lightning_repshape.analyses.inputs import AnalysisInputs, Progress, Split, TrainerInputs
+from lightning_repshape.analyses.inputs import AnalysisInputs, Split, TrainerInputs
 from lightning_repshape.analyses.result import AnalysisResult, Outcome, save_outcome
 from lightning_repshape.errors import ConfigError, RepshapeError
 from lightning_repshape.features.last_layer import known_num_classes, layer_of_features
@@ -29,6 +29,7 @@ from lightning_repshape.performance import skip_idle_hooks
 from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.record import run_folder
 from lightning_repshape.runs.summary import say_where
+from lightning_repshape.terminal.progress import shown_on, trainer_bars
 
 _LOG = logging.getLogger(__name__)
 When = Literal["fit_start", "fit", "test"]
@@ -185,8 +186,8 @@ class Analysis(Callback, ABC):
             return
         folder = analysis_folder(run_folder(trainer)) / self.folder
         layer = self._read(trainer, pl_module)
-        with _progress(trainer) as report, isolate_rng():
-            inputs = TrainerInputs(trainer, pl_module, layer, self.unpack, self.loaders, report)
+        with _shown(trainer), isolate_rng():
+            inputs = TrainerInputs(trainer, pl_module, layer, self.unpack, self.loaders)
             if stage == "train":
                 epochs = trainer.current_epoch if epoch is None else epoch
                 initial = trainer.global_step == 0
@@ -280,27 +281,7 @@ def say(text: str) -> None:
     Console(stderr=True).print(f"analysis {text}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _progress(trainer: Trainer) -> AbstractContextManager[Progress | None]:
-    """A line for the feature pass in the trainer's own rich progress bar, where it has one."""
-    bar = getattr(trainer.progress_bar_callback, "progress", None)
-    if not hasattr(bar, "add_task") or not hasattr(bar, "remove_task"):
-        return nullcontext(None)
-    return _BarTasks(bar)
-
-
-class _BarTasks(AbstractContextManager[Progress]):
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
-        self.tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Progress:
-        return self.report
-
-    def report(self, text: str, count: int, total: int | None) -> None:
-        if text not in self.tasks:
-            self.tasks[text] = self.bar.add_task(f"[white]{text}", total=total)
-        self.bar.update(self.tasks[text], advance=count, refresh=True)
-
-    def __exit__(self, *error: object) -> None:
-        for task in self.tasks.values():
-            self.bar.remove_task(task)
+def _shown(trainer: Trainer) -> AbstractContextManager[None]:
+    """Shows long work in the trainer's own rich progress bar, where it has one."""
+    bars = trainer_bars(trainer.progress_bar_callback)
+    return nullcontext() if bars is None else shown_on(lambda: bars)

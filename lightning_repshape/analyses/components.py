@@ -16,6 +16,7 @@ from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.numerics import unit_rows
 from lightning_repshape.functional.projection import pca
 from lightning_repshape.seeding import key_to_seed
+from lightning_repshape.terminal.progress import task
 
 
 @dataclass(eq=False)
@@ -184,7 +185,7 @@ def _tsne(rows: Tensor, perplexity: float, seed: int) -> tuple[Any, float]:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
     # Several threads add the gradient up in an order that changes from call to call.
-    with threadpool_limits(limits=1):
+    with threadpool_limits(limits=1), task(f"t-SNE of {len(rows):,} samples"):
         embedding = Embedding(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
         points = embedding.fit_transform(rows.numpy())
     return points, float(embedding.kl_divergence_)

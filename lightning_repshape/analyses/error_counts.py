@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from lightning_repshape.analyses.inputs import Progress
 from lightning_repshape.data.corruptions import (
     CORRUPTIONS,
     SEVERITIES,
@@ -24,6 +23,7 @@ from lightning_repshape.data.module import ImageDataModule
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.files import csv_text, written_atomically
+from lightning_repshape.terminal.progress import task
 
 CLEAN = "clean"
 OWN = "test"
@@ -129,21 +129,20 @@ def count_errors(
     predict: Callable[[Tensor], Tensor],
     batch_size: int,
     share: tuple[int, int] = (0, 1),
-    progress: Progress | None = None,
 ) -> list[int]:
     """Errors of each version among every so manieth of its images."""
     rank, ranks = share
     total = sum(len(range(rank, len(version.labels), ranks)) for version in versions)
     found = []
-    for version in versions:
-        errors = 0
-        mine = torch.tensor(range(rank, len(version.labels), ranks), dtype=torch.int64)
-        for index in torch.split(mine, batch_size) if len(mine) else ():
-            wrong = predict(version.fetch(index)).argmax(dim=1).cpu() != version.labels[index]
-            errors += int(wrong.sum())
-            if progress is not None:
-                progress("corrupted and further test sets", len(index), total)
-        found.append(errors)
+    with task("corrupted and further test sets", total) as advance:
+        for version in versions:
+            errors = 0
+            mine = torch.tensor(range(rank, len(version.labels), ranks), dtype=torch.int64)
+            for index in torch.split(mine, batch_size) if len(mine) else ():
+                wrong = predict(version.fetch(index)).argmax(dim=1).cpu() != version.labels[index]
+                errors += int(wrong.sum())
+                advance(len(index))
+            found.append(errors)
     return found
 
 

@@ -51,6 +51,7 @@ _KNOWN = {
         "lower",
     ),
 }
+_ERRORS = ("test/error", "partial_retraining/joint_error", "class_vectors/error")  # the model's own on test images
 _RETRAINED = re.compile(r"partial_retraining/error_(\d+)")
 
 
@@ -62,6 +63,9 @@ def headlines(scalars: Mapping[str, float], classes: int, most: int = 5) -> list
         classes: K, for images a class.
         most: How many at most.
     """
+    own = next((scalars[name] for name in _ERRORS if name in scalars), None)
+    if own is not None:
+        scalars = {**scalars, "test/error": own}
     found = [name for name in ("test/error", *_retrained(scalars, classes), *_KNOWN) if name in scalars]
     return [_headline(name, scalars[name], classes) for name in dict.fromkeys(found)][:most]
 

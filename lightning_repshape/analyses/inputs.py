@@ -269,8 +269,11 @@ class ModelInputs(AnalysisInputs):
                 f"there is no loader of the {split} set; given are those of {', '.join(self.loaders)}"
             )
         report = _per_batch(self.progress, split, self.loaders[split])
+        text = f"features of the {split} set"
         with isolate_rng():
-            return extract_features(self.model, self.loaders[split], self.layer, self.unpack, progress=report)
+            return extract_features(
+                self.model, self.loaders[split], self.layer, self.unpack, progress=report, text=text
+            )
 
     def at(self, layer: str) -> "ModelInputs":
         """The same samples at another layer."""
@@ -283,7 +286,7 @@ class ModelInputs(AnalysisInputs):
 class TrainerInputs(AnalysisInputs):
     """A trainer's model and data; every rank passes its share of the samples, and all receive all of them.
 
-    Loaders by split take the place of the trainer's own; ``progress`` is told of every batch.
+    Loaders by split take the place of the trainer's own.
     """
 
     def __init__(
@@ -293,7 +296,6 @@ class TrainerInputs(AnalysisInputs):
         layer: str = "features",
         unpack: Unpack = (0, 1),
         loaders: Mapping[str, Any] | None = None,
-        progress: Progress | None = None,
     ) -> None:
         data = getattr(trainer, "datamodule", None)
         known = class_count(data) or class_count(pl_module)
@@ -304,7 +306,6 @@ class TrainerInputs(AnalysisInputs):
         self.pl_module = pl_module
         self.unpack = unpack
         self.loaders = dict(loaders or {})
-        self.progress = progress
 
     @property
     def module(self) -> nn.Module:
@@ -313,15 +314,14 @@ class TrainerInputs(AnalysisInputs):
 
     def load(self, split: str) -> Features:
         """Asks the trainer's feature store."""
-        loader = own = self.loaders.get(split)
-        if loader is None:
+        own = self.loaders.get(split)
+        if own is None:
             try:
-                loader = analysis_loader(self.trainer, split)
+                analysis_loader(self.trainer, split)
             except DataError as error:
                 raise MissingSplitError(str(error)) from error
         store: FeatureStore = feature_store(self.trainer)
-        report = _per_batch(self.progress, split, loader, self.trainer.world_size)
-        found = store.get(self.trainer, self.pl_module, split, self.layer, self.unpack, own, report)
+        found = store.get(self.trainer, self.pl_module, split, self.layer, self.unpack, own)
         trained = getattr(self.pl_module, "head_trained", None)
         if isinstance(trained, Tensor) and not bool(trained):  # FOCA before its secondary optimisation
             found = found._replace(logits=None)
@@ -329,7 +329,7 @@ class TrainerInputs(AnalysisInputs):
 
     def at(self, layer: str) -> "TrainerInputs":
         """The same samples at another layer."""
-        return TrainerInputs(self.trainer, self.pl_module, layer, self.unpack, self.loaders, self.progress)
+        return TrainerInputs(self.trainer, self.pl_module, layer, self.unpack, self.loaders)
 
 
 def _checked(found: Features, split: str, layer: str) -> Features:
@@ -384,9 +384,9 @@ def _usable_logits(part: Features, num_classes: int | None) -> tuple[Tensor | No
     return logits, ""
 
 
-def _per_batch(progress: Progress | None, split: str, loader: Any, ranks: int = 1) -> Callable[[int], None] | None:
+def _per_batch(progress: Progress | None, split: str, loader: Any) -> Callable[[int], None] | None:
     if progress is None:
         return None
     dataset = getattr(loader, "dataset", None)
-    total = -(-len(dataset) // ranks) if dataset is not None and hasattr(dataset, "__len__") else None
+    total = len(dataset) if dataset is not None and hasattr(dataset, "__len__") else None
     return lambda count: progress(f"features of the {split} set", count, total)

@@ -15,7 +15,6 @@ from lightning_repshape.runs.files import written_atomically
 if TYPE_CHECKING:
     from lightning_repshape.analyses.result import Outcome
 
-_ERRORS = ("partial_retraining/joint_error", "class_vectors/error")  # of the model itself, on the test set
 _MATRIX = "cosines"  # what several analyses may have found
 
 
@@ -52,9 +51,6 @@ def headline(outcomes: "Sequence[Outcome]") -> list[page.Card]:
     """The figures that matter most of what was found."""
     results = {outcome.name: outcome.result for outcome in outcomes if outcome.result is not None}
     scalars = {f"{name}/{key}": value for name, result in results.items() for key, value in result.scalars.items()}
-    errors = [scalars[name] for name in _ERRORS if name in scalars]
-    if errors:
-        scalars["test/error"] = errors[0]
     classes = max((len(result.content.get("class_names", ())) for result in results.values()), default=0)
     return [page.Card(one.label, one.text, one.meaning, one.source) for one in headlines(scalars, classes)]
 

@@ -1,11 +1,12 @@
 """Robustness: the error on corrupted copies of the test set, and on further test sets, at the end of a test."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from torch import Tensor
 
@@ -35,6 +36,7 @@ from lightning_repshape.features.store import agree
 from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.record import run_folder
+from lightning_repshape.runs.summary import ResultTable
 
 _HEADING = "error (%)"
 
@@ -151,17 +153,22 @@ class Corruptions(Analysis):
             write_counts(self.counts, place / f"{self.name}.csv")
 
     def _print(self, trainer: Trainer) -> None:
+        shown = any(isinstance(other, ResultTable) for other in trainer.callbacks)  # type: ignore[attr-defined]
+        if trainer.is_global_zero and not shown:  # else it stands below that table
+            for part in self.printed():
+                Console().print(part)
+
+    def printed(self) -> Iterator[Any]:
+        """What a test prints besides figures: the heading and the table of each set."""
         result = self.outcome.result if self.outcome is not None else None
-        if not trainer.is_global_zero or result is None:
-            return
-        console = Console()
-        for heading, rows in result.tables.items():
-            table = Table(title=heading, title_justify="left")
+        for heading, rows in result.tables.items() if result is not None else ():
+            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
             for column in rows[0]:
                 table.add_column(column, justify="left" if column == "corruption" else "right")
             for row in rows:
                 table.add_row(*(_cell(value) for value in row.values()))
-            console.print(table)
+            yield heading
+            yield Padding(table, (0, 0, 0, 2))
 
     # -- the analysis ------------------------------------------------------------------------------------------------
 
@@ -195,7 +202,7 @@ class Corruptions(Analysis):
             versions = all_versions(data, opened, self.corruptions, self.severities, self.seed, self.constants)
             share = (trainer.global_rank, trainer.world_size)
             with evaluating(module), torch.no_grad(), trainer.precision_plugin.forward_context():
-                errors = count_errors(versions, predict, data.eval_batch_size, share, inputs.progress)
+                errors = count_errors(versions, predict, data.eval_batch_size, share)
         except Exception as error:
             failure = error
         agree(trainer, failure)

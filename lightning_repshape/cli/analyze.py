@@ -5,7 +5,7 @@ import hashlib
 import platform
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from lightning_repshape import configs_library
@@ -26,7 +25,7 @@ from lightning_repshape.analyses.analysis import say
 from lightning_repshape.analyses.arrays import read_arrays, splits_of
 from lightning_repshape.analyses.page import write_page
 from lightning_repshape.cli.parsing import OneLineParser
-from lightning_repshape.cli.training import RepshapeCLI, as_list
+from lightning_repshape.cli.training import RepshapeCLI, as_list, headline
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.runs.files import read_json, write_json
 from lightning_repshape.runs.folders import (
@@ -37,6 +36,8 @@ from lightning_repshape.runs.folders import (
     given_path,
     make_folder,
 )
+from lightning_repshape.terminal.printing import figure_table, is_terminal
+from lightning_repshape.terminal.progress import shown_on, task, terminal_bars
 
 PAGE = "index.html"
 _LAYER = "features"  # what is analysed unless another layer is named
@@ -57,9 +58,7 @@ of the command test: lightning-repshape test --help."""
 
 def run(words: list[str]) -> int:
     """Runs the command; 0. An analysis that the data do not allow is no error, unless it is the only one."""
-    if {"-h", "--help"} & set(words):
-        print(_parser(of_models=True).format_help(), end="")
-    elif any(word == "--features" or word.startswith("--features=") for word in words):
+    if any(word == "--features" or word.startswith("--features=") for word in words):
         _analyze_features(words)
     else:
         AnalyzeCLI("analyze", words)
@@ -170,6 +169,11 @@ class AnalyzeCLI(RepshapeCLI):
         _finish(outcomes, page)
 
 
+def help_parser() -> OneLineParser:
+    """A parser for its help, which has all options but those of the command ``test``."""
+    return _parser(of_models=True)
+
+
 def _parser(of_models: bool = False) -> OneLineParser:
     """The parser of ``--features``; with the options of models beside them, the one whose help is shown."""
     parser = OneLineParser(prog="lightning-repshape analyze", usage=_USAGE, description=_ABOUT)
@@ -199,7 +203,7 @@ def _parser(of_models: bool = False) -> OneLineParser:
         "optionally logits (N x K), test_features, test_labels, test_logits, weight (K x D), bias (K), class_names.",
     )
     own = parser.add_argument_group("only with --features")
-    own.add_argument("--class_names", type=list[str] | None, default=None, help="Such as [cat,dog].")
+    own.add_argument("--class_names", type=str | list[str] | None, default=None, help="Such as cat,dog.")
     own.add_argument("--num_classes", type=int | None, default=None, help="Default: from logits or labels.")
     own.add_argument("--seed_everything", type=int, default=0, metavar="SEED", help="Of random choices.")
     own.add_argument("--device", type=str, default="cpu", help="Where to compute.")
@@ -228,10 +232,10 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool) -> None:
     if unpack:
         which.add_argument(
             "--unpack",
-            type=list[int | str] | None,
+            type=str | list[int | str] | None,
             default=None,
-            metavar="[X,Y]",
-            help="Positions or keys of inputs and labels in a batch, such as [image,label]. Default: [0,1].",
+            metavar="X,Y",
+            help="Positions or keys of inputs and labels in a batch, such as image,label. Default: 0,1.",
         )
     which.add_argument(
         "--interactive",
@@ -253,6 +257,8 @@ def _analyze_features(words: list[str]) -> int:
     made = parser.instantiate_classes(options)
     path = given_path(options.features, "--features")
     arrays = read_arrays(path)
+    if isinstance(options.class_names, str):
+        options.class_names = _words(options.class_names)
     if options.class_names is None and "class_names" in arrays:
         options.class_names = [str(name) for name in arrays["class_names"]]
     try:
@@ -291,14 +297,12 @@ def _analyze_features(words: list[str]) -> int:
     }
     write_json(folder / MANIFEST, manifest)
     analyses = [made[kind.kind] for kind in chosen]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("analyses", total=len(analyses))
-        outcomes: list[Outcome] = []
+    outcomes: list[Outcome] = []
+    bars = terminal_bars()
+    with shown_on(lambda: bars) if is_terminal() else nullcontext(), task("analyses", len(analyses)) as advance:
         for analysis in analyses:
-            progress.update(task, description=analysis.title)
             outcomes += run_analyses([analysis], inputs, folder)
-            progress.advance(task)
+            advance(1)
     for outcome in outcomes:
         if outcome.failure:
             say(f"{outcome.name}: {outcome.failure}")
@@ -306,7 +310,10 @@ def _analyze_features(words: list[str]) -> int:
     title, about = f"Analysis of {path.name}", [f"{sizes}; lightning-repshape {__version__}"]
     maps = hover.write_maps(folder / hover.FILE, title, outcomes, None) if options.interactive else None
     page = write_page(folder / PAGE, title, about, outcomes, manifest, maps)
-    _finish(outcomes, page)
+    figures = {
+        f"{one.name}/{key}": value for one in outcomes if one.result for key, value in one.result.scalars.items()
+    }
+    _finish(outcomes, page, headline(figures, inputs.num_classes()))
     return 0
 
 
@@ -316,8 +323,7 @@ def chosen_analyses(names: str | list[str] | None, configured: Sequence[Analysis
     if names is None:
         there = [type(analysis) for analysis in configured]
         return [kind for kind in ANALYSES if not kind.on_request or kind in there]
-    words = names.strip("[]").split(",") if isinstance(names, str) else names
-    wanted = [word.strip().strip("'\"") for word in words]
+    wanted = _words(names) if isinstance(names, str) else names
     for word in wanted:
         if word not in known:
             raise ConfigError(f"there is no analysis {word!r}{did_you_mean(word, known)}")
@@ -329,10 +335,17 @@ def _folder_of(layer: str | None) -> str:
     return "" if layer in (None, _LAYER) else folder_name(layer)
 
 
-def _unpack(value: Sequence[int | str]) -> tuple[int | str, int | str]:
-    if len(value) != 2:
-        raise ConfigError(f"--unpack {list(value)} must be two positions or keys, such as [0,1] or [image,label]")
-    return value[0], value[1]
+def _unpack(value: str | Sequence[int | str]) -> tuple[int | str, int | str]:
+    parts = _words(value) if isinstance(value, str) else value
+    if len(parts) != 2:
+        raise ConfigError(f"--unpack {value} must be two positions or keys, such as 0,1 or image,label")
+    first, second = (int(part) if str(part).lstrip("-").isdecimal() else part for part in parts)
+    return first, second
+
+
+def _words(text: str) -> list[str]:
+    """What stands between commas, with or without brackets, which a shell takes for a pattern, and quotes."""
+    return [word.strip().strip("'\"") for word in text.strip().strip("[]").split(",")]
 
 
 def _is_foreign(words: Sequence[str], configs: Sequence[Path]) -> bool:
@@ -350,12 +363,14 @@ def _is_foreign(words: Sequence[str], configs: Sequence[Path]) -> bool:
     return "." in path and not path.startswith("lightning_repshape.")
 
 
-def _finish(outcomes: Sequence[Outcome], page: Path) -> None:
-    """Says where the page is; an error if there is nothing on it."""
+def _finish(outcomes: Sequence[Outcome], page: Path, figures: Sequence[tuple[str, str]] = ()) -> None:
+    """Prints figures and says where the page is; an error if there is nothing on it."""
     failures = [outcome for outcome in outcomes if outcome.failure]
     if failures and len(failures) == len(outcomes):
         raise DataError(f"none of the analyses was possible; {failures[0].name}: {failures[0].failure}")
     console = Console()
+    if figures:
+        console.print(figure_table(figures))
     console.print(f"page: {page}", soft_wrap=True, highlight=False, markup=False)
     if failures:
         console.print(

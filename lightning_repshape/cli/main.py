@@ -11,9 +11,12 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from lightning_repshape._version import __version__
+from lightning_repshape.cli import help
 from lightning_repshape.cli.output import lasting_output
 from lightning_repshape.cli.process import Hangup, check_environment, check_figures, hangup_as_termination, quieten
 from lightning_repshape.errors import ConfigError, RepshapeError, did_you_mean
+from lightning_repshape.terminal.printing import error as print_error
+from lightning_repshape.terminal.printing import errors, only_errors
 
 _OVERVIEW = """\
 usage: lightning-repshape COMMAND [OPTIONS]
@@ -24,16 +27,18 @@ commands:
   fit         train a model, then test its best checkpoint if asked to (--then_test)
   validate    run the validation set through a checkpoint
   test        run the test set through a checkpoint
-  predict     write a CSV of image, predicted class and probability
+  predict     write a CSV of image, predicted class and probability; of your own --images, too
   analyze     show how a trained model's representation is shaped: figures, tables, one page
   compare     put runs side by side, or train methods and compare them: one page, one table
+  export      take a trained model along: safetensors with a card, ONNX, torch.export
   study       train and report the papers' tables, and your own
-  configs     list, show or copy the shipped configs
+  configs     list, show or copy the shipped configs; the schema of all configs for editors
 
 options of every command:
   --help      what the command takes; COMMAND --help
   --version   the version
   --debug     show tracebacks instead of one-line messages
+  --quiet     print errors alone
 
 examples:
   lightning-repshape fit --config quickstart
@@ -42,9 +47,11 @@ examples:
   lightning-repshape test --run_dir runs/quickstart                      its best checkpoint
   lightning-repshape analyze --run_dir runs/quickstart
   lightning-repshape compare runs/plain runs/foca
+  lightning-repshape predict --run_dir runs/quickstart --images photos   any sizes, no labels; a picture besides
+  lightning-repshape export --run_dir runs/quickstart --format safetensors,onnx
   lightning-repshape fit --row aaai19/table-7/default/cw_vr              one row of a paper's table
   lightning-repshape study run aaai19/table-7 --budget 0.2               the table
-  lightning-repshape fit --help
+  lightning-repshape fit --help                                          the options that people change
 """
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
@@ -53,12 +60,16 @@ TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs words (default: the process's); returns the status: 0, 2 (wrong usage), 130 (interrupted), else 1."""
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    if "_ARGCOMPLETE" in os.environ:
+        from lightning_repshape.cli import completion
+
+        completion.answer(_OVERVIEW)
+    debug, quiet = "--debug" in words, "--quiet" in words
+    words = [word for word in words if word not in ("--debug", "--quiet")]
     if debug:
         logging.basicConfig()
     logging.getLogger("lightning_repshape").setLevel(logging.DEBUG if debug else logging.NOTSET)
-    with lasting_output() as output, hangup_as_termination() as hangups:
+    with lasting_output() as output, hangup_as_termination() as hangups, only_errors(quiet):
         status = _run(words, debug, hangups)
         sys.stdout.flush()
         if output.failure is None or status or words[:1] != ["configs"]:
@@ -90,7 +101,7 @@ def _run(words: list[str], debug: bool, hangups: Sequence[int]) -> int:
         causes = list(_chain(error))
         ours = next((cause for cause in causes if isinstance(cause, RepshapeError)), None)
         if debug:
-            traceback.print_exception(error)
+            traceback.print_exception(error, file=errors())
         if ours is not None:
             return _fail(str(ours), 2 if isinstance(ours, ConfigError) else 1)
         lines = [line.strip() for line in str(causes[-1]).splitlines() if line.strip()]
@@ -99,7 +110,7 @@ def _run(words: list[str], debug: bool, hangups: Sequence[int]) -> int:
 
 
 def _interrupted(status: int) -> int:
-    print("interrupted; fit goes on with --run_dir RUN --ckpt_path last", file=sys.stderr)
+    print_error("interrupted; fit goes on with --run_dir RUN --ckpt_path last")
     return status
 
 
@@ -120,9 +131,16 @@ def dispatch(words: list[str]) -> int:
         print(f"lightning-repshape {__version__}")
         return 0
     command, rest = words[0], words[1:]
+    if command in help.COMMANDS and {"-h", "--help"} & set(rest):
+        return help.run(command, rest)
     if command != "configs":
         check_figures()
     # Each is imported when it is called, so that the answers above need no Lightning.
+    if command == "predict" and names_images(rest):
+        quieten()
+        from lightning_repshape.cli import predict
+
+        return predict.run(rest)
     if command in TRAINER_COMMANDS:
         quieten()
         from lightning_repshape.cli import training
@@ -138,6 +156,11 @@ def dispatch(words: list[str]) -> int:
         from lightning_repshape.cli import compare
 
         return compare.run(rest)
+    if command == "export":
+        quieten()
+        from lightning_repshape.cli import export
+
+        return export.run(rest)
     if command == "study":
         from lightning_repshape.cli import study
 
@@ -146,13 +169,19 @@ def dispatch(words: list[str]) -> int:
         from lightning_repshape.cli import configs
 
         return configs.run(rest)
-    known = (*TRAINER_COMMANDS, "analyze", "compare", "study", "configs")
+    known = (*TRAINER_COMMANDS, "analyze", "compare", "export", "study", "configs")
     raise ConfigError(f"there is no command {command!r}{did_you_mean(command, known)}")
+
+
+def names_images(words: Sequence[str]) -> bool:
+    """Whether ``predict`` is asked for images of the user's own, which needs no trainer and no data module."""
+    given = any(word.partition("=")[0] == "--images" for word in words)
+    return given and not {"-h", "--help", "--print_config"} & set(words)
 
 
 def _fail(message: str, status: int) -> int:
     rank = os.environ.get("LOCAL_RANK", "0")
     prefix = "error" if rank == "0" else f"error on rank {rank}"
     sys.stdout.flush()
-    print(f"{prefix}: {' '.join(message.split())}", file=sys.stderr)
+    print_error(f"{prefix}: {' '.join(message.split())}")
     return status

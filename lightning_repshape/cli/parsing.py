@@ -19,7 +19,7 @@ from lightning_repshape.errors import ConfigError, did_you_mean
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"(?:given class_path '|class_path=')([\w.]+)'")
-_OPTION = re.compile(r"Option '([\w.]+)' is not accepted")
+_OPTION = re.compile(r"Option '([\w.]+)\+?' is not accepted")
 _NO_OPTION = re.compile(r"does not accept option '([\w.]+)'")
 _UNRECOGNIZED = re.compile(r"unrecognized arguments: (.+)", re.IGNORECASE)
 _NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
@@ -34,10 +34,22 @@ _OPTIONAL = re.compile(
 )
 # What jsonargparse writes for a name where an option may be a callable, too.
 _TAKEN_FOR_CALLABLE = re.compile(r"Unable to serialize instance ([\w.]+)[ \t]*$", re.MULTILINE)
-_AS_OPTION = re.compile(r"; give it in a config or as --\S+ \.\.\.")
+_AS_OPTION = re.compile(r"; give it in a config or as --(\S+) \.\.\.")
 _NO_SUBCLASS = re.compile(r"Import path(?: (\S+))? does not correspond to a subclass of (\w+)")
 _PLAIN_TYPE = re.compile(r"<class '([\w.]+)'>")
 _IN_HELP = re.compile(r"^ +(?:-\w(?: \w+)?, )?--([\w.]+)", re.MULTILINE)
+
+# Where the classes lie that make sense at a key of a config.
+ROOMS = {
+    "backbone": ["lightning_repshape.networks"],
+    "head": ["lightning_repshape.heads"],
+    "model": ["lightning_repshape.modules"],
+    "data": ["lightning_repshape.data"],
+    "optimizer": ["torch.optim"],
+    "lr_scheduler": ["torch.optim.lr_scheduler"],
+    "callbacks": ["lightning_repshape.callbacks", "lightning.pytorch.callbacks"],
+    "regularizers": ["lightning_repshape.regularizers"],
+}
 
 
 class FormerNames:
@@ -58,6 +70,22 @@ class OneLineParser(LightningArgumentParser, FormerNames):
     """A parser whose errors are one sentence each, with the nearest valid name."""
 
     commands: Any = None
+    owner: str = ""  # the class whose options these are, where they are of one alone
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
+        """The parser's. An option of a class within a class that is null comes as its Python text."""
+        if isinstance(args, list) and len(args) == 1 and args[0].startswith("--") and args[0].endswith("=None"):
+            args = [f"{args[0].removesuffix('None')}null"]
+        return super().parse_args(args, *more, **kwargs)
+
+    def add_class_arguments(self, theclass: Any, nested_key: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Keeps the name of the class whose options these are, for errors."""
+        if nested_key is None:
+            self.owner = getattr(theclass, "__name__", "")
+        return super().add_class_arguments(theclass, nested_key, *args, **kwargs)
 
     def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
         """Keeps what holds the commands' parsers, so that errors can name their options."""
@@ -80,11 +108,12 @@ class OneLineParser(LightningArgumentParser, FormerNames):
         """Raises a ConfigError with what the parser found wrong."""
         if isinstance(ex, ConfigError):
             raise ex
-        raise ConfigError(explain(message, self.option_names())) from ex
+        raise ConfigError(explain(message, self.option_names(), self.owner)) from ex
 
     def option_names(self) -> Iterator[str]:
         """Names such as ``trainer.max_epochs``, those of commands too, out of the help: a parser has no public list."""
-        yield from _IN_HELP.findall(self.format_help())
+        found = _IN_HELP.findall(self.format_help())
+        yield from (name for name in found if name.rpartition(".")[2] not in ("help", "config", "print_config"))
         for command in self.commands.choices.values() if self.commands is not None else ():
             yield from command.option_names()
 
@@ -104,8 +133,11 @@ def _spelled(value: Any) -> Any:
     return str(value) if isinstance(value, torch.device | timedelta) else value
 
 
-def explain(message: str, options: Iterable[str] = ()) -> str:
-    """One sentence for a parser's message of several lines: what was wrong, where, and the nearest of ``options``."""
+def explain(message: str, options: Iterable[str] = (), owner: str = "") -> str:
+    """One sentence for a parser's message of several lines: what was wrong, where, and the nearest of ``options``.
+
+    These are of the class ``owner``, or, without, of a command.
+    """
     if found := _NO_SUBCLASS.search(message):
         value = _VALUE.search(message)
         name = found.group(1) or (value.group(1) if value else "what was given")
@@ -113,16 +145,19 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     if found := _OPTIONAL.search(message):
         inner = " ".join(found.group(2).split())
         # this package's sentence of a parser within, whose options are none of the command line's
-        inner = _AS_OPTION.sub("; give it in the config", explain(inner) if _KEY.search(inner) else inner)
-        return f"{_place(message[: found.start()])}: {inner}"
+        outer = _place(message[: found.start()])
+        inner = explain(inner) if _KEY.search(inner) else inner
+        own = "." not in outer and inner.split()[0] in class_names(outer)  # not of a class within
+        given = rf"; give it in a config or as --{outer}.\1 ..." if own else "; give it in the config"
+        return f"{outer}: {_AS_OPTION.sub(given, inner)}"
     place = _place(message)
     if found := _OPTION.search(message):
-        return _unknown_option(found.group(1), message[: found.end()], message[found.end() :], place, options)
+        return _unknown_option(found.group(1), message[: found.end()], message[found.end() :], place, options, owner)
     if found := _NO_OPTION.search(message):
-        return _unknown_option(found.group(1), "", "", "", options)
+        return _unknown_option(found.group(1), "", "", "", options, owner)
     if found := _UNRECOGNIZED.search(message):
         word = found.group(1).split()[0].split("=")[0].lstrip("-")
-        return _unknown_option(word, message[: found.start()], "", place, options)
+        return _unknown_option(word, message[: found.start()], "", place, options, owner)
     if found := _NO_CLASS.search(message):
         name = found.group(1)
         return f"there is no class {name!r} for {place}{did_you_mean(name, class_names(place))}"
@@ -132,13 +167,15 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
             f" (given: {value.group(1)})" if value else ""
         )
     if found := _REQUIRED.search(message):
-        owner = _CLASS.findall(message[: found.start()])
+        named = _CLASS.findall(message[: found.start()])
         names = _COMMAND.sub("", found.group(1).strip().rstrip("."))
-        whose = f"{owner[-1].rpartition('.')[2]} needs" if owner else "missing:"
+        owner = named[-1].rpartition(".")[2] if named else owner
+        whose = f"{owner} needs" if owner else "missing:"
         return f"{whose} {names}; give it in a config or as --{place + '.' if place else ''}{names.split(',')[0]} ..."
     value = _VALUE.search(message)
     expected = [_PLAIN_TYPE.sub(r"\1", text) for text in _EXPECTED.findall(message)]
-    wanted = [text for text in dict.fromkeys(expected) if "NoneType" not in text]
+    wanted = [text for text in dict.fromkeys(expected) if "NoneType" not in text and not text.startswith("path but")]
+    wanted = ["a list" if text == "collections.abc.Sequence" else text for text in wanted]
     if place and value and wanted:
         return f"{place} is {_shorten(value.group(1))!r}, but {' or '.join(wanted[:3])} is expected"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
@@ -159,18 +196,8 @@ def _other_class(name: str, place: str) -> str:
 
 def class_names(place: str) -> list[str]:
     """The short names of the classes that make sense at a config's key, such as ``model.backbone`` or ``data``."""
-    rooms = {
-        "backbone": ["lightning_repshape.networks"],
-        "head": ["lightning_repshape.heads"],
-        "model": ["lightning_repshape.modules"],
-        "data": ["lightning_repshape.data"],
-        "optimizer": ["torch.optim"],
-        "lr_scheduler": ["torch.optim.lr_scheduler"],
-        "callbacks": ["lightning_repshape.callbacks", "lightning.pytorch.callbacks"],
-        "regularizers": ["lightning_repshape.regularizers"],
-    }
     last = place.split(".")[-1] if place else ""
-    modules = rooms.get(last, [room for group in rooms.values() for room in group])
+    modules = ROOMS.get(last, [room for group in ROOMS.values() for room in group])
     names: list[str] = []
     for module in modules:
         contents = importlib.import_module(module)
@@ -187,7 +214,7 @@ def _place(message: str) -> str:
     return place
 
 
-def _unknown_option(word: str, before: str, after: str, place: str, options: Iterable[str]) -> str:
+def _unknown_option(word: str, before: str, after: str, place: str, options: Iterable[str], owner: str) -> str:
     # The class is named before the complaint (a nested class) or behind it ("Got value: Namespace(class_path=...").
     nearest = _CLASS.findall(after.split("Given value")[0])[:1] or _CLASS.findall(before)[-1:]
     leaf = word.split(".")[0]
@@ -195,14 +222,24 @@ def _unknown_option(word: str, before: str, after: str, place: str, options: Ite
         accepted = _parameters(nearest[0])
         return f"{nearest[0].rpartition('.')[2]} has no option {leaf!r} (at {place}){_nearest(leaf, leaf, accepted)}"
     known = list(options)
+    nobody = f"{owner} has" if owner else "there is"
     if "." in word:
         group, _, _ = word.partition(".")
         inside = [option for option in known if option.startswith(f"{group}.")]
         if inside:
-            return f"there is no option {word!r}{did_you_mean(word, inside)}"
+            return f"{nobody} no option {word!r}{did_you_mean(word, inside)}"
+        if others := _models_with(group):
+            return f"{nobody} no option {group!r}, which is one of {', '.join(others)}"
         groups = dict.fromkeys(option.split(".")[0] for option in known)
-        return f"there is no option {word!r}{_nearest(word, group, groups)}"
-    return f"there is no option {word!r}{_nearest(word, word, known)}"
+        return f"{nobody} no option {word!r}{_nearest(word, group, groups)}"
+    if owner and (others := _models_with(word)):
+        return f"{nobody} no option {word!r}, which is one of {', '.join(others)}"
+    return f"{nobody} no option {word!r}{_nearest(word, word, known)}"
+
+
+def _models_with(option: str) -> list[str]:
+    """The models of this package that have an option which another one was given."""
+    return [name for name in class_names("model") if option in _parameters(f"lightning_repshape.modules.{name}")]
 
 
 def _nearest(option: str, root: str, accepted: Iterable[str]) -> str:

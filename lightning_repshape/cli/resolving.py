@@ -4,8 +4,9 @@ from pathlib import Path
 
 from lightning_repshape import configs_library
 from lightning_repshape.cli.renaming import current_config
-from lightning_repshape.cli.trust import ask_for_trust
+from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.runs.folders import CONFIG, given_path, is_run_folder, run_of_checkpoint
+from lightning_repshape.runs.trust import ask_for_trust
 
 
 def resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Path]]:
@@ -46,6 +47,11 @@ def resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Pat
     given = list(configs)
     if run_dir and reads_run and not configs and (Path(run_dir) / CONFIG).is_file():
         resolved = ["--config", take(str(Path(run_dir) / CONFIG)), *resolved]
+    elif run_dir and reads_run and not configs and not any(word.startswith("--model") for word in words):
+        folder = Path(run_dir)
+        runs = [path.name for path in folder.parent.glob("*") if is_run_folder(path)]
+        near = did_you_mean(folder.name, runs) if runs else ""
+        raise ConfigError(f"{folder} is no run's folder: it has no {CONFIG}{near}")
     if "--trust" not in words:
         own = [path for path in given if not of_a_run(path)]
         ask_for_trust(words, own, [path for path in configs if path not in own])

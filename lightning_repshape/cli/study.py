@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lightning_repshape.cli.plain import PlainParser
 from lightning_repshape.cli.process import HANGUPS
 from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.runs.folders import given_path
@@ -22,6 +23,7 @@ from lightning_repshape.studies.calls import import_beside, row_words
 from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
 from lightning_repshape.studies.reading import filtered, find_studies, shipped
 from lightning_repshape.studies.rows import Row, Study
+from lightning_repshape.terminal.printing import error as print_error
 
 if TYPE_CHECKING:
     from lightning_repshape.studies.cells import StudyResult
@@ -32,6 +34,8 @@ _GIVEN = (
     "data.root", "data.download", "data.num_workers", "threads", "trainer.accelerator", "trainer.devices",
     "trainer.num_nodes", "trainer.strategy", "trainer.precision",
 )  # fmt: skip
+
+_CALM: Any = {"box": None, "pad_edge": False}  # of all tables: lines would say nothing
 
 _HELP = """\
 A study is a table: columns, methods, what is chosen by validation, seeds. The papers' tables are shipped; a YAML file
@@ -56,13 +60,8 @@ def run(words: list[str]) -> int:
     return _run(options, given) if options.action == "run" else actions[options.action](options)
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.prog.removeprefix('lightning-repshape ')}: {message}")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(
+    parser = PlainParser(
         prog="lightning-repshape study", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="list | show | run | report")
@@ -110,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="of the report (default: OUT/report/STUDY)",
     )
+    report.add_argument("--latex", action="store_true", help="print the tables for a paper, and write nothing")
+    report.add_argument("--markdown", action="store_true", help="print the tables as Markdown, and write nothing")
     report.add_argument("--check", action="store_true", help="verify that every number comes from a run that is there")
     return parser
 
@@ -148,7 +149,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.rows:
         print("\n".join(row.id for row in rows))
         return 0
-    table = Table(box=None, pad_edge=False)
+    table = Table(**_CALM)
     for name in ("study", "rows", "data", "title"):
         table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
     for study in studies:
@@ -165,11 +166,14 @@ def _show(options: argparse.Namespace) -> int:
     for study in studies:
         console.print(f"[bold]{study.id}[/bold]  {escape(study.title)}", highlight=False)
         source = f"{study.paper}{', ' + study.source if study.source else ''}"
-        console.print(source, style="dim", highlight=False, markup=False)
+        if source:
+            console.print(source, style="dim", highlight=False, markup=False)
         columns = [name for name in study.columns if any(row.column == name for row in rows if row.study == study.id)]
-        for figure in study.figures.values():
+        published = {name for row in rows if row.study == study.id for name in row.published}
+        for figure in [figure for figure in study.figures.values() if figure.name in published]:
             unit = f" ({figure.unit})" if figure.unit else ""
-            table = Table(title=escape(f"published: {figure.name}{unit}"), title_justify="left")
+            console.print(f"published: {figure.name}{unit}", highlight=False, markup=False)
+            table = Table(**_CALM)
             table.add_column("method")
             for column in columns:
                 table.add_column(column, justify="right")
@@ -178,7 +182,10 @@ def _show(options: argparse.Namespace) -> int:
                 if any(row is not None and row.id in chosen for row in cells):
                     shown = [row.published.get(figure.name) if row is not None else None for row in cells]
                     table.add_row(method, *(escape(own.show(figure.digits)) if own else "" for own in shown))
-            console.print(table)
+            console.print(table, highlight=False)
+        if not published:
+            for what, named in (("columns", study.columns), ("methods", study.methods)):
+                console.print(f"{what}: {', '.join(named)}", highlight=False, markup=False)
         for note in study.notes:
             console.print(f"- {note}", highlight=False, markup=False)
         for row in rows:
@@ -224,7 +231,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             with _listening():
                 progress = runner.run()
         except (KeyboardInterrupt, _Ended) as stop:
-            print("interrupted; the same command goes on", file=sys.stderr)
+            print_error("interrupted; the same command goes on")
             return stop.status if isinstance(stop, _Ended) else 130
     executor.stop()
     failed = [(name, own.error) for own in progress for name, phase in own.phases.items() if phase == "failed"]
@@ -236,7 +243,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             if any((results / row.trained_as).is_dir() for row in own):
                 _write([study], own, results, _place(results, [study]))
     for name, error in failed:
-        print(f"failed: {name}: {error}", file=sys.stderr)
+        print_error(f"failed: {name}: {error}")
     return 1 if failed else 0
 
 
@@ -342,7 +349,7 @@ def _gpus() -> list[str]:
 
 
 def _dry_run(cells: Sequence[Cell], options: argparse.Namespace) -> int:
-    table = Table(box=None, pad_edge=False)
+    table = Table(**_CALM)
     for name in ("row", "trainings", "finished"):
         table.add_column(name, justify="left" if name == "row" else "right")
     total = 0
@@ -373,11 +380,26 @@ def _report(options: argparse.Namespace) -> int:
 
         problems = check_report(folder, results)
         for problem in problems:
-            print(f"wrong: {problem}", file=sys.stderr)
+            print_error(f"wrong: {problem}")
         print(f"{folder}: {len(problems)} problems" if problems else f"{folder}: every number has its run")
         return 1 if problems else 0
+    if options.latex or options.markdown:
+        _print_tables(studies, rows, results, options.latex)
+        return 0
     _write(studies, rows, results, folder)
     return 0
+
+
+def _print_tables(studies: Sequence[Study], rows: Sequence[Row], results: Path, latex: bool) -> None:
+    from lightning_repshape.studies.formats import as_markdown
+    from lightning_repshape.studies.latex import as_latex
+    from lightning_repshape.studies.report import tables_of
+    from lightning_repshape.studies.results import read_results
+
+    for found in read_results(results, studies, [row.id for row in rows]):
+        title, parts = f"{found.study.id}: {found.study.title}", tables_of(found)
+        about = ", ".join(text for text in (found.study.paper, found.study.source) if text)
+        print(as_latex(title, parts) if latex else as_markdown(title, about, parts), end="")
 
 
 def _write(studies: Sequence[Study], rows: Sequence[Row], results: Path, folder: Path) -> None:
@@ -395,7 +417,8 @@ def _print(result: "StudyResult") -> None:
     """Prints a study's figures, the paper's beside them where there are some."""
     for name, figure in result.study.figures.items():
         unit = f" ({figure.unit})" if figure.unit else ""
-        table = Table(title=escape(f"{result.study.id}: {name}{unit}"), title_justify="left")
+        _console().print(f"{result.study.id}: {name}{unit}", highlight=False, markup=False)
+        table = Table(**_CALM)
         table.add_column("method")
         papers = any(name in cell.row.published for cell in result.cells)
         for column in result.columns:

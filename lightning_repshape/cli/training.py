@@ -8,9 +8,9 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelSummary, ProgressBar, RichModelSummary, RichProgressBar
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
 from rich.console import Console
 
@@ -19,20 +19,21 @@ import lightning_repshape.data
 import lightning_repshape.heads
 import lightning_repshape.modules
 import lightning_repshape.networks
-import lightning_repshape.regularizers  # noqa: F401  (imported so that short class names resolve)
+import lightning_repshape.regularizers  # imported, as those above, so that short class names resolve
 from lightning_repshape._version import __version__
+from lightning_repshape.analyses.headline import headlines
 from lightning_repshape.callbacks.reconstruction import ReconstructionErrors
 from lightning_repshape.callbacks.reseeding import Reseeding
 from lightning_repshape.callbacks.roc import ROCCurves
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli.limits import check_limits, refusal
 from lightning_repshape.cli.parsing import OneLineParser
+from lightning_repshape.cli.predict import add_image_options
 from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, is_restarted, job, quieten, rank
 from lightning_repshape.cli.renaming import current_options
 from lightning_repshape.cli.resolving import of_a_run, resolve_configs
-from lightning_repshape.cli.trust import named_by, names_in, strangers
 from lightning_repshape.errors import CheckpointError, ConfigError, RepshapeError
-from lightning_repshape.modules import AutoencoderModule
+from lightning_repshape.modules import AutoencoderModule, FOCAModule, SupervisedModule, VerifiesPairs
 from lightning_repshape.runs.checkpoints import (
     AtomicCheckpointIO,
     BestCheckpoint,
@@ -41,7 +42,7 @@ from lightning_repshape.runs.checkpoints import (
     load_weights,
     read_checkpoint,
 )
-from lightning_repshape.runs.curves import MetricsCSVLogger
+from lightning_repshape.runs.curves import FigureLogger, MetricsCSVLogger
 from lightning_repshape.runs.files import read_json
 from lightning_repshape.runs.folders import (
     CONFIG,
@@ -59,12 +60,17 @@ from lightning_repshape.runs.folders import (
     nearest_existing,
     numbered,
     run_of_checkpoint,
+    where_started,
 )
 from lightning_repshape.runs.predictions import PredictionWriter
 from lightning_repshape.runs.record import RunRecord, SaveRunConfig
-from lightning_repshape.runs.summary import ResultTable
+from lightning_repshape.runs.summary import EpochBar, ModelTable, ResultTable, places_of
+from lightning_repshape.runs.trust import named_by, names_in, strangers
 from lightning_repshape.studies.calls import take_row
+from lightning_repshape.terminal.printing import is_terminal
+from lightning_repshape.terminal.progress import Bars, shown_on, terminal_bars, trainer_bars
 
+_MOST_FIGURES = 9  # of analyses, in the table of a test
 _INSTANTIATORS = ("lightning.pytorch.cli.instantiate_module", "pytorch_lightning.cli.instantiate_module")
 
 
@@ -105,10 +111,6 @@ def check_fit(calls: Mapping[str, Sequence[str]]) -> None:
             raise ConfigError(f"{name}: {error}") from error
 
 
-class ModelTable(RichModelSummary):
-    """The table of the model's parts at the start of training."""
-
-
 class RepshapeCLI(LightningCLI):
     """LightningCLI with run folders, default checkpoints and this package's callbacks, for one command.
 
@@ -126,18 +128,20 @@ class RepshapeCLI(LightningCLI):
         self.claimed: Path | None = None
         self.kept = Path()  # the part of the claimed folder's path that was there before
         self._content: dict[str, Any] = {}
+        self._own_bars = terminal_bars()
         try:
-            super().__init__(
-                model_class=LightningModule,
-                datamodule_class=LightningDataModule,
-                save_config_callback=SaveRunConfig,
-                trainer_class=self.trainer_type,
-                seed_everything_default=0,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                auto_configure_optimizers=False,
-                parser_class=OneLineParser,
-            )
+            with shown_on(self._bars if is_terminal() and rank() == 0 else None):
+                super().__init__(
+                    model_class=LightningModule,
+                    datamodule_class=LightningDataModule,
+                    save_config_callback=SaveRunConfig,
+                    trainer_class=self.trainer_type,
+                    seed_everything_default=0,
+                    subclass_mode_model=True,
+                    subclass_mode_data=True,
+                    auto_configure_optimizers=False,
+                    parser_class=OneLineParser,
+                )
         except BaseException as error:
             if self.claimed is not None and not self._has_begun(self.claimed):
                 discard_folder(self.claimed, self.kept)
@@ -145,6 +149,13 @@ class RepshapeCLI(LightningCLI):
             if refused is not None:
                 raise refused from error
             raise
+
+    def _bars(self) -> Bars | None:
+        """Where long work is shown: beside the trainer's progress bar while there is one, unless that is not wanted."""
+        if not hasattr(self, "config") or self.options.trainer.get("enable_progress_bar") is False:
+            return None
+        callback = self.trainer.progress_bar_callback if hasattr(self, "trainer") else None
+        return trainer_bars(callback) or self._own_bars
 
     def _has_begun(self, folder: Path) -> bool:
         """Whether a run that failed leaves anything of use."""
@@ -199,6 +210,8 @@ class RepshapeCLI(LightningCLI):
             action="store_true",
             help="Import what the run's own config names of other packages than this one, PyTorch and Lightning.",
         )
+        if self.command == "predict":
+            add_image_options(parser)
         self.link_data_to_model(parser)
 
     def link_data_to_model(self, parser: LightningArgumentParser) -> None:
@@ -213,6 +226,8 @@ class RepshapeCLI(LightningCLI):
         if "verbose" in options:
             options["verbose"] = False  # our table replaces Lightning's
         check_limits(options)
+        self._draw_figures()
+        options = self.options
         self._find_data()
         if options.get("init_from") is not None:
             options["init_from"] = str(given_path(options["init_from"], "--init_from"))
@@ -238,23 +253,29 @@ class RepshapeCLI(LightningCLI):
         else:
             self.run_dir = self._new_run_dir(given)
 
+    def _draw_figures(self) -> None:
+        """Has figures drawn, as the shipped configs have, where no config says what happens beside training."""
+        if self.command != "fit" or self.configs or self.options.trainer.get("callbacks") is not None:
+            return
+        package, _, name = str((self.options.get("model") or {}).get("class_path")).rpartition(".")
+        kind = getattr(lightning_repshape.modules, name, object) if package.startswith("lightning_repshape") else object
+        if issubclass(kind, SupervisedModule | FOCAModule) and not issubclass(kind, VerifiesPairs):
+            content = {"trainer": {"callbacks": [{"class_path": "lightning_repshape.callbacks.FeaturePlots"}]}}
+            self.config = self.parser.parse_object({self.command: content}, self.config)
+
     def _find_data(self) -> None:
         """Takes a run's relative folders of data from where it was started, if they are not here."""
         runs = [path.parent for path in self.configs if of_a_run(path)]
-        started = read_json(runs[-1] / MANIFEST).get("directory") if runs else None
         options = (self.options.get("data") or {}).get("init_args") or {}
-        for name in ("root", "cache_dir", "predict_dir") if started else ():
-            here = Path(options.get(name) or ".").expanduser()
-            there = Path(str(started)) / here
-            if not here.exists() and there.exists():
-                options[name] = str(there)
-                if rank() == 0:
-                    Console(stderr=True).print(
-                        f"note: data.{name}: {here} is not here; {there} is taken, where the run was started",
-                        soft_wrap=True,
-                        highlight=False,
-                        markup=False,
-                    )
+        for name, there in where_started(options, runs[-1]).items() if runs else ():
+            if rank() == 0:
+                Console(stderr=True).print(
+                    f"note: data.{name}: {options[name]} is not here; {there} is taken, where the run was started",
+                    soft_wrap=True,
+                    highlight=False,
+                    markup=False,
+                )
+            options[name] = there
 
     def _find_checkpoint(self, which: str | None, run_dir: Path | None) -> str | None:
         """The file that ``--ckpt_path`` means; without it, the run's best where weights are needed."""
@@ -389,13 +410,17 @@ class RepshapeCLI(LightningCLI):
         ours: list[Callback] = [Threads(self.options.get("threads")), Reseeding()]
         if not fast:
             autoencodes = isinstance(self.model, AutoencoderModule)
-            writer = ReconstructionErrors() if autoencodes else PredictionWriter()
-            ours += [RunRecord(folder, _command_line(), self.row, job()), writer, ROCCurves()]
+            writer = ReconstructionErrors() if autoencodes else PredictionWriter(top=self.options.get("top") or 1)
+            record = RunRecord(folder, _command_line(), self.row, job())
+            ours += [record, writer, ROCCurves(), FigureLogger(folder)]
         if config.get("enable_progress_bar") is not False and not _has(given, ProgressBar):
-            ours.append(RichProgressBar(refresh_rate=50))
-        ours.append(ResultTable())  # behind all that writes files
+            if is_terminal() or config.get("enable_progress_bar"):
+                ours.append(EpochBar())
+            else:
+                kwargs["enable_progress_bar"] = False
+        ours.append(ResultTable(headline=headline))  # behind all that writes files
         if config.get("enable_model_summary") is not False and fitting and not _has(given, ModelSummary):
-            ours.append(ModelTable(max_depth=1))
+            ours.append(ModelTable())
         if config.get("enable_checkpointing") is not False and not fast and fitting:
             ours += [BestCheckpoint(checkpoint_folder(folder)), LastCheckpoint(checkpoint_folder(folder))]
         for callback in given:
@@ -404,16 +429,10 @@ class RepshapeCLI(LightningCLI):
         # What the config brings itself is not added a second time.
         kwargs["callbacks"] = [*given, *(item for item in ours if not _has(given, type(item)))]
         kwargs["default_root_dir"] = str(folder)
-        if config.get("logger") in (None, True):
+        if config.get("logger") not in (False, []):
+            theirs = [logger for logger in as_list(config.get("logger")) if isinstance(logger, Logger)]
             # Only training has curves; figures of a later test belong to metrics.json alone.
-            kwargs["logger"] = (
-                False
-                if fast or not fitting
-                else [
-                    MetricsCSVLogger(folder),
-                    TensorBoardLogger(folder, name=TENSORBOARD, version="", default_hp_metric=False),
-                ]
-            )
+            kwargs["logger"] = [*theirs, *(self._loggers(theirs) if fitting and not fast else [])] or False
         plugins = as_list(config.get("plugins"))
         if not _has(plugins, CheckpointIO) and isinstance(config.get("strategy"), str | None):
             plugins.append(AtomicCheckpointIO())
@@ -427,11 +446,18 @@ class RepshapeCLI(LightningCLI):
         except (MisconfigurationException, TypeError, ValueError) as error:
             raise ConfigError(f"trainer: {error}") from error
 
+    def _loggers(self, theirs: list[Logger]) -> list[Logger]:
+        """The run folder's own loggers, but of kinds that the config brings."""
+        tensorboard = TensorBoardLogger(self.run_dir, name=TENSORBOARD, version="", default_hp_metric=False)
+        return [logger for logger in (MetricsCSVLogger(self.run_dir), tensorboard) if not _has(theirs, type(logger))]
+
     # -- running -----------------------------------------------------------------------------------------------------
 
     def after_fit(self) -> None:
-        """Tests the best checkpoint if ``--then_test`` asks for it."""
+        """Tests the best checkpoint if ``--then_test`` asks for it; says where the run lies."""
         if not self.options.get("then_test"):
+            if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+                print("\n".join(places_of(self.run_dir)))
             return
         ours = [item for item in self.trainer.checkpoint_callbacks if isinstance(item, BestCheckpoint)]
         best = Path(ours[0].best_model_path) if ours else Path()
@@ -443,6 +469,11 @@ class RepshapeCLI(LightningCLI):
             verbose=False,
             weights_only=True if has_checkpoint else None,
         )
+
+
+def headline(figures: Mapping[str, float], classes: int) -> list[tuple[str, str]]:
+    """The analyses' figures that matter, by what they are called."""
+    return [(one.label, one.text) for one in headlines(figures, classes, _MOST_FIGURES)]
 
 
 def _command_line() -> str:

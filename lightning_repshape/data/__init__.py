@@ -16,6 +16,7 @@ from lightning_repshape.data.module import (
     ImageSet,
     SplitData,
 )
+from lightning_repshape.data.preprocessing import Preprocessing
 from lightning_repshape.data.samplers import KeyedSampler
 from lightning_repshape.data.sets.cifar import CIFAR101, CIFARC, CIFAR10DataModule, CIFAR100DataModule
 from lightning_repshape.data.sets.digits import DigitsDataModule
@@ -57,6 +58,7 @@ __all__ = [
     "PairSet",
     "PairTable",
     "PairsFile",
+    "Preprocessing",
     "RawBatch",
     "RecordFaces",
     "RecordFile",

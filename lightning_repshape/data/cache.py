@@ -22,6 +22,7 @@ from torch import Tensor
 from lightning_repshape.data.files import ImageFiles, content_hash
 from lightning_repshape.errors import DataError
 from lightning_repshape.runs.locks import locked
+from lightning_repshape.terminal.progress import task
 
 BLOCK_BYTES = 1 << 26  # 64 MiB: what an interruption costs at most, some seconds of decoding
 
@@ -90,7 +91,7 @@ def _build(images: ImageFiles | Tensor, path: Path, size: int, block_bytes: int)
     done = set() if fresh else _finished(journal, target, blocks, stride)
     verb = f"going on with {len(done)} of {len(blocks)} blocks of" if done else "writing"
     rank_zero_info(f"{verb} {size / 1e9:.2f} GB of decoded images to {path} (once)")
-    with open(journal, "a", encoding="ascii") as log:
+    with open(journal, "a", encoding="ascii") as log, task("writing decoded images", len(blocks)) as advance:
         for number, (start, end) in enumerate(blocks):
             if number in done:
                 continue
@@ -104,6 +105,7 @@ def _build(images: ImageFiles | Tensor, path: Path, size: int, block_bytes: int)
             log.write(f"{number} {zlib.crc32(block.data)}\n")
             log.flush()
             os.fsync(log.fileno())
+            advance(1)
     del target
     os.replace(part, path)
     journal.unlink(missing_ok=True)

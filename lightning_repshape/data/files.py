@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
+from lightning_repshape.terminal.progress import task
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 Fit = Literal["stretch", "crop", "exact"]
@@ -101,34 +103,34 @@ class ImageFiles:
         def decode_row(row: int) -> None:
             target[row] = self.decode_one(self.paths[row])
 
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        workers = min(8, os.cpu_count() or 1)
+        with ThreadPoolExecutor(workers) as pool, task("decoding images", len(self.paths)) as advance:
             for _ in pool.map(decode_row, range(len(self.paths))):
-                pass
+                advance(1)
         return images
 
     def decode_one(self, path: str) -> Any:
         """Decodes one of the files to an array, uint8 H x W x C. DataError as for :meth:`decode`."""
+        from PIL import Image
+
+        with _named(path), Image.open(self.content(path), formats=_FORMATS) as opened:
+            if opened.format == "PNG":
+                _check_chunks(opened.fp)
+            return self.formed(opened, path)
+
+    def formed(self, opened: Any, name: str) -> Any:
+        """An opened image of PIL, which a message calls ``name``, as :meth:`decode_one` returns it."""
         import numpy as np
         from PIL import Image, ImageOps
 
-        try:
-            with Image.open(self.content(path), formats=_FORMATS) as opened:
-                if opened.format == "PNG":
-                    _check_chunks(opened.fp)
-                image = _upright(opened) if self.exif else _as_stored(opened)
-                image = _eight_bits(image, opened, path).convert("RGB" if self.channels == 3 else "L")
-        except DataError:
-            raise
-        except Exception as error:  # a damaged file can raise anything
-            raise DataError(
-                f"cannot read the image {path}: {error or type(error).__name__}; it is damaged, cut off or no image: "
-                "replace or remove it"
-            ) from error
+        with _named(name):
+            image = _upright(opened) if self.exif else _as_stored(opened)
+            image = _eight_bits(image, opened, name).convert("RGB" if self.channels == 3 else "L")
         if self.center is not None:
             rows, columns = self.center
             if image.height < rows or image.width < columns:
                 raise DataError(
-                    f"the image {path} has {image.height} x {image.width} pixels, fewer than the {rows} x {columns} "
+                    f"the image {name} has {image.height} x {image.width} pixels, fewer than the {rows} x {columns} "
                     "that center_crop cuts out"
                 )
             left, top = (image.width - columns) // 2, (image.height - rows) // 2
@@ -137,7 +139,7 @@ class ImageFiles:
         if image.size != size:
             if self.exact:
                 raise DataError(
-                    f"the image {path} has {image.height} x {image.width} pixels instead of {self.height} x "
+                    f"the image {name} has {image.height} x {image.width} pixels instead of {self.height} x "
                     f"{self.width}; set image_size to its size, or fit to 'crop' or 'stretch'"
                 )
             if self.fit == "crop":
@@ -169,6 +171,20 @@ class ImageFiles:
     def form(self) -> str:
         """A line with everything but the files that the decoded images depend on, for :meth:`fingerprint`."""
         return repr((self.shape, self.fit, self.center, self.exact, self.exif))
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Names the image that a decoder stumbles over."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
+        raise DataError(
+            f"cannot read the image {path}: {error or type(error).__name__}; it is damaged, cut off or no image: "
+            "replace or remove it"
+        ) from error
 
 
 def _check_chunks(file: Any) -> None:

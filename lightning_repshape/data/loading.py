@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, cut_out, draws_from
+from lightning_repshape.data.preprocessing import STATE_KEY, Preprocessing
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.seeding import generator
 
@@ -242,6 +243,15 @@ class ImageLoader(DataLoader[RawBatch]):
 
 class RawBatchDataModule(LightningDataModule):
     """A data module whose loaders yield :class:`RawBatch`: what moves them to a device."""
+
+    def preprocessing(self) -> Preprocessing | None:
+        """What the model's inputs are, for whoever has the checkpoint alone. Default: None, nothing is known."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints keep of the data: what the model's inputs are, as plain data."""
+        inputs = self.preprocessing()
+        return {} if inputs is None else {STATE_KEY: inputs.plain()}
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuses the Trainer of the package pytorch_lightning, which would call no hook of this module."""

@@ -26,6 +26,7 @@ from lightning_repshape.data.loading import (
     most_processes,
     unchanged,
 )
+from lightning_repshape.data.preprocessing import Preprocessing
 from lightning_repshape.data.samplers import KeyedSampler
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.seeding import generator, global_seed, key_to_seed
@@ -651,6 +652,10 @@ class ImageDataModule(RawBatchDataModule):
         return x, labels
 
     # For the record
+
+    def preprocessing(self) -> Preprocessing:
+        """What the model's inputs are; a set with a way of its own to fit images says so here."""
+        return Preprocessing(self.class_names, self.input_shape, self.mean, self.std, data=self.described.name)
 
     def checksums(self) -> dict[str, str]:
         """Hashes of the data in use, for a run's manifest: of the splits that are set up.

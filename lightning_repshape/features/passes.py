@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.reader import LayerReader, Unpack, unpack_batch
 from lightning_repshape.layers import evaluating
+from lightning_repshape.terminal.progress import task
 
 
 class Features(NamedTuple):
@@ -84,6 +85,8 @@ def extract_features(
     device: torch.device | str | None = None,
     spill_gb: float = 4.0,
     progress: Callable[[int], None] | None = None,
+    text: str = "taking features",
+    total: int | None = None,
 ) -> Features:
     """Runs batches through a model and collects one layer's activations, labels and logits on the CPU.
 
@@ -95,6 +98,8 @@ def extract_features(
         device: Where the model runs. Default: where its parameters are.
         spill_gb: Features of more than so many gigabytes go to a temporary file that is mapped to memory.
         progress: Called with the number of samples after each batch.
+        text: What the pass is called where progress is shown (:mod:`lightning_repshape.terminal.progress`).
+        total: How many samples there are. Default: those of the loader's data set, where there is one.
 
     Raises:
         ConfigError: If layer or unpack do not fit.
@@ -106,7 +111,9 @@ def extract_features(
     rows, all_logits = _Rows(spill_gb * 2**30), []
     all_labels: list[Tensor] = []
     devices = [place] if place is not None and place.type == "cuda" else []
-    with evaluating(model), torch.random.fork_rng(devices=devices):
+    dataset = getattr(batches, "dataset", None)
+    total = len(dataset) if total is None and dataset is not None and hasattr(dataset, "__len__") else total
+    with evaluating(model), torch.random.fork_rng(devices=devices), task(text, total) as advance:
         for batch in batches:
             x, labels = unpack_batch(batch, unpack)
             if isinstance(x, Tensor) and place is not None:
@@ -116,6 +123,7 @@ def extract_features(
             all_labels.append(labels.cpu())
             if logits is not None:
                 all_logits.append(logits.float().cpu())
+            advance(labels.shape[0])
             if progress is not None:
                 progress(labels.shape[0])
     if not all_labels:

@@ -84,10 +84,16 @@ class FeatureStore(Callback):
         if key not in self._kept:
             batches = loader if loader is not None else analysis_loader(trainer, split)
             moved = (on_device(trainer, batch, pl_module) for batch in batches)
+            dataset = getattr(batches, "dataset", None)
+            shares = 1 if loader is not None else trainer.world_size
+            total = -(-len(dataset) // shares) if dataset is not None and hasattr(dataset, "__len__") else None
+            text = f"features of the {split} set"
             part, failure = None, None
             try:
                 with _as_in_a_test(trainer), trainer.precision_plugin.forward_context():
-                    part = extract_features(pl_module, moved, layer, unpack, pl_module.device, progress=progress)
+                    part = extract_features(
+                        pl_module, moved, layer, unpack, pl_module.device, progress=progress, text=text, total=total
+                    )
             except Exception as error:
                 failure = error
             agree(trainer, failure)

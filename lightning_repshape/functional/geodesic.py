@@ -28,6 +28,7 @@ from lightning_repshape.functional.checks import (
 )
 from lightning_repshape.functional.modes import evaluating
 from lightning_repshape.functional.numerics import full_precision
+from lightning_repshape.terminal.progress import task
 
 Layers = Sequence[tuple[Tensor, Tensor | None]]
 """A head: (weight, out x in, and bias, out, or None) of every linear layer in forward order, ReLU between them."""
@@ -305,13 +306,15 @@ def _measure(
     test_features: Tensor | None,
     test_labels: Tensor | None,
 ) -> FisherGeodesic:
-    with torch.no_grad(), full_precision(line.device):
+    total = len(features) + (0 if test_features is None else len(test_features))
+    with torch.no_grad(), full_precision(line.device), task("geodesic", total) as advance:
         outputs = _check_samples(line, features, labels, loss)
         if (test_features is None) != (test_labels is None):
             raise ValueError("the test error needs both features and labels of the test set")
         squared = torch.zeros(line.segments, len(line.names) + 1, dtype=torch.float64)
         for x, y in line.chunks(features, labels):
             squared += _squared_derivatives(*line.outputs(x), y, loss, fisher).sum(dim=-1, dtype=torch.float64).cpu()
+            advance(len(x))
         lengths = (squared / len(labels)).sqrt()
         errors = None
         if test_features is not None and test_labels is not None:
@@ -321,6 +324,7 @@ def _measure(
                 logits = line.logits(x)
                 decided = logits.argmax(dim=-1) if outputs > 1 else (logits[..., 0] > 0).long()
                 wrong += (decided != y).sum(dim=-1).cpu()
+                advance(len(x))
             errors = wrong.double() / len(test_labels)
     layers = {name: _lengths(lengths[:, number]) for number, name in enumerate(line.names)}
     return FisherGeodesic(layers, _lengths(lengths[:, -1]), errors)

@@ -33,12 +33,14 @@ from lightning_repshape.functional.stacked_heads.inputs import (
     full_precision,
 )
 from lightning_repshape.seeding import generator, key_to_seed
+from lightning_repshape.terminal.progress import task
 
 PAPER_REPEATS: Mapping[int, int] = {50_000: 1, 10_000: 5, 1_000: 15, 100: 50, 10: 150}
 """r(n'), the paper's repeats for each number of samples."""
 
 # Heads of one size are drawn, trained and tested in groups of about this size, on a CPU and on a GPU.
 _GROUP_BYTES, _GPU_GROUP_BYTES = 128 * 2**20, 4 * 2**30
+_LEAST_COST = 5_000  # samples that go through a head between two looks at least
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -200,7 +202,10 @@ def partial_retraining(
     members = _members(train_labels.cpu(), num_classes)
     for size in times:
         _check_size(members, size)
-    with torch.no_grad(), full_precision(train_features):
+    costs = {size: max(size, _LEAST_COST) for size in times}  # of a head: its time goes with its samples
+    share = sum(times.values()) / sum(costs[size] * often for size, often in times.items())
+    text = "retraining heads"
+    with torch.no_grad(), full_precision(train_features), task(text, sum(times.values())) as advance:
         scale = 1.0 if recipe.feature_norm is None else float(feature_scale(train_features, recipe.feature_norm))
         errors, losses = {}, {}
         for size in sorted(times):
@@ -231,6 +236,7 @@ def partial_retraining(
                 solution = train_heads(fresh, features, own, recipe, loss=loss, form=form, seed=seeds, validate=False)
                 error_parts.append(classification_error(solution.heads, test_features, test_labels, scale=scale))
                 loss_parts.append(solution.losses)
+                advance(share * costs[size] * len(some))
             errors[size] = torch.cat(error_parts).double().cpu()
             losses[size] = torch.cat(loss_parts).double().cpu()
     return PartialRetrainingResult(tuple(sorted(times)), errors, losses)

@@ -12,7 +12,7 @@ from lightning_repshape.plots.curves import (
     severities_figure,
     spread_figure,
 )
-from lightning_repshape.plots.images import corruptions_sheet, patterns_figure, reconstruction_figure
+from lightning_repshape.plots.images import contact_sheet, corruptions_sheet, patterns_figure, reconstruction_figure
 from lightning_repshape.plots.kit import (
     MARKERS,
     PALETTE,
@@ -50,6 +50,7 @@ __all__ = [
     "collapse_figure",
     "confusion_cosine_figure",
     "confusion_figure",
+    "contact_sheet",
     "corruptions_sheet",
     "cosines_figure",
     "curve_figure",

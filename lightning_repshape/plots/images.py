@@ -50,6 +50,34 @@ def reconstruction_figure(
     return figure
 
 
+def contact_sheet(pictures: Sequence[Array], captions: Sequence[str], title: str = "", columns: int = 8) -> "Figure":
+    """Pictures, uint8 H x W x 3 of any sizes, with a caption of two lines below each."""
+    across = min(columns, len(pictures))
+    down = -(-len(pictures) // across)
+    side, gap, below = 1.2, 0.12, 0.36  # inches
+    width, height = across * (side + gap) + gap, down * (side + below + gap) + gap + (0.3 if title else 0)
+    wide = max(width, 3.4)  # room for the heading
+    figure = new_figure(wide, height)
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, wide), ylim=(height, 0), aspect="equal")
+    axes.axis("off")
+    for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        row, column = divmod(number, across)
+        left = gap + column * (side + gap)
+        top = gap + (0.3 if title else 0) + row * (side + below + gap)
+        largest = max(picture.shape[:2])
+        rows, cols = (side * extent / largest for extent in picture.shape[:2])
+        x, y = left + (side - cols) / 2, top + (side - rows) / 2
+        way = "nearest" if largest < 64 else "antialiased"
+        axes.imshow(picture, extent=(x, x + cols, y + rows, y), interpolation=way, zorder=2)
+        axes.text(left + side / 2, top + side + 0.05, caption, ha="center", va="top", fontsize=6.5, linespacing=1.1)
+    axes.set(xlim=(0, wide), ylim=(height, 0))  # imshow has set its own
+    if title:
+        axes.text(gap, gap, title, ha="left", va="top", fontsize="small")
+    return figure
+
+
 def corruptions_sheet(images: Mapping[str, Sequence[Array]], columns: Sequence[str]) -> "Figure":
     """A grid of uint8 pictures H x W x C: a row a name, with one picture under each heading of ``columns``."""
     figure = new_figure(1.4 + 1.1 * len(columns), 0.4 + 1.15 * len(images))

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging, Timer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_repshape.errors import CheckpointError, ConfigError, did_you_mean
 from lightning_repshape.runs.files import written_atomically
@@ -323,9 +323,9 @@ def load_weights(module: LightningModule, path: str | Path) -> None:
     module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
 
 
-def check_weights(module: LightningModule, checkpoint: Mapping[str, Any], path: str | Path) -> None:
+def check_weights(module: nn.Module, checkpoint: Mapping[str, Any], path: str | Path) -> None:
     """Raises a CheckpointError that names some of the weights whose names or shapes differ from the module's."""
-    if not module.strict_loading:
+    if not getattr(module, "strict_loading", True):
         return
     theirs: Mapping[str, Any] = checkpoint["state_dict"]
     ours = module.state_dict()

@@ -1,4 +1,4 @@
-"""The run folder's own logger: one CSV file that survives being interrupted and resumed."""
+"""What loggers get: a run folder's own one, a CSV file that survives being interrupted, and figures for others."""
 
 import csv
 import time
@@ -6,12 +6,14 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_repshape.errors import DataError
 from lightning_repshape.runs.files import plain_number, written_atomically
-from lightning_repshape.runs.folders import CURVES
+from lightning_repshape.runs.folders import CURVES, analysis_folder
 
 
 class MetricsCSVLogger(Logger):
@@ -114,6 +116,53 @@ class MetricsCSVLogger(Logger):
             writer.writerows(self.rows)
         self._written = time.monotonic()
         self._changed = False
+
+
+class FigureLogger(Callback):
+    """Hands the figures that a fit or a test drew to the loggers that take some: TensorBoard, W&B, MLflow.
+
+    Each goes by its path in the run's folder ``analysis``, without its suffix, at the trainer's step.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._before: dict[Path, int] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Notes which figures are there already."""
+        self._before = self._figures()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hands over those that are new."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        takers = [logger for logger in trainer.loggers if isinstance(logger, _TAKERS)]
+        for path, changed in self._figures().items() if takers else ():
+            if self._before.get(path) != changed:
+                name = path.relative_to(analysis_folder(self.folder)).with_suffix("").as_posix()
+                for logger in takers:
+                    _log_figure(logger, name, path, trainer.global_step)
+
+    def _figures(self) -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in sorted(analysis_folder(self.folder).rglob("*.png"))}
+
+
+_TAKERS = (TensorBoardLogger, WandbLogger, MLFlowLogger)
+
+
+def _log_figure(logger: Logger, name: str, path: Path, step: int) -> None:
+    if isinstance(logger, TensorBoardLogger):
+        from PIL import Image
+
+        with Image.open(path) as image:
+            logger.experiment.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+    elif isinstance(logger, WandbLogger):
+        logger.log_image(name, [str(path)])
+    elif isinstance(logger, MLFlowLogger):
+        logger.experiment.log_artifact(logger.run_id, str(path), str(Path("analysis", name).parent))
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

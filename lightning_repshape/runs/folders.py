@@ -5,10 +5,12 @@ import itertools
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from lightning_repshape.errors import CheckpointError, ConfigError
+from lightning_repshape.runs.files import read_json
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
@@ -71,6 +73,18 @@ def run_of_checkpoint(path: str | Path) -> Path | None:
     """The folder of the run that a checkpoint belongs to, or None where it lies in none."""
     folder = Path(path).resolve().parent
     return folder.parent if folder.name == _CHECKPOINTS and is_run_folder(folder.parent) else None
+
+
+def where_started(options: Mapping[str, Any], run_dir: str | Path) -> dict[str, str]:
+    """Relative folders among a data module's options that are not here, but where the run was started: their paths."""
+    started = read_json(Path(run_dir) / MANIFEST).get("directory")
+    found = {}
+    for name in ("root", "cache_dir", "predict_dir") if started else ():
+        here = Path(options.get(name) or ".").expanduser()
+        there = Path(str(started)) / here
+        if not here.exists() and there.exists():
+            found[name] = str(there)
+    return found
 
 
 def claim_folder(run_dir: str | Path) -> Path:

@@ -1,7 +1,8 @@
-"""The CSV that ``predict`` writes."""
+"""The tables that ``predict`` writes."""
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,28 @@ from lightning_repshape.runs.folders import PREDICTIONS
 from lightning_repshape.runs.record import run_folder
 
 
+def top_header(top: int) -> tuple[str, ...]:
+    """Names of the cells of :func:`top_cells`; ConfigError if ``top`` is below 1."""
+    if top < 1:
+        raise ConfigError(f"top is {top}, but a row holds one class at least")
+    further = [(f"predicted_class_{number}", f"probability_{number}") for number in range(2, top + 1)]
+    return ("predicted_class", "probability", *(name for pair in further for name in pair))
+
+
+def top_cells(names: Sequence[str], probabilities: Sequence[float], top: int) -> tuple[str, ...]:
+    """The most probable classes and their probabilities; empty cells where there are fewer than ``top`` classes."""
+    cells = [cell for name, value in zip(names, probabilities, strict=True) for cell in (name, f"{value:.6f}")]
+    return (*cells, *[""] * (2 * top - len(cells)))
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Writes a CSV file whole or not at all; nothing in it is taken for a formula."""
+    with written_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([csv_text(cell) for cell in row] for row in rows)
+
+
 class PredictionWriter(BasePredictionWriter):
     """Writes ``predictions.csv``: image, predicted class, its probability, and the true class where it is known.
 
@@ -21,13 +44,20 @@ class PredictionWriter(BasePredictionWriter):
 
     Args:
         filename: The file's name in the run folder.
+        top: How many of the most probable classes a row holds.
+
+    Attributes:
+        header: Names of the cells between the image and its class.
     """
 
-    header: tuple[str, ...] = ("predicted_class", "probability")  # of the cells between the image and its class
+    header: tuple[str, ...]
 
-    def __init__(self, filename: str = PREDICTIONS) -> None:
+    def __init__(self, filename: str = PREDICTIONS, top: int = 1) -> None:
         super().__init__(write_interval="batch")
         self.filename = filename
+        self.top = top
+        if not hasattr(type(self), "header"):
+            self.header = top_header(top)
         self._rows: list[tuple[Any, ...]] = []
         self.path = ""
 
@@ -49,13 +79,13 @@ class PredictionWriter(BasePredictionWriter):
                 f"{type(pl_module).__name__}.predict_step returns {type(prediction).__name__}, but {self.filename} "
                 "needs a dictionary with 'probability' (N x K), 'target' (N, -1: unknown) and, if known, 'index' (N)"
             )
-        best = prediction["probability"].max(dim=1)
-        return best.indices.tolist(), best.values.tolist()
+        ranked = prediction["probability"].sort(dim=1, descending=True, stable=True)
+        return ranked.indices[:, : self.top].tolist(), ranked.values[:, : self.top].tolist()
 
     def cells(self, values: Sequence[Any], class_name: Callable[[int], str]) -> tuple[str, ...]:
         """A row's cells, as many as ``header`` names, from one value of each of :meth:`columns`."""
-        label, probability = values
-        return class_name(label), f"{probability:.6f}"
+        labels, probabilities = values
+        return top_cells([class_name(label) for label in labels], probabilities, self.top)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts an empty table."""
@@ -98,11 +128,9 @@ class PredictionWriter(BasePredictionWriter):
             return "" if label < 0 else names[label] if label < len(names) else str(label)
 
         path = folder / self.filename
-        with written_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", *self.header, "true_class"])
-            for index, *values, target in sorted(rows):
-                image = sample_name("predict", index) if callable(sample_name) else str(index)
-                row = [image, *self.cells(values, class_name), class_name(target)]
-                writer.writerow([csv_text(cell) for cell in row])
+        table = []
+        for index, *values, target in sorted(rows):
+            image = sample_name("predict", index) if callable(sample_name) else str(index)
+            table.append([image, *self.cells(values, class_name), class_name(target)])
+        write_table(path, ("image", *self.header, "true_class"), table)
         self.path = str(path)

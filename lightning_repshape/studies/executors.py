@@ -218,7 +218,7 @@ class RayExecutor:
         try:
             ray: Any = importlib.import_module("ray")
         except ImportError as error:
-            raise ConfigError("the executor 'ray' needs Ray: pip install 'lightning-repshape[ray]'") from error
+            raise ConfigError("the executor 'ray' needs Ray: pip install '.[ray]' in this project") from error
         self._ray = ray
         self._ours = not ray.is_initialized()
         if self._ours:
@@ -296,7 +296,7 @@ class SlurmExecutor:
         try:
             submitit: Any = importlib.import_module("submitit")
         except ImportError as error:
-            raise ConfigError("the executor 'slurm' needs submitit: pip install 'lightning-repshape[slurm]'") from error
+            raise ConfigError("the executor 'slurm' needs submitit: pip install '.[slurm]' in this project") from error
         self.slots = slots
         try:
             self._queue = submitit.AutoExecutor(folder=folder, cluster=cluster)

@@ -52,7 +52,7 @@ class LiveTable:
 
     def table(self, progress: Sequence[Progress], room: int | None = None) -> Table:
         """All cells' progress, or as much as ``room`` rows hold: rows that are over are left out first."""
-        table = Table(caption=self._summary(progress), caption_justify="left")
+        table = Table(caption=self._summary(progress), caption_justify="left", box=None, pad_edge=False)
         for name in ("row", "done", "running", "failed", "value", "best so far", "time left"):
             left = name in ("row", "value")
             # In a narrow terminal the row's id gives way; the end of it says most.

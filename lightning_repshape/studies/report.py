@@ -78,6 +78,14 @@ def write_report(folder: Path, studies: Sequence[StudyResult]) -> Path:
     return folder / PAGE
 
 
+def tables_of(result: StudyResult) -> list[Part]:
+    """The study's own tables alone, with what their marks mean."""
+    marks = _Marks()
+    tables = list(_values(result, marks))
+    notes = [f"{_raised(number)} {text}" for text, number in marks.texts.items()]
+    return [*tables, Paragraph("Mean ± standard deviation (number of trainings)."), *([Points(notes)] if notes else [])]
+
+
 def _files(folder: Path) -> list[str]:
     """The files of an older report."""
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_runs import fit
+from cli_runs import QUIET, SMALL, fit
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser
@@ -37,6 +37,32 @@ BAD = {
         2,
         "trainer.max_epochs",
     ),
+    "abbreviated option": (
+        ["fit", "--config", "quickstart", "--trainer.max_epoch", "3"],
+        2,
+        "did you mean 'trainer.max_epochs'",
+    ),
+    "option of a class within a class": (
+        [*PENALISED, "--model.regularizers.weigth", "1"],
+        2,
+        "model: ClasswiseVariance has no option 'weigth'; did you mean 'weight'?",
+    ),
+    "option of another model": (
+        ["fit", "--config", "quickstart", "--model.regularizers+=ClasswiseVariance"],
+        2,
+        "SupervisedModule has no option 'regularizers', which is one of AutoencoderModule, ",
+    ),
+    "missing part of a model": (
+        ["fit", "--model", "SupervisedModule", "--data", "DigitsDataModule"],
+        2,
+        "model: SupervisedModule needs backbone; give it in a config or as --model.backbone ...",
+    ),
+    "a name where there is a list": (
+        ["fit", "--config", "quickstart", "--config", "method/cw-vr", "--model.regularizers", "Varianc"],
+        2,
+        "regularizers",
+    ),
+    "analysis of no run": (["analyze", "--run_dir", "nowhere"], 2, "nowhere is no run's folder: it has no config.yaml"),
     "unknown callback": (["fit", "--config", "quickstart", "--trainer.callbacks+=FeaturePlot"], 2, "FeaturePlots"),
     "wrong type": (
         ["fit", "--config", "quickstart", "--trainer.max_epochs", "many"],
@@ -100,7 +126,7 @@ VALUES = {
     "--trainer.devices 100000": "trainer.devices is 100000, but this machine can use no more than",
     "--data.num_workers 1000000": "num_workers=1000000, but this machine can use no more than",
     "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor x --trainer.callbacks.mode nope": "`mode` can be",
-    f"{CALLBACKS}+=ThroughputMonitor": "trainer.callbacks: missing: batch_size_fn; give it in the config\n",
+    f"{CALLBACKS}+=ThroughputMonitor": "callbacks: ThroughputMonitor needs batch_size_fn; give it in the config\n",
     f"{CALLBACKS}+=FeaturePlots {CALLBACKS}.max_pints 3": "option 'max_pints'; did you mean 'max_points'?\n",
     f"{CALLBACKS}+=EarlyStopping {CALLBACKS}.monitor x {CALLBACKS}.patience -1": "patience is -1, but it must be at l",
     f"{CALLBACKS}+=LearningRateFinder {CALLBACKS}.min_lr -1": "LearningRateFinder: min_lr is -1, but it must be at l",
@@ -162,7 +188,7 @@ def test_bad_input_ends_in_one_message(case: str, capsys: pytest.CaptureFixture[
     before = sorted(tmp_path.iterdir())
     quiet = (
         []
-        if words[0] == "fitt" or "number.yaml" in words  # which they would replace
+        if words[0] in ("fitt", "analyze") or "number.yaml" in words  # which they would replace
         else ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
     )
     assert main([*words, *quiet]) == status
@@ -173,6 +199,32 @@ def test_bad_input_ends_in_one_message(case: str, capsys: pytest.CaptureFixture[
     assert "Traceback" not in captured.err + captured.out
     assert len(lines[-1]) < 700
     assert sorted(tmp_path.iterdir()) == before, "nothing half-made is left"
+
+
+def test_null_is_none_within_a_class(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--model.backbone.neck", "null", "--trainer.max_epochs", "1", "--then_test", "false") == 0
+    assert "neck: null" in Path("runs/quickstart/config.yaml").read_text()
+    times = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.train_time_interval", "1:00:00"]
+    assert fit("--run_dir", "timed", *times, "--trainer.max_epochs", "1", "--then_test", "false") == 0
+    assert main(["test", "--run_dir", "timed", *QUIET]) == 0, capsys.readouterr().err
+
+
+def test_quiet_prints_errors_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--quiet", "--trainer.max_epochs", "1") == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    assert main(["test", "--run_dir", "runs/quickstart", "--data.batchsize", "3", "--quiet"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert Path("runs/quickstart/metrics.json").is_file()
+
+
+def test_figures_are_drawn_without_a_config() -> None:
+    words = ["fit", "--model", "SupervisedModule", "--model.backbone", "MLP", "--data", "DigitsDataModule", *SMALL]
+    assert main([*words, "--then_test", "true", "--run_dir", "drawn"]) == 0
+    assert {path.stem for path in Path("drawn/analysis").glob("*.png")} == {"curves", "features", "confusion"}
+    assert main([*words, "--trainer.callbacks", "[]", "--run_dir", "plain"]) == 0
+    assert not list(Path("plain").rglob("*.png"))
 
 
 def test_the_folder_that_was_there_stays(tmp_path: Path) -> None:
@@ -190,8 +242,11 @@ def test_the_folder_that_was_there_stays(tmp_path: Path) -> None:
             "{class_path: ClaswiseVariance}",
             "model: there is no class 'ClaswiseVariance' for regularizers; did you mean",
         ),
-        ("{class_path: Variance, init_args: {wieght: 1}}", "model: there is no option 'wieght'; did you mean 'weight'"),
-        ("{class_path: Variance}", "model: missing: weight; give it in the config"),
+        (
+            "{class_path: Variance, init_args: {wieght: 1}}",
+            "model: Variance has no option 'wieght'; did you mean 'weight'",
+        ),
+        ("{class_path: Variance}", "model: Variance needs weight; give it in the config"),
         ("{class_path: Variance, init_args: {weight: much}}", "model: weight is 'much', but float is expected"),
         ("{class_path: torch.nn.ReLU}", "model: torch.nn.ReLU at regularizers is no Regularizer; there are"),
         ("{class_path: L2Weight, init_args: {weight: 1, layer: fc9}}", "no activation 'fc9'; did you mean"),

@@ -2,10 +2,12 @@
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -56,7 +58,7 @@ def test_all_figures_of_a_foreign_module_are_kept_as_they_are(tmp_path: Path) ->
     assert {key: found[key] for key in tested} == tested and found["val_loss"] == 0.5
     table = text.getvalue()
     for label, value in {"test acc": "0.75", "accuracy": "93.2", "mean squared error": "3.25", "mAP": "0.5"}.items():
-        assert any(label in line and f" {value} " in line for line in table.splitlines()), (label, table)
+        assert any(label in line and line.split()[-1:] == [value] for line in table.splitlines()), (label, table)
     assert "by/class/0" in table and "%" not in table
 
     trainer.fit_loop.max_epochs = 2
@@ -81,3 +83,42 @@ def test_fractions_of_this_package_are_shown_in_percent_and_named_once(tmp_path:
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert "val/error" in found and "val_error" not in found and "train_loss" not in found
     assert f"{100 * found['test/error']:.2f} %" in text.getvalue()
+
+
+def test_what_is_printed_is_calm_at_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from lightning_repshape import SupervisedModule
+    from lightning_repshape.networks import MLP
+    from lightning_repshape.runs.summary import EpochBar, ModelTable
+
+    text = io.StringIO()
+    figures = {f"some/figure_{number}": float(number) for number in range(60)}
+
+    class Named:
+        name = "some"
+
+    class Some(Callback):
+        outcome = Named()
+
+        def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            pl_module.log_dict({f"test/{key}": value for key, value in figures.items()})
+
+    def headline(found: Mapping[str, float], classes: int) -> list[tuple[str, str]]:
+        assert found == figures
+        return [("what matters", "7 %")]
+
+    bar = EpochBar()
+    loader = DataLoader(TensorDataset(torch.randn(8, 1, 2, 2), torch.arange(8) % 2), batch_size=4)
+    trainer = Trainer(
+        max_epochs=3, default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
+        callbacks=[Some(), RunRecord(tmp_path), bar, ModelTable(), ResultTable(Console(file=text, width=80), headline)],
+    )  # fmt: skip
+    trainer.fit(SupervisedModule(2, (1, 2, 2), MLP), loader, loader)
+    model = capsys.readouterr().out.partition("Epoch")[0]
+    assert "backbone: MLP" in model and "sums" not in model and "FLOPs" not in model
+    assert bar._get_train_description(0).strip() == "Epoch 1/3"
+    trainer.test(trainer.lightning_module, loader, verbose=False)
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "test: SupervisedModule of MLP on given loader, 8 samples"
+    assert len(lines) < 12 and max(map(len, lines[:-2])) <= 80 and "\x1b" not in text.getvalue()
+    assert any(line.split() == ["what", "matters", "7", "%"] for line in lines)
+    assert any(line.strip().startswith("all 60 figures of the analyses: ") for line in lines)

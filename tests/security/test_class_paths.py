@@ -11,7 +11,7 @@ import yaml
 from cli_runs import QUIET, checkpoint, metrics
 
 from lightning_repshape.cli import main
-from lightning_repshape.cli.trust import names_in, strangers
+from lightning_repshape.runs.trust import names_in, strangers
 
 SCHEDULE = "torch.optim.lr_scheduler.LambdaLR"
 

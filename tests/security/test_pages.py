@@ -138,5 +138,7 @@ def test_a_path_with_markup_is_printed_as_it_is(tmp_path: Path) -> None:
     writer.path = str(folder / "predictions.csv")
     out = io.StringIO()
     trainer: Any = SimpleNamespace(is_global_zero=True, callbacks=[writer])
-    ResultTable(Console(file=out, width=500)).on_predict_end(trainer, LightningModule())
+    table = ResultTable(Console(file=out, width=500))
+    table.on_predict_end(trainer, LightningModule())
+    table.teardown(trainer, LightningModule(), "predict")
     assert out.getvalue() == f"predictions: {writer.path}\n"

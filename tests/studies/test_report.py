@@ -11,7 +11,8 @@ from study_runs import PENALTY, Results, fill, records
 
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.studies.check import check_report
-from lightning_repshape.studies.report import write_report
+from lightning_repshape.studies.latex import as_latex, escaped
+from lightning_repshape.studies.report import tables_of, write_report
 from lightning_repshape.studies.results import read_results
 
 
@@ -154,3 +155,21 @@ def test_a_new_report_takes_away_the_old_ones_pictures(results: Results, tmp_pat
     write_report(report, read_results(results.folder, [results.study], rows))
     assert not (report / "small-error.png").exists() and (report / "small.png").is_file()
     assert (report / "mine.txt").is_file() and check_report(report, results.folder) == []
+
+
+def test_latex_is_escaped_and_the_best_is_bold(results: Results) -> None:
+    fill(results)
+    text = as_latex("small_1: 100 % & more", tables_of(results.read()))
+    assert text.startswith("% \\usepackage{booktabs}\n")
+    assert r"\caption{small\_1: 100 \% \& more" in text
+    assert (
+        r"Penalty $\lambda$ & \textbf{2.14 $\pm$ 0.16 (3)} & \textbf{2.00} & selection 2 of 3 & did not converge \\"
+        in text
+    )
+    for name in ("table", "tabular"):
+        assert text.count(f"\\begin{{{name}}}") == text.count(f"\\end{{{name}}}") > 0
+    for body in re.findall(r"\\toprule(.*?)\\bottomrule", text, re.DOTALL):
+        counts = {len(re.findall(r"(?<!\\)&", line)) for line in body.splitlines() if line.endswith(r"\\")}
+        assert len(counts) == 1
+    signs = r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d\_\{e\} \textless{}1 é"
+    assert escaped("a\\b~c^d_{e}\n<1 é") == signs

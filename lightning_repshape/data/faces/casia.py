@@ -1,5 +1,6 @@
 """Faces by identity: CASIA-WebFace as folders or packed, and any other folder of identity folders."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from lightning_repshape.data.files import (
 )
 from lightning_repshape.data.loading import Augmentation
 from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
+from lightning_repshape.data.preprocessing import Preprocessing
 from lightning_repshape.errors import ConfigError, DataError
 
 _PLACES = ("CASIA-WebFace", "casia-webface", "CASIA_WebFace", "faces_webface_112x112", "casia")
@@ -106,6 +108,11 @@ class CASIAWebFaceDataModule(ImageDataModule):
         if not names:
             raise DataError(f"{source} holds no identity with at least {self.min_images} image(s)")
         return ImageSet(self._name(source), names, self._shape, mean, std, val_size=0, val_split="stratified")
+
+    def preprocessing(self) -> Preprocessing:
+        """What the model's inputs are."""
+        fit: Literal["stretch", "crop"] = "stretch" if self.fit == "stretch" else "crop"
+        return replace(super().preprocessing(), fit=fit, center=self.center_crop, exif=self.exif_orientation)
 
     def _name(self, source: Path) -> str:
         return source.stem if source.suffix == ".rec" else source.resolve().name or "faces"

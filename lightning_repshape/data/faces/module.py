@@ -12,6 +12,7 @@ from lightning_repshape.data.faces.pairs import PairSet, VerificationPairs
 from lightning_repshape.data.files import content_hash, some
 from lightning_repshape.data.loading import DeviceBatch, ImageLoader, RawBatchDataModule, SplitDataset
 from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
+from lightning_repshape.data.preprocessing import Preprocessing
 from lightning_repshape.errors import ConfigError, DataError
 
 
@@ -199,6 +200,10 @@ class FaceVerificationDataModule(RawBatchDataModule):
         x, y, *_ = batch.finish()
         number = self._numbers.get(batch.dataset)
         return (x, y) if number is None else PairBatch(x, y, number)
+
+    def preprocessing(self) -> Preprocessing:
+        """What the model's inputs are: those of the identities."""
+        return self.identities.preprocessing()
 
     def checksums(self) -> dict[str, str]:
         """Hashes of the identities in use, and of the pairs' images as "<stage>-<name>....", for a run's manifest."""

@@ -1,6 +1,7 @@
 """Any folder of images in class folders, as a data set or as a further test set."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from lightning_repshape.data import files
 from lightning_repshape.data.files import ImageFiles, both_sides, check_channels, check_fit
 from lightning_repshape.data.further import GeneralizationSet, TestImages, match_classes
 from lightning_repshape.data.module import ImageDataModule, ImageSet, SplitData, SplitName
+from lightning_repshape.data.preprocessing import Preprocessing, find_images
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 
 _MEAN, _STD = {3: (0.485, 0.456, 0.406), 1: (0.449,)}, {3: (0.229, 0.224, 0.225), 1: (0.226,)}
@@ -30,7 +32,8 @@ class ImageFolderDataModule(ImageDataModule):
             cuts out the centre.
         mean: Mean of each channel, of pixels in [0, 1]. None: ImageNet's (grey: 0.449).
         std: Standard deviation of each channel. None: ImageNet's (grey: 0.226).
-        predict_dir: Folder of images without classes, which ``predict`` takes. None: the test images.
+        predict_dir: Image, or folder of images without classes, which ``predict`` takes. None: the test images. (The
+            option ``--images`` does so with any model, and needs no training data.)
         val_size: Images (int) or share (float below 1) of ``train`` that become the validation part; 0: none. None: the
             images of ``val``, or a tenth of ``train`` where there is no ``val``.
         train_subset: Which training images ``train_size`` means: the "first" ones (in the order of the classes), or
@@ -82,7 +85,9 @@ class ImageFolderDataModule(ImageDataModule):
             inner = [name for name in files.class_folders(below) if (below / name / "train").is_dir()] if below else []
             raise DataError(
                 f"no folder {folder.absolute()}; set root to the folder that holds train/<class>/<image> and "
-                "test/<class>/<image>" + (f", such as {self.root / inner[0]}" if inner else "")
+                "test/<class>/<image>"
+                + (f", such as {self.root / inner[0]}" if inner else "")
+                + " (predict --run_dir RUN --images PATH needs no such folder)"
             )
         names = tuple(files.class_folders(folder))
         if not names:
@@ -92,6 +97,10 @@ class ImageFolderDataModule(ImageDataModule):
         return ImageSet(
             self.root.resolve().name or "images", names, self._shape, mean, std, val_size=0.1, val_split="stratified"
         )
+
+    def preprocessing(self) -> Preprocessing:
+        """What the model's inputs are."""
+        return replace(super().preprocessing(), fit=self._fit, exif=self.exif_orientation)
 
     def has_split(self, split: SplitName) -> bool:
         """Which parts there are."""
@@ -104,9 +113,7 @@ class ImageFolderDataModule(ImageDataModule):
     def load_split(self, split: SplitName) -> SplitData:
         """Reads a split as published."""
         if split == "predict" and self.predict_dir is not None:
-            paths = files.list_images([self.predict_dir])[0]
-            if not paths:
-                raise DataError(f"no images in {self.predict_dir}; set predict_dir to a folder of images")
+            paths = find_images(self.predict_dir)
             labels = [-1] * len(paths)
         else:
             folder = self.root / split

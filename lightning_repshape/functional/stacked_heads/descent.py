@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ from lightning_repshape.functional.stacked_heads.inputs import (
     num_classes_of,
 )
 from lightning_repshape.seeding import generator
+from lightning_repshape.terminal.progress import task
 
 # On a CPU heads are solved in blocks whose working set stays in a core's cache; on a GPU all at once.
 _CACHE_BYTES = 4 * 2**20
@@ -281,13 +283,15 @@ class _Descent:
         done = 0
         if best is not None:
             best.look(0)
-        while done < rule.updates:
-            self.update(None if batches is None else batches[done])
-            done += 1
-            if best is not None and (done % best.rule.every == 0 or done == rule.updates):
-                best.look(done)
-                if best.all_finished():
-                    break
+        # how many updates there will be, only those know that make a given number; FOCA's few take no time
+        with task(f"solving a head on {self.samples.count:,} samples") if best is not None else nullcontext():
+            while done < rule.updates:
+                self.update(None if batches is None else batches[done])
+                done += 1
+                if best is not None and (done % best.rule.every == 0 or done == rule.updates):
+                    best.look(done)
+                    if best.all_finished():
+                        break
         scales = self.first.scales()
         updates = torch.full((self.num_heads,), done, dtype=torch.int64, device=scales.device)
         if best is not None and done > 0:

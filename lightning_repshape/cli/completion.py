@@ -1,0 +1,87 @@
+"""Tab completion by argcomplete, of commands, options, configs, classes and studies; it imports nothing heavy."""
+
+import argparse
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning_repshape
+from lightning_repshape import configs_library
+from lightning_repshape.cli import help as helps
+
+_ACTIONS = {"study": ("list", "show", "run", "report"), "configs": ("list", "show", "copy", "schema")}
+_COMMAND = re.compile(r"^  (\w+) {2,}", re.MULTILINE)
+_OPTION = re.compile(r"--([a-z_.]+)(?![a-z_.]*NAME)")
+
+
+def answer(overview: str) -> None:
+    """Answers the shell and ends the process, where argcomplete is installed; the overview names the commands."""
+    try:
+        import argcomplete
+    except ImportError:
+        return
+    argcomplete.autocomplete(_parser(overview), always_complete_options="long")
+
+
+def _parser(overview: str) -> argparse.ArgumentParser:
+    """A parser for completion alone: it knows the options that the short help names."""
+    parser = argparse.ArgumentParser(prog="lightning-repshape", add_help=False)
+    for option in ("--help", "--version"):
+        parser.add_argument(option, action="store_true")
+    commands = parser.add_subparsers()
+    for command in _COMMAND.findall(overview.partition("commands:")[2].partition("options of")[0]):
+        own = commands.add_parser(command, add_help=False)
+        if command in _ACTIONS:
+            actions = own.add_subparsers()
+            for action in _ACTIONS[command]:
+                _add_names(actions.add_parser(action), command)
+        elif command in helps.COMMANDS:
+            for option in dict.fromkeys(("help", *_OPTION.findall(helps.short(command)), "debug", "quiet")):
+                values = _VALUES.get(option)
+                _complete(own.add_argument(f"--{option}", nargs="?" if values is None else None), values)
+    return parser
+
+
+def _add_names(parser: argparse.ArgumentParser, command: str) -> None:
+    _complete(parser.add_argument("names", nargs="*"), _studies if command == "study" else configs_library.names)
+    options = ("out", "to", "jobs", "budget", "check", "latex", "markdown", "commands", "rows", "dry_run", "executor")
+    for option in options if command == "study" else ("resolved",):
+        parser.add_argument(f"--{option}", nargs="?")
+
+
+def _complete(action: Any, values: Callable[[], Iterable[str]] | None) -> None:
+    """Lets values complete an option; without, files do."""
+    if values is not None:
+        action.completer = lambda prefix, **_: [value for value in values() if value.startswith(prefix)]
+
+
+def _studies() -> list[str]:
+    from lightning_repshape.studies.reading import shipped
+
+    return [study.id for study in shipped()]
+
+
+def _rows() -> list[str]:
+    from lightning_repshape.studies.reading import shipped
+
+    return [row.id for study in shipped() for row in study.rows]
+
+
+def _names(room: str, end: str = "") -> Callable[[], list[str]]:
+    return lambda: [name for name in lightning_repshape.names_of_rooms()[room] if name.endswith(end)]
+
+
+_VALUES: dict[str, Callable[[], Iterable[str]]] = {
+    "config": configs_library.names,
+    "model": _names("modules", "Module"),
+    "data": _names("data", "DataModule"),
+    "model.backbone": _names("networks"),
+    "trainer.callbacks": _names("callbacks"),
+    "trainer.accelerator": lambda: ("cpu", "gpu", "auto"),
+    "trainer.precision": lambda: ("32-true", "bf16-mixed", "16-mixed"),
+    "trainer.logger": lambda: ("WandbLogger", "MLFlowLogger", "false"),
+    "ckpt_path": lambda: ("best", "last", "none"),
+    "then_test": lambda: ("true", "false"),
+    "row": _rows,
+    "analyses": lambda: helps.ANALYSES,
+}

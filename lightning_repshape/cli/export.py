@@ -1,0 +1,56 @@
+"""``export``: a trained model as files for other programs."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lightning_repshape.cli.predict import read_model, source_parser
+from lightning_repshape.errors import ConfigError
+from lightning_repshape.export import export_model
+from lightning_repshape.export.formats import CARD, FILES
+from lightning_repshape.runs.folders import given_path
+
+_ABOUT = """\
+Writes a trained model for other programs: safetensors (weights, with a config and a model card), ONNX, and a program of
+torch.export. Each is held against the original, and all is written or nothing."""
+
+
+def run(words: list[str]) -> int:
+    """Runs the command; returns 0."""
+    parser = source_parser("export", _ABOUT)
+    parser.add_argument(
+        "--format",
+        type=str | list[str],
+        default="safetensors",
+        metavar="LIST",
+        help=f"Some of {', '.join(FILES)}, with commas between them. Default: safetensors.",
+    )
+    parser.add_argument(
+        "--to", type=str | None, default=None, metavar="FOLDER", help="Where to. Default: export in the run's folder."
+    )
+    parser.add_argument("--samples", type=int, default=64, help="Images on which each is held against the original.")
+    options = parser.parse_args(words)
+    listed = options.format.strip("[]").split(",") if isinstance(options.format, str) else options.format
+    formats = [name.strip() for name in listed if name.strip()]
+    model = read_model(options, "export")
+    if options.to is None and model.origin.run is None:
+        raise ConfigError("--to FOLDER says where to, since the checkpoint lies in no run's folder")
+    target = given_path(options.to, "--to") if options.to is not None else Path(str(model.origin.run)) / "export"
+    checks = export_model(model, target, formats, options.samples, options.trust)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("file")
+    table.add_column("size", justify="right")
+    for name in checks[0].differences:
+        table.add_column(name, justify="right")
+    for check in checks:
+        size = check.path.stat().st_size
+        text = f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
+        table.add_row(
+            check.path.name, text, *(f"{value:.1e}" if value else "0" for value in check.differences.values())
+        )
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    console.print(f"largest differences from the original, on {checks[0].samples} {checks[0].of}")
+    console.print(f"export: {target}, with {CARD}", soft_wrap=True)
+    return 0

@@ -1,0 +1,17 @@
+"""A parser of words without nested options, whose errors are one sentence; it needs nothing heavy."""
+
+import argparse
+from typing import Any, NoReturn
+
+from lightning_repshape.errors import ConfigError
+
+
+class PlainParser(argparse.ArgumentParser):
+    """argparse's, without abbreviations of options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a ConfigError."""
+        raise ConfigError(f"{self.prog.removeprefix('lightning-repshape ')}: {message}")

@@ -172,7 +172,9 @@ def test_saved_features_need_no_model(capsys: pytest.CaptureFixture[str]) -> Non
     saved("backbone.npz")
     assert main(["analyze", "--features", "backbone.npz", *QUICK, "--class_names", "[ant,bee,cow,dog]"]) == 0
     folder = Path("runs/backbone+analyze/analysis")
-    assert f"page: {folder}/index.html" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"page: {folder}/index.html" in out
+    assert "LDA eigenvalue" in out and len(out.splitlines()) < 14
     assert json.loads((folder / "manifest.json").read_text())["shapes"]["test_features"] == [50, 7]
     assert json.loads((folder / "lda.json").read_text())["class"] == "bee"
     failure = json.loads((folder / "weight_separability.json").read_text())["failure"]

@@ -85,8 +85,8 @@ class ImageFolderDataModule(ImageDataModule):
             inner = [name for name in files.class_folders(below) if (below / name / "train").is_dir()] if below else []
             raise DataError(
                 f"no folder {folder.absolute()}; set root to the folder that holds train/<class>/<image> and "
-                "test/<class>/<image>" + (f", such as {self.root / inner[0]}" if inner else "")
-                + " (predict --run_dir RUN --images PATH needs no such folder)"
+                "test/<class>/<image>"
+                + (f", such as {self.root / inner[0]}" if inner else " (predict --images PATH needs none of it)")
             )
         names = tuple(files.class_folders(folder))
         if not names:

@@ -43,6 +43,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "ReconstructionErrors",
         "ReconstructionFigure",
         "RepresentationCharacteristics",
+        "RepresentationDimension",
         "Reseeding",
         "ResultTable",
         "RunRecord",

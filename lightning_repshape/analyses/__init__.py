@@ -5,6 +5,7 @@ from lightning_repshape.analyses.characteristics import RepresentationCharacteri
 from lightning_repshape.analyses.class_vectors import ClassVectorSimilarity
 from lightning_repshape.analyses.collapse import NeuralCollapse
 from lightning_repshape.analyses.components import TSNE, PrincipalComponents
+from lightning_repshape.analyses.dimension import RepresentationDimension
 from lightning_repshape.analyses.discriminant import LDAEigenvalues
 from lightning_repshape.analyses.error_counts import ErrorCount, corruption_errors
 from lightning_repshape.analyses.geodesic import FisherGeodesic
@@ -20,6 +21,7 @@ ANALYSES: tuple[type[Analysis], ...] = (
     PrincipalComponents,
     TSNE,
     LDAEigenvalues,
+    RepresentationDimension,
     RepresentationCharacteristics,
     FisherGeodesic,
     ClassVectorSimilarity,
@@ -48,6 +50,7 @@ __all__ = [
     "PartialDatasetRetraining",
     "PrincipalComponents",
     "RepresentationCharacteristics",
+    "RepresentationDimension",
     "WeightSeparability",
     "WeightSpace",
     "corruption_errors",

@@ -10,6 +10,7 @@ from lightning_repshape.plots.curves import (
     retraining_figure,
     roc_figure,
     severities_figure,
+    spectrum_figure,
     spread_figure,
 )
 from lightning_repshape.plots.images import contact_sheet, corruptions_sheet, patterns_figure, reconstruction_figure
@@ -74,6 +75,7 @@ __all__ = [
     "severities_figure",
     "similarity_figure",
     "space_figure",
+    "spectrum_figure",
     "spread_figure",
     "study_figure",
     "style",

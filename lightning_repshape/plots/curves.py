@@ -90,6 +90,28 @@ def spread_figure(
     return figure
 
 
+def spectrum_figure(values: Array, line: tuple[int, int, float] | None = None, title: str = "") -> "Figure":
+    """Eigenvalues, descending and above zero, against their number on logarithmic axes.
+
+    ``line`` is the first and the last eigenvalue, from 1, that a power law goes through, and its exponent.
+    """
+    figure = new_figure(6.0, 3.8)
+    axes = figure.subplots()
+    numbers = np.arange(1, len(values) + 1)
+    axes.plot(numbers, values, color=BLUE, marker="o", markersize=3, linewidth=1.2)
+    if line is not None:
+        first, last, exponent = line
+        at = numbers[first - 1 : last]
+        middle = float(np.exp(np.log(values[first - 1 : last]).mean() + exponent * np.log(at).mean()))
+        label = f"decay, exponent {exponent:.2f}"
+        axes.plot(at, middle * at**-exponent, color=VERMILION, linestyle="--", linewidth=1.4, label=label)
+        axes.legend(frameon=False)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    style(axes, "principal component", "variance", title)
+    return figure
+
+
 def eigenvalues_figure(values: Array, errors: Array, class_names: Sequence[str], label: int) -> "Figure":
     """Eigenvalues of all classes as bars, and the threshold test errors below them.
 

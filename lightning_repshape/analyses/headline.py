@@ -44,7 +44,7 @@ _KNOWN = {
         _FOCA,
         "lower",
     ),
-    "separability/unit": (
+    "weight_separability/unit": (
         "e(W) of unit vectors",
         "How nearly orthogonal the last layer's class vectors are: 0 where they all are.",
         "Yu and Oh",

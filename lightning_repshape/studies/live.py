@@ -78,7 +78,7 @@ class LiveTable:
         return table
 
     def _shortened(self, row: str) -> str:
-        room = max(12, self.console.width - 66)
+        room = max(12, self.console.width - 56)
         return row if len(row) <= room else f"…{row[1 - room :]}"
 
     def _that_fit(self, progress: Sequence[Progress], room: int | None) -> list[Progress]:

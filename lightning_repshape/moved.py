@@ -15,7 +15,7 @@ _PACKAGE = __name__.rpartition(".")[0]
 # Old module: where its names are to be looked for.
 MOVED: dict[str, tuple[str, ...]] = {
     "analysis_plots": ("plots",),
-    "analysis_report": ("analyses.page",),
+    "analysis_report": ("analyses.page", "analyses.tables"),
     "analyze_cli": ("cli.analyze", "analyses.arrays"),
     "callbacks.analysis": ("analyses", "analyses.analysis", "analyses.inputs", "analyses.result", "analyses.samples"),
     "callbacks.characteristics": ("analyses.characteristics",),

@@ -255,10 +255,15 @@ def gallery(figures: Sequence[Shown]) -> list[str]:
     lines = []
     for figure in figures:
         caption = f"<figcaption>{html.escape(figure.caption)}</figcaption>" if figure.caption else ""
-        lines.append(f"<figure>{picture(figure.png.read_bytes(), figure.alt)}{caption}</figure>")
+        lines.append(f"<figure>{image(figure.png, figure.alt)}{caption}</figure>")
     if not lines:
         return []
     return [f'<div class="gallery{" two" if len(lines) > 1 else ""}">', *lines, "</div>"]
+
+
+def image(png: Path, alt: str) -> str:
+    """A line of HTML with a picture file inside it, and what it shows."""
+    return picture(png.read_bytes(), alt)
 
 
 def picture(png: bytes, alt: str) -> str:

@@ -17,6 +17,7 @@ COMMANDS = sorted({line for page in PAGES for line in readme_commands.shell_bloc
 OURS = [line for line in COMMANDS if line.startswith("lightning-repshape ")]
 # What else a shell block may hold: programs that a test run need not start again.
 OTHERS = (
+    'eval "$(register-python-argcomplete lightning-repshape)"',
     "python benchmarks/",
     "python docs/",
     "python -m pytest",
@@ -43,7 +44,7 @@ def test_commands_parse(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = shlex.split(line.split("#")[0].split("|")[0])[1:]
+    words = shlex.split(line.split("#")[0].split("|")[0].split(" > ")[0])[1:]
     if words[0] in TRAINER_COMMANDS and not {"--help", "--print_config"} & set(words):
         if "--config" not in words:  # it reads a run's own config
             words = [words[0], "--config", "quickstart", *words[1:]]

@@ -78,7 +78,7 @@ def _map(outcome: Outcome, thumbnails: Thumbnails | None) -> Any:
         drawn.add_layout(Legend(click_policy="hide"), "right")
     right = predicted == labels
     told = [
-        "taken for it" if own else f"taken for {name_of(names, int(label))}"
+        f"taken for {name_of(names, int(label))} ({'right' if own else 'wrong'})"
         for own, label in zip(right, predicted, strict=True)
     ]
     said = np.array(told if "predicted" in arrays else [""] * len(labels))

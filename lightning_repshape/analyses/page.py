@@ -1,7 +1,6 @@
 """The page that ``analyze`` writes: one HTML file with all figures, tables and the manifest in it."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,11 @@ import numpy as np
 
 from lightning_repshape import page
 from lightning_repshape.analyses.headline import headlines
+from lightning_repshape.analyses.tables import result_lines
 from lightning_repshape.runs.files import written_atomically
 
 if TYPE_CHECKING:
-    from lightning_repshape.analyses.result import AnalysisResult, Outcome
+    from lightning_repshape.analyses.result import Outcome
 
 _MATRIX = "cosines"  # what several analyses may have found
 
@@ -58,7 +58,8 @@ def headline(outcomes: "Sequence[Outcome]") -> list[page.Card]:
 def _section(outcome: "Outcome", earlier: "Sequence[Outcome]") -> page.Section:
     shown = [figure for figure in outcome.figures if figure.stem != outcome.name or not _again(outcome, earlier)]
     lines = page.gallery([page.Shown(figure, f"{outcome.title}: {figure.stem}") for figure in shown])
-    lines += result_lines(outcome.result) if outcome.result is not None else []
+    found = outcome.result
+    lines += result_lines(found.notes, found.tables, found.scalars) if found is not None else []
     if len(shown) < len(outcome.figures):
         lines.append(page.paragraph("The matrix is the one that is shown above."))
     names = [f"{outcome.name}.json", *(figure.name for figure in outcome.figures)]
@@ -74,31 +75,3 @@ def _again(outcome: "Outcome", earlier: "Sequence[Outcome]") -> bool:
         mine.size and mine.shape == other.shape and np.allclose(mine, other, atol=1e-6, equal_nan=True)
         for other in others
     )
-
-
-def result_lines(result: "AnalysisResult") -> list[str]:
-    """Lines of HTML: notes and tables of what was found."""
-    lines = page.notes(result.notes)
-    for heading, rows in result.tables.items():
-        lines += [page.heading(heading), *_table(rows)]
-    scalars = [{"figure": name, "value": value} for name, value in result.scalars.items()]
-    return [*lines, *page.details("logged figures", _table(scalars))]
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    numeric = [all(row.get(key) is None or isinstance(row.get(key), int | float) for row in rows) for key in columns]
-    return page.table(columns, [[cell_text(row.get(key)) for key in columns] for row in rows], numeric)
-
-
-def cell_text(value: Any) -> str:
-    """A value as tables show it: four digits of a number, a dash for None."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return ("∞" if value > 0 else "−∞") if math.isinf(value) else f"{value:.4g}"
-    return str(value)

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_repshape import plots
+from lightning_repshape.analyses.tables import result_lines
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.page import failure, heading, picture
 from lightning_repshape.runs.files import plain_number, read_json, write_json, written_atomically
@@ -47,14 +48,12 @@ class AnalysisResult:
 
     def _repr_html_(self) -> str:
         """Figures and tables, for notebooks."""
-        from lightning_repshape.analyses.page import result_lines
-
         drawn = []
         for name, draw in self.figures.items():
             file = io.BytesIO()
             draw().savefig(file, format="png", dpi=100)
             drawn.append(picture(file.getvalue(), name or "figure"))
-        return "\n".join([*drawn, *result_lines(self)])
+        return "\n".join([*drawn, *result_lines(self.notes, self.tables, self.scalars)])
 
 
 @dataclass(frozen=True)

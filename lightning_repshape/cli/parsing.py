@@ -228,18 +228,19 @@ def _unknown_option(word: str, before: str, after: str, place: str, options: Ite
         inside = [option for option in known if option.startswith(f"{group}.")]
         if inside:
             return f"{nobody} no option {word!r}{did_you_mean(word, inside)}"
-        if others := _models_with(group):
-            return f"{nobody} no option {group!r}, which is one of {', '.join(others)}"
-        groups = dict.fromkeys(option.split(".")[0] for option in known)
-        return f"{nobody} no option {word!r}{_nearest(word, group, groups)}"
-    if owner and (others := _models_with(word)):
-        return f"{nobody} no option {word!r}, which is one of {', '.join(others)}"
-    return f"{nobody} no option {word!r}{_nearest(word, word, known)}"
+        groups = list(dict.fromkeys(option.split(".")[0] for option in known))
+        renamed = new_name(word, groups)
+    else:
+        group, groups, renamed = word, known, new_name(word, known)
+    if owner and renamed is None and (others := _models_with(group)):
+        return f"{nobody} no option {group!r}, which is one of {', '.join(others)}"
+    return f"{nobody} no option {word!r}{_nearest(word, group, groups)}"
 
 
 def _models_with(option: str) -> list[str]:
     """The models of this package that have an option which another one was given."""
-    return [name for name in class_names("model") if option in _parameters(f"lightning_repshape.modules.{name}")]
+    models = [name for name in class_names("model") if name.endswith("Module")]
+    return [name for name in models if option in _parameters(f"lightning_repshape.modules.{name}")]
 
 
 def _nearest(option: str, root: str, accepted: Iterable[str]) -> str:

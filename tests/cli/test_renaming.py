@@ -64,7 +64,7 @@ def test_a_run_made_before_is_read_and_goes_on(old_run: Path, capsys: pytest.Cap
 
 def test_an_old_name_that_a_user_writes_is_answered_with_the_new_one(capsys: pytest.CaptureFixture[str]) -> None:
     old = next(iter(RENAMED))
-    answer = f"model: there is no option {old!r}; it is called {RENAMED[old]!r} now"
+    answer = f"model: FOCAModule has no option {old!r}; it is called {RENAMED[old]!r} now"
     assert main(["fit", *WORDS, f"--model.{old}", "8"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {answer}"
     parser = parser_of("fit")

@@ -86,8 +86,7 @@ class ImageFolderDataModule(ImageDataModule):
             raise DataError(
                 f"no folder {folder.absolute()}; set root to the folder that holds train/<class>/<image> and "
                 "test/<class>/<image>"
-                + (f", such as {self.root / inner[0]}" if inner else "")
-                + " (predict --run_dir RUN --images PATH needs no such folder)"
+                + (f", such as {self.root / inner[0]}" if inner else " (predict --images PATH needs none of it)")
             )
         names = tuple(files.class_folders(folder))
         if not names:

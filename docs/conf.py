@@ -5,10 +5,17 @@ author = "The lightning-repshape maintainers"
 copyright = "2026, the lightning-repshape maintainers"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
+
+# Tutorials are notebooks that the build executes; what has not changed since the last build is kept beside it.
+nb_execution_mode = "cache"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300  # seconds a cell
+nb_output_stderr = "remove"  # Lightning's words on the machine
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

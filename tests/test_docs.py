@@ -1,5 +1,6 @@
 """Every command and every snippet of README and docs is run or, where it would train, parsed."""
 
+import ast
 import importlib
 import re
 import shlex
@@ -12,6 +13,7 @@ import torch
 from lightning_repshape.cli import TRAINER_COMMANDS, main
 
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_CELL = re.compile(r"^```\{code-cell\} ipython3\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PAGES = readme_commands.pages()
 COMMANDS = sorted({line for page in PAGES for line in readme_commands.shell_blocks(page)})
 OURS = [line for line in COMMANDS if line.startswith("lightning-repshape ")]
@@ -59,6 +61,28 @@ def test_other_commands_are_known() -> None:
         assert line in OURS or line.startswith(OTHERS), line
         for script in re.findall(r"(?:benchmarks|docs)/\S+\.py", line):
             assert (readme_commands.ROOT / script).is_file(), script
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "tutorials"], ids=lambda page: page.stem)
+def test_tutorials_import_what_there_is(page: Path) -> None:
+    """The build of the docs executes them."""
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("---\nfile_format: mystnb\n")
+    cells = "\n".join(_CELL.findall(text)).replace("%matplotlib inline\n", "")
+    imports = [part for part in ast.parse(cells, str(page)).body if isinstance(part, ast.Import | ast.ImportFrom)]
+    exec(compile(ast.Module(imports, []), str(page), "exec"), {})
+
+
+def test_questions_have_the_program_s_own_words() -> None:
+    sources = sorted((readme_commands.ROOT / "lightning_repshape").rglob("*.py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in sources))
+    page = (readme_commands.ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+    messages = re.findall(r"\*\*`([^`]+)`\*\*", page)
+    assert len(messages) > 30
+    for message in messages:
+        for part in message.replace("\n", " ").split("…"):
+            words = part.strip(" ;:.,")
+            assert len(words) < 4 or words in source, message
 
 
 def test_links_and_figures_exist() -> None:

@@ -63,7 +63,9 @@ def test_other_commands_are_known() -> None:
             assert (readme_commands.ROOT / script).is_file(), script
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "tutorials"], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parent.name == "tutorials"], ids=lambda page: page.stem
+)
 def test_tutorials_import_what_there_is(page: Path) -> None:
     """The build of the docs executes them."""
     text = page.read_text(encoding="utf-8")

@@ -1,3 +1,5 @@
+import os
+
 from lightning_repshape import __version__
 
 project = "lightning-repshape"
@@ -5,6 +7,7 @@ author = "The lightning-repshape maintainers"
 copyright = "2026, the lightning-repshape maintainers"
 release = version = __version__
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of notebooks: small networks are slower with more
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 3

@@ -114,6 +114,7 @@ ANALYSES = {
     "weight_space": "* features and class vectors in one picture",
     "activation_patterns": "* each class's mean activation against its class vector",
     "tsne": "* t-SNE",
+    "dimension": "intrinsic dimension, ranks, the spectrum and its decay",
     "characteristics": "a layer's amplitude, covariance, correlation, class-wise variance",
     "geodesic": "Fisher distance between heads trained on few and on all images",
     "partial_retraining": "error of heads retrained on few images",

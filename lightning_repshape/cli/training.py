@@ -128,9 +128,9 @@ class RepshapeCLI(LightningCLI):
         self.claimed: Path | None = None
         self.kept = Path()  # the part of the claimed folder's path that was there before
         self._content: dict[str, Any] = {}
-        self._own_bars = terminal_bars()
+        bars = terminal_bars()  # no attribute: averaged weights copy the module, whose optimizer leads to this object
         try:
-            with shown_on(self._bars if is_terminal() and rank() == 0 else None):
+            with shown_on((lambda: self._bars(bars)) if is_terminal() and rank() == 0 else None):
                 super().__init__(
                     model_class=LightningModule,
                     datamodule_class=LightningDataModule,
@@ -150,12 +150,12 @@ class RepshapeCLI(LightningCLI):
                 raise refused from error
             raise
 
-    def _bars(self) -> Bars | None:
+    def _bars(self, own: Bars) -> Bars | None:
         """Where long work is shown: beside the trainer's progress bar while there is one, unless that is not wanted."""
         if not hasattr(self, "config") or self.options.trainer.get("enable_progress_bar") is False:
             return None
         callback = self.trainer.progress_bar_callback if hasattr(self, "trainer") else None
-        return trainer_bars(callback) or self._own_bars
+        return trainer_bars(callback) or own
 
     def _has_begun(self, folder: Path) -> bool:
         """Whether a run that failed leaves anything of use."""

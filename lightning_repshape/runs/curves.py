@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lightning_repshape.errors import DataError
 from lightning_repshape.runs.files import plain_number, written_atomically
@@ -144,7 +144,10 @@ class FigureLogger(Callback):
             if self._before.get(path) != changed:
                 name = path.relative_to(analysis_folder(self.folder)).with_suffix("").as_posix()
                 for logger in takers:
-                    _log_figure(logger, name, path, trainer.global_step)
+                    try:
+                        _log_figure(logger, name, path, trainer.global_step)
+                    except OSError as error:  # a figure is no reason to end a run
+                        rank_zero_warn(f"{path} was not handed to {type(logger).__name__}: {error}")
 
     def _figures(self) -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in sorted(analysis_folder(self.folder).rglob("*.png"))}

@@ -93,10 +93,9 @@ def test_configs_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
     names = configs_library.names()
     grouped = [name for group in configs_library.groups().values() for name in group]
     assert sorted(grouped) == sorted(names), "each in one group"
-    assert set(configs_library.RECOMMENDED) <= set(names)
     assert main(["configs", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) < 60 and any(line.startswith("  method/cw-vr  ") for line in lines)
+    assert len(lines) < 60 and any(line.startswith("  recommended/cw-vr  ") for line in lines)
     assert main(["configs", "show", "quickstart", "method/cw-vr"]) == 2
     assert main(["configs", "lst"]) == 2
     assert "invalid choice" in capsys.readouterr().err

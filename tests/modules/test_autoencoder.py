@@ -236,7 +236,7 @@ def test_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     Path("config.yaml").write_text(CONFIG)
     assert main(["fit", "--config", "config.yaml", *QUIET, "--run_dir", "run"]) == 0
     out = capsys.readouterr().out
-    assert "mse" in out and "analysis/reconstruction.png" in out
+    assert "mse" in out and "analysis: reconstruction" in out
     metrics = json.loads(Path("run/metrics.json").read_text())
     assert {"train/mse", "val/mse", "test/mse"} <= set(metrics)
     for name in ("reconstruction", "reconstruction-fit"):

@@ -61,3 +61,19 @@ def test_mlflow_in_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows("run")
     assert {path.name for path in Path("mlruns").rglob("*.png")} == {"curves.png", "features.png", "confusion.png"}
     assert list(Path("mlruns").rglob("metrics/val/error"))
+
+
+def test_a_figure_that_cannot_be_read_ends_no_run(tmp_path: Path) -> None:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.demos.boring_classes import BoringModel
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from lightning_repshape.runs.curves import FigureLogger
+
+    trainer = Trainer(logger=TensorBoardLogger(tmp_path), enable_checkpointing=False, enable_progress_bar=False)
+    callback = FigureLogger(tmp_path)
+    callback.setup(trainer, BoringModel(), "fit")
+    (tmp_path / "analysis").mkdir()
+    (tmp_path / "analysis" / "broken.png").touch()
+    with pytest.warns(UserWarning, match=r"broken\.png was not handed to TensorBoardLogger"):
+        callback.teardown(trainer, BoringModel(), "fit")

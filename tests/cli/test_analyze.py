@@ -188,6 +188,7 @@ def test_safetensors_if_they_are_there(monkeypatch: pytest.MonkeyPatch, capsys: 
     Path("some.safetensors").write_bytes(b"nonsense")
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "safetensors", None)
+        patched.setitem(sys.modules, "safetensors.torch", None)
         assert main(["analyze", "--features", "some.safetensors"]) == 2
         assert "pip install safetensors" in capsys.readouterr().err
     torch_format = pytest.importorskip("safetensors.torch")

@@ -1,4 +1,5 @@
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,3 +57,13 @@ def quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def real_figures() -> None:
     """Asks for figures as they are."""
+
+
+@pytest.fixture
+def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that exists once the module ``trap`` was imported."""
+    mark = tmp_path / "sprung"
+    (tmp_path / "trap.py").write_text(f"open({str(mark)!r}, 'w').close()\nfrom lightning_repshape import MLP\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "trap", raising=False)
+    return mark

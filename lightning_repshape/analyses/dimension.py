@@ -4,9 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from lightning_repshape import plots
 from lightning_repshape.analyses.analysis import SplitAnalysis
 from lightning_repshape.analyses.inputs import AnalysisInputs, Split
@@ -20,9 +17,7 @@ from lightning_repshape.functional.dimension import (
     spectral_decay,
     twonn_dimension,
 )
-from lightning_repshape.functional.numerics import eigvalsh
-from lightning_repshape.functional.projection import effective_rank
-from lightning_repshape.functional.scatter import centered_gram, scatter_state
+from lightning_repshape.functional.projection import effective_rank, scatter_spectrum
 
 _LABELS = {
     "twonn": "intrinsic dimension, two nearest neighbours (Facco et al. 2017)",
@@ -66,7 +61,7 @@ class RepresentationDimension(SplitAnalysis):
         split, part, notes = self.shown(inputs)
         features = part.features.to(inputs.device)
         chosen = features[some_rows(len(features), self.max_samples, "dimension", inputs.seed)]
-        values = _eigenvalues(features)
+        values = scatter_spectrum(features).flip(0).clamp_min(0) / max(len(features) - 1, 1)
         scalars: dict[str, float] = {}
         law = None
         ways: dict[str, Callable[[], Any]] = {
@@ -102,15 +97,3 @@ class RepresentationDimension(SplitAnalysis):
         return AnalysisResult(
             scalars, content, {"dimension": rows}, {"": draw}, tuple(notes), {"eigenvalues": values.cpu().numpy()}
         )
-
-
-def _eigenvalues(features: Tensor) -> Tensor:
-    """Variances along the principal components, descending."""
-    if len(features) <= features.shape[1]:
-        scatter = centered_gram(features)
-    else:
-        scatter = scatter_state(features).total_scatter()
-    values = eigvalsh(scatter).flip(0).clamp_min(0) / max(len(features) - 1, 1)
-    if not bool(values[0] > 0):
-        raise ValueError("the features never change: they have no dimension")
-    return torch.as_tensor(values)

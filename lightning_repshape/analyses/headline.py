@@ -2,8 +2,11 @@
 
 import math
 import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from lightning_repshape.analyses.result import Outcome
 
 
 class Headline(NamedTuple):
@@ -51,7 +54,7 @@ _KNOWN = {
         "lower",
     ),
 }
-_ERRORS = ("test/error", "partial_retraining/joint_error", "class_vectors/error")  # the model's own on test images
+_ERRORS = ("partial_retraining/joint_error", "class_vectors/error")  # the model's own on test images
 _RETRAINED = re.compile(r"partial_retraining/error_(\d+)")
 
 
@@ -63,11 +66,20 @@ def headlines(scalars: Mapping[str, float], classes: int, most: int = 5) -> list
         classes: K, for images a class.
         most: How many at most.
     """
-    own = next((scalars[name] for name in _ERRORS if name in scalars), None)
-    if own is not None:
-        scalars = {**scalars, "test/error": own}
     found = [name for name in ("test/error", *_retrained(scalars, classes), *_KNOWN) if name in scalars]
     return [_headline(name, scalars[name], classes) for name in dict.fromkeys(found)][:most]
+
+
+def scalars_of(outcomes: "Iterable[Outcome]") -> dict[str, float]:
+    """Figures of analyses by name, with the model's own error on test images as ``test/error`` where one has it."""
+    found = {
+        f"{outcome.name}/{name}": value
+        for outcome in outcomes
+        if outcome.result is not None
+        for name, value in outcome.result.scalars.items()
+    }
+    own = next((found[name] for name in _ERRORS if name in found), None)
+    return found if own is None else {"test/error": own, **found}
 
 
 def figure_text(name: str, value: float) -> str:

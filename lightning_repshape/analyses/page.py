@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_repshape import page
-from lightning_repshape.analyses.headline import headlines
+from lightning_repshape.analyses.headline import headlines, scalars_of
 from lightning_repshape.analyses.tables import result_lines
 from lightning_repshape.runs.files import written_atomically
 
@@ -50,9 +50,8 @@ def write_page(
 def headline(outcomes: "Sequence[Outcome]") -> list[page.Card]:
     """The figures that matter most of what was found."""
     results = {outcome.name: outcome.result for outcome in outcomes if outcome.result is not None}
-    scalars = {f"{name}/{key}": value for name, result in results.items() for key, value in result.scalars.items()}
     classes = max((len(result.content.get("class_names", ())) for result in results.values()), default=0)
-    return [page.Card(one.label, one.text, one.meaning, one.source) for one in headlines(scalars, classes)]
+    return [page.Card(one.label, one.text, one.meaning, one.source) for one in headlines(scalars_of(outcomes), classes)]
 
 
 def _section(outcome: "Outcome", earlier: "Sequence[Outcome]") -> page.Section:

@@ -5,12 +5,11 @@ import hashlib
 import platform
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
@@ -23,8 +22,10 @@ from lightning_repshape._version import __version__
 from lightning_repshape.analyses import ANALYSES, Analysis, FeatureInputs, Outcome, hover, run_analyses
 from lightning_repshape.analyses.analysis import say
 from lightning_repshape.analyses.arrays import read_arrays, splits_of
+from lightning_repshape.analyses.headline import scalars_of
 from lightning_repshape.analyses.page import write_page
-from lightning_repshape.cli.parsing import OneLineParser
+from lightning_repshape.cli.parsing import OneLineParser, given_device
+from lightning_repshape.cli.plain import listed
 from lightning_repshape.cli.training import RepshapeCLI, as_list, headline
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.runs.files import read_json, write_json
@@ -36,8 +37,8 @@ from lightning_repshape.runs.folders import (
     given_path,
     make_folder,
 )
-from lightning_repshape.terminal.printing import figure_table, is_terminal
-from lightning_repshape.terminal.progress import shown_on, task, terminal_bars
+from lightning_repshape.terminal.printing import figure_table
+from lightning_repshape.terminal.progress import shown_in_terminal, task
 
 PAGE = "index.html"
 _LAYER = "features"  # what is analysed unless another layer is named
@@ -258,14 +259,10 @@ def _analyze_features(words: list[str]) -> int:
     path = given_path(options.features, "--features")
     arrays = read_arrays(path)
     if isinstance(options.class_names, str):
-        options.class_names = _words(options.class_names)
+        options.class_names = listed(options.class_names)
     if options.class_names is None and "class_names" in arrays:
         options.class_names = [str(name) for name in arrays["class_names"]]
-    try:
-        device = torch.device(options.device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown names, and devices that are not there
-        raise ConfigError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
+    device = given_device(options.device)
     inputs = FeatureInputs(
         splits_of(arrays, path),
         options.num_classes,
@@ -298,8 +295,7 @@ def _analyze_features(words: list[str]) -> int:
     write_json(folder / MANIFEST, manifest)
     analyses = [made[kind.kind] for kind in chosen]
     outcomes: list[Outcome] = []
-    bars = terminal_bars()
-    with shown_on(lambda: bars) if is_terminal() else nullcontext(), task("analyses", len(analyses)) as advance:
+    with shown_in_terminal(), task("analyses", len(analyses)) as advance:
         for analysis in analyses:
             outcomes += run_analyses([analysis], inputs, folder)
             advance(1)
@@ -310,10 +306,7 @@ def _analyze_features(words: list[str]) -> int:
     title, about = f"Analysis of {path.name}", [f"{sizes}; lightning-repshape {__version__}"]
     maps = hover.write_maps(folder / hover.FILE, title, outcomes, None) if options.interactive else None
     page = write_page(folder / PAGE, title, about, outcomes, manifest, maps)
-    figures = {
-        f"{one.name}/{key}": value for one in outcomes if one.result for key, value in one.result.scalars.items()
-    }
-    _finish(outcomes, page, headline(figures, inputs.num_classes()))
+    _finish(outcomes, page, headline(scalars_of(outcomes), inputs.num_classes()))
     return 0
 
 
@@ -323,7 +316,7 @@ def chosen_analyses(names: str | list[str] | None, configured: Sequence[Analysis
     if names is None:
         there = [type(analysis) for analysis in configured]
         return [kind for kind in ANALYSES if not kind.on_request or kind in there]
-    wanted = _words(names) if isinstance(names, str) else names
+    wanted = listed(names) if isinstance(names, str) else names
     for word in wanted:
         if word not in known:
             raise ConfigError(f"there is no analysis {word!r}{did_you_mean(word, known)}")
@@ -336,16 +329,11 @@ def _folder_of(layer: str | None) -> str:
 
 
 def _unpack(value: str | Sequence[int | str]) -> tuple[int | str, int | str]:
-    parts = _words(value) if isinstance(value, str) else value
+    parts = listed(value) if isinstance(value, str) else value
     if len(parts) != 2:
         raise ConfigError(f"--unpack {value} must be two positions or keys, such as 0,1 or image,label")
     first, second = (int(part) if str(part).lstrip("-").isdecimal() else part for part in parts)
     return first, second
-
-
-def _words(text: str) -> list[str]:
-    """What stands between commas, with or without brackets, which a shell takes for a pattern, and quotes."""
-    return [word.strip().strip("'\"") for word in text.strip().strip("[]").split(",")]
 
 
 def _is_foreign(words: Sequence[str], configs: Sequence[Path]) -> bool:

@@ -4,9 +4,8 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -24,6 +23,7 @@ from lightning_repshape.callbacks.reseeding import Reseeding
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli import study
 from lightning_repshape.cli.analyze import AnalyzeCLI, chosen_analyses
+from lightning_repshape.cli.plain import PlainParser, listed
 from lightning_repshape.comparisons.comparison import Comparison, check_same, compare
 from lightning_repshape.comparisons.contender import Contender
 from lightning_repshape.comparisons.gathering import Gathering, of_file
@@ -42,8 +42,7 @@ from lightning_repshape.runs.folders import (
 )
 from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
 from lightning_repshape.studies.reading import FORMAT, filtered, find_studies
-from lightning_repshape.terminal.printing import is_terminal
-from lightning_repshape.terminal.progress import shown_on, task, terminal_bars
+from lightning_repshape.terminal.progress import shown_in_terminal, task
 
 _CHECKPOINTS = ("best", "last", "none")
 _BASES = {
@@ -108,8 +107,7 @@ def run(words: list[str]) -> int:
     if twice is not None:
         raise ConfigError(f"two models are called {twice!r}; give one a name, as in NAME={twice}")
     contenders: list[Contender] = []
-    bars = terminal_bars()
-    with shown_on(lambda: bars) if is_terminal() else nullcontext(), task("models", len(specs)) as advance:
+    with shown_in_terminal(), task("models", len(specs)) as advance:
         for spec in specs:
             contenders.append(_contender(spec, options, given))
             if len(contenders) > 1:  # before the others are passed in vain
@@ -125,17 +123,9 @@ def run(words: list[str]) -> int:
     return 0
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"compare: {message}")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(
-        prog="lightning-repshape compare",
-        description=_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = PlainParser(
+        prog="lightning-repshape compare", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "models", nargs="*", metavar="[NAME=]MODEL[:CHECKPOINT][@LAYER]",
@@ -234,8 +224,8 @@ def _study_of(options: argparse.Namespace) -> Path:
     base = base.removeprefix("base/")
     configs_library.find(f"base/{base}")
     methods: dict[str, Any] = {}
-    for word in options.methods.strip("[]").split(","):
-        name = {"baseline": "plain"}.get(word.strip(), word.strip().replace("_", "-"))
+    for word in listed(options.methods):
+        name = {"baseline": "plain"}.get(word, word.replace("_", "-"))
         config = name if "/" in name else _fragment(name)
         configs_library.find(config)
         methods[folder_name(name).replace("-", "_")] = {"title": name, "configs": [config]}

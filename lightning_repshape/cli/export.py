@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lightning_repshape.cli.plain import listed
 from lightning_repshape.cli.predict import read_model, source_parser
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.export import export_model
@@ -31,8 +32,7 @@ def run(words: list[str]) -> int:
     )
     parser.add_argument("--samples", type=int, default=64, help="Images on which each is held against the original.")
     options = parser.parse_args(words)
-    listed = options.format.strip("[]").split(",") if isinstance(options.format, str) else options.format
-    formats = [name.strip() for name in listed if name.strip()]
+    formats = [name for name in (listed(options.format) if isinstance(options.format, str) else options.format) if name]
     model = read_model(options, "export")
     if options.to is None and model.origin.run is None:
         raise ConfigError("--to FOLDER says where to, since the checkpoint lies in no run's folder")

@@ -118,6 +118,16 @@ class OneLineParser(LightningArgumentParser, FormerNames):
             yield from command.option_names()
 
 
+def given_device(text: str) -> torch.device:
+    """The device of an option ``--device``; ConfigError if it is unknown or not there."""
+    try:
+        device = torch.device(text)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {text}: {str(error).splitlines()[0]}") from error
+    return device
+
+
 def _spelled(value: Any) -> Any:
     """A config whose values of classes that YAML lacks, as defaults of callbacks have them, are texts."""
     if isinstance(value, Namespace):

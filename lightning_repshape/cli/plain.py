@@ -6,6 +6,11 @@ from typing import Any, NoReturn
 from lightning_repshape.errors import ConfigError
 
 
+def listed(text: str) -> list[str]:
+    """What stands between commas, with or without brackets, which a shell takes for a pattern, and quotes."""
+    return [word.strip().strip("'\"") for word in text.strip().strip("[]").split(",")]
+
+
 class PlainParser(argparse.ArgumentParser):
     """argparse's, without abbreviations of options."""
 

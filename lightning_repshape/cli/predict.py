@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lightning_repshape import plots
-from lightning_repshape.cli.parsing import OneLineParser
+from lightning_repshape.cli.parsing import OneLineParser, given_device
 from lightning_repshape.data.preprocessing import Preprocessing, find_images
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.export import RepshapeModel
 from lightning_repshape.runs.files import csv_text
 from lightning_repshape.runs.folders import claim_folder, folder_name, given_path, is_run_folder
 from lightning_repshape.runs.predictions import top_cells, top_header, write_table
+from lightning_repshape.terminal.progress import shown_in_terminal, task
 
 _AT_ONCE = 64
 _ON_SHEET = 64  # thumbnails
@@ -77,15 +77,12 @@ def run(words: list[str]) -> int:
     paths = find_images(images)
     model = read_model(options, "predict")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
-    try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:  # unknown names, and devices that are not there
-        raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    model.to(given_device(device))
     found: list[list[tuple[str, float]]] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        for start in progress.track(range(0, len(paths), _AT_ONCE), description="images"):
+    with shown_in_terminal(), task("images", len(paths)) as advance:
+        for start in range(0, len(paths), _AT_ONCE):
             found += model.top(paths[start : start + _AT_ONCE], options.top)
+            advance(_AT_ONCE)
     folder = _folder(model, options, images)
     shown = [path if images.is_file() else str(Path(path).relative_to(images)) for path in paths]
     table = folder / f"predictions-{folder_name(images.resolve().stem)}.csv"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_repshape.analyses.analysis import Analysis, run_analyses
+from lightning_repshape.analyses.headline import scalars_of
 from lightning_repshape.analyses.inputs import AnalysisInputs
 from lightning_repshape.analyses.result import AnalysisResult, Outcome
 from lightning_repshape.analyses.samples import some_rows
@@ -87,11 +88,9 @@ class Contender:
 
     def scalars(self) -> dict[str, float]:
         """All figures by name: those of the test as ``test/NAME``, those of an analysis as ``ANALYSIS/NAME``."""
-        found = {f"test/{name}": value for name, value in self.figures.items()}
-        for outcome in self.outcomes:
-            if outcome.result is not None:
-                found |= {f"{outcome.name}/{name}": value for name, value in outcome.result.scalars.items()}
-        return found
+        return {f"test/{name}": value for name, value in self.figures.items()} | {
+            name: value for name, value in scalars_of(self.outcomes).items() if not name.startswith("test/")
+        }
 
     def content(self, analysis: str) -> dict[str, Any]:
         """What an analysis found beside its scalars; nothing if it did not run or could not."""

@@ -150,8 +150,8 @@ def effective_rank(features: Tensor, center: bool = True, normalize: bool = Fals
         ValueError: Features that never change (or, not centred, are all zero), values that are not finite.
     """
     check_features(features)
-    if center and features.shape[0] <= features.shape[1]:
-        return _effective_rank(centered_gram(features, normalize))
+    if center:
+        return _effective_rank(scatter_spectrum(features, normalize))
     return effective_rank_from_scatter(scatter_state(features, normalize=normalize), center)
 
 
@@ -169,12 +169,24 @@ def effective_rank_from_scatter(state: ScatterState, center: bool = True) -> flo
         ValueError: Features that never change (or, not centred, are all zero).
     """
     if center:
-        return _effective_rank(_scatter(state))
-    return _effective_rank(state.total_scatter().addr_(state.mean(), state.mean(), alpha=state.total))
+        return _effective_rank(eigvalsh(_scatter(state)))
+    return _effective_rank(eigvalsh(state.total_scatter().addr_(state.mean(), state.mean(), alpha=state.total)))
 
 
-def _effective_rank(scatter: Tensor) -> float:
+def scatter_spectrum(features: Tensor, normalize: bool = False) -> Tensor:
+    """Eigenvalues of the scatter of features N x D about their mean, ascending: min(N, D) float64.
+
+    ``normalize`` scales every row to unit length first. Raises as :func:`effective_rank`.
+    """
+    check_features(features)
+    short = features.shape[0] <= features.shape[1]
+    scatter = centered_gram(features, normalize) if short else _scatter(scatter_state(features, normalize=normalize))
     values = eigvalsh(scatter)
+    _check_spread(float(values[-1]))
+    return values
+
+
+def _effective_rank(values: Tensor) -> float:
     _check_spread(float(values[-1]))
     singular = values[values > rounding(len(values)) * values[-1]].sqrt()
     shares = singular / singular.sum()

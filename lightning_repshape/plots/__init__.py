@@ -1,6 +1,5 @@
 """Every figure of the package; matplotlib is imported when the first is drawn, and nothing is computed here."""
 
-from lightning_repshape.plots.comparisons import aligned_figure, similarity_figure
 from lightning_repshape.plots.curves import (
     curve_figure,
     curves_figure,
@@ -24,9 +23,10 @@ from lightning_repshape.plots.kit import (
     scatter_by_class,
     style,
 )
-from lightning_repshape.plots.matrices import collapse_figure, confusion_figure, cosines_figure
+from lightning_repshape.plots.matrices import collapse_figure, confusion_figure, cosines_figure, similarity_figure
 from lightning_repshape.plots.points import (
     SpacePanel,
+    aligned_figure,
     confusion_cosine_figure,
     discriminant_figure,
     features_figure,

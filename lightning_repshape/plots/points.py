@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_ABREAST = 4  # panels of one figure
+
+
 def features_figure(
     points: Array,
     labels: Array,
@@ -69,6 +72,25 @@ def map_figure(points: Array, labels: Array, class_names: Sequence[str], wrong: 
     axes.set_yticks([])
     axes.spines[["left", "bottom"]].set_visible(False)
     outside_legend(figure, axes, "class")
+    return figure
+
+
+def aligned_figure(panels: Mapping[str, Array], labels: Array, class_names: Sequence[str], title: str = "") -> "Figure":
+    """The same samples in the planes of several models, n x 2 each by name: the same colours, limits and scales."""
+    across = min(_ABREAST, len(panels))
+    down = -(-len(panels) // across)
+    wide, high = (1.05 * max(float(np.abs(points[:, k]).max()) for points in panels.values()) or 1.0 for k in (0, 1))
+    figure = new_figure(1.2 + 3.1 * across, 0.5 + 3.1 * down * max(min(high / wide, 1.5), 0.4))
+    axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
+    for panel, (name, points) in zip(axes, panels.items(), strict=False):
+        scatter_by_class(panel, points, labels, class_names)
+        style(panel, "", "", name)
+        panel.set(xlim=(-wide, wide), ylim=(-high, high), aspect="equal", xticks=[], yticks=[])
+        panel.spines[["left", "bottom"]].set_visible(False)
+    for panel in axes[len(panels) :]:
+        panel.set_axis_off()
+    heading(figure, title)
+    outside_legend(figure, axes[0], "class")
     return figure
 
 

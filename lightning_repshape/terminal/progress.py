@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from lightning_repshape.terminal.printing import is_terminal
+
 
 class Bars(Protocol):
     """What shows tasks; a ``rich.progress.Progress`` does."""
@@ -102,6 +104,14 @@ def trainer_bars(callback: Any) -> Bars | None:
     """
     bar = getattr(callback, "progress", None)
     return TrainerBars(bar) if getattr(getattr(bar, "live", None), "is_started", False) else None
+
+
+@contextmanager
+def shown_in_terminal() -> Iterator[None]:
+    """Shows all tasks that begin within on standard error, where a person looks on in a terminal."""
+    bars = terminal_bars() if is_terminal() else None
+    with shown_on(None if bars is None else lambda: bars):
+        yield
 
 
 def terminal_bars() -> Bars:

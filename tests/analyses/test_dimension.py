@@ -25,5 +25,6 @@ def test_figures_of_a_plane() -> None:
 
 
 def test_features_that_never_change_are_told() -> None:
-    inputs = FeatureInputs({"train": Features(torch.ones(20, 3), torch.arange(20) % 2, None)})
-    assert "never change" in RepresentationDimension().run(inputs).failure
+    for width in (3, 30):
+        inputs = FeatureInputs({"train": Features(torch.ones(20, width), torch.arange(20) % 2, None)})
+        assert "never change" in RepresentationDimension().run(inputs).failure

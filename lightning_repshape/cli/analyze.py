@@ -323,6 +323,13 @@ def chosen_analyses(names: str | list[str] | None, configured: Sequence[Analysis
     return [kind for name, kind in known.items() if name in wanted]
 
 
+def made_analyses(names: str | None, words: Sequence[str]) -> list[Analysis]:
+    """The analyses asked for, with options as words of the command line, such as ``--lda.label=3``."""
+    parser = _parser()
+    made = parser.instantiate_classes(parser.parse_args(list(words)))
+    return [made[kind.kind] for kind in chosen_analyses(names)]
+
+
 def _folder_of(layer: str | None) -> str:
     """The folder in ``analysis`` for a layer that was asked for, so that it overwrites nothing of the usual one."""
     return "" if layer in (None, _LAYER) else folder_name(layer)

@@ -22,7 +22,7 @@ from lightning_repshape.analyses.headline import figure_text
 from lightning_repshape.callbacks.reseeding import Reseeding
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli import study
-from lightning_repshape.cli.analyze import AnalyzeCLI, chosen_analyses
+from lightning_repshape.cli.analyze import AnalyzeCLI, made_analyses
 from lightning_repshape.cli.plain import PlainParser, listed
 from lightning_repshape.comparisons.comparison import Comparison, check_same, compare
 from lightning_repshape.comparisons.contender import Contender
@@ -85,16 +85,13 @@ def run(words: list[str]) -> int:
     cut = words.index("--") if "--" in words else len(words)
     options = _parser().parse_args(words[:cut])
     given = words[cut + 1 :]
-    own = tuple(f"--{kind.kind}." for kind in ANALYSES)
     if options.methods:
         options.models.append(str(_study_of(options)))
     names = [name for name in options.models if _is_study(name)]
     if names:
         if len(options.models) > 1:
             raise ConfigError(f"{names[0]} is a study, which is compared alone: its rows are the models")
-        for_analyses = [word for word in given if word.startswith(own)]
-        if any("=" not in word for word in for_analyses):
-            raise ConfigError("options of analyses are written with '=' beside those of a training, as --lda.label=3")
+        for_analyses = _of_analyses(given)
         specs, status = _trained(names[0], options, [word for word in given if word not in for_analyses])
         if status:
             return status
@@ -278,9 +275,18 @@ def _trained(name: str, options: argparse.Namespace, given: Sequence[str]) -> tu
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
+def _of_analyses(given: Sequence[str]) -> list[str]:
+    """The options of analyses among words, which also go to trainings, or to runs beside files of features."""
+    own = tuple(f"--{kind.kind}." for kind in ANALYSES)
+    found = [word for word in given if word.startswith(own)]
+    if any("=" not in word for word in found):
+        raise ConfigError("options of analyses are written with '=' beside trainings and files, as --lda.label=3")
+    return found
+
+
 def _contender(spec: Spec, options: argparse.Namespace, given: Sequence[str]) -> Contender:
     if spec.path.is_file() and spec.path.suffix in (".npz", ".safetensors"):
-        return of_file(spec.name, spec.path, spec.layer, [kind() for kind in chosen_analyses(options.analyses)])
+        return of_file(spec.name, spec.path, spec.layer, made_analyses(options.analyses, _of_analyses(given)))
     run = spec.path if spec.path.is_dir() else run_of_checkpoint(spec.path)
     if run is None or not (Path(run) / CONFIG).is_file():
         raise ConfigError(

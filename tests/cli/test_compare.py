@@ -65,6 +65,10 @@ def test_files_of_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     one, two = features(tmp_path / "one.npz"), features(tmp_path / "two.npz")
     assert main(["compare", one, two, "--analyses", "lda"]) == 0
     assert Path("comparisons/one+two/index.html").is_file()
+    first = json.loads(Path("comparisons/one+two/comparison.json").read_text())["figures"]["lda/eigenvalue"]
+    assert main(["compare", one, two, "--analyses", "lda", "--to", "other", "--", "--lda.label=2"]) == 0
+    assert json.loads(Path("other/comparison.json").read_text())["figures"]["lda/eigenvalue"] != first
+    assert main(["compare", one, two, "--analyses", "lda", "--", "--lda.label", "2"]) == 2
     assert "test error" not in capsys.readouterr().out, "there are no predictions"
 
 

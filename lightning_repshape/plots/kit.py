@@ -164,7 +164,12 @@ def outside_legend(
 def save_figure(figure: "Figure", path: str | Path, vector: bool = True) -> Path:
     """Writes a figure to a PNG's path, which is returned, and with ``vector`` as PDF beside it."""
     target = Path(path)
+    layout = figure.get_layout_engine()
+    if layout is not None:  # once for both files, where savefig would do it four times
+        layout.execute(figure)
+        figure.set_layout_engine("none")
     for suffix in (".png", *((".pdf",) if vector else ())):
         with written_atomically(target.with_suffix(suffix)) as temporary:
             figure.savefig(temporary, format=suffix[1:])
+    figure.set_layout_engine(layout)
     return target

@@ -1,6 +1,7 @@
 """Where trainings run: processes of this machine, a Ray cluster, or SLURM's queue.
 
-All of them call :func:`train`, which starts one ``lightning-repshape fit`` and waits for it. A training is claimed by
+All of them call :func:`train`, which starts one ``lightning-repshape fit`` and waits for it; on this machine, under
+Linux, by forking a process that has imported everything (:mod:`.forkserver`). A training is claimed by
 a lock on a file that its process inherits: the system takes the lock away when the process ends, in whatever way, so
 claims are atomic and never stale, and a training that outlives the worker that started it keeps its claim. On a
 cluster, the folder of results must lie on a file system that all nodes share and that has locks (NFS 4, Lustre).
@@ -13,17 +14,20 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.runs.locks import locked
+from lightning_repshape.studies.forkserver import ForkedProcess, Forkserver, can_fork
 from lightning_repshape.studies.jobs import Job, read_job, read_run, record_failure
 
+COMMAND = (sys.executable, "-P", "-m", "lightning_repshape.cli")  #: what ``fit`` and its words are handed to
 _GRACE_SECONDS = 60.0  # a training that is interrupted writes what it has
 
 End = Literal["finished", "failed", "interrupted", "busy"]
@@ -38,7 +42,7 @@ class Task:
     given: tuple[str, ...]  #: further words, that say where and how; for a training that goes on, too
     retry_failed: bool  #: whether a training that failed before begins anew
     environment: Mapping[str, str]  #: variables that the process gets besides its own
-    command: tuple[str, ...]  #: what ``fit`` and its words are handed to
+    command: tuple[str, ...]  #: what ``fit`` and its words are handed to, such as :data:`COMMAND`
     folder: str  #: the working directory, which paths among the words are relative to
 
 
@@ -69,10 +73,11 @@ def is_claimed(lock: Path) -> bool:
         return file is None
 
 
-def train(task: Task, stopped: Callable[[], bool] = lambda: False) -> Ended:
+def train(task: Task, stopped: Callable[[], bool] = lambda: False, server: Forkserver | None = None) -> Ended:
     """Trains, in a process of its own, what is not trained yet; goes on where a training was interrupted.
 
-    It is interrupted as soon as ``stopped`` says so. A failure is noted in the run folder, too.
+    It is interrupted as soon as ``stopped`` says so. A failure is noted in the run folder, too. ``server`` starts the
+    process; None: a new Python does.
     """
     job = task.job
     with claimed(job.lock) as claim:
@@ -89,7 +94,7 @@ def train(task: Task, stopped: Callable[[], bool] = lambda: False) -> Ended:
             words += ["--ckpt_path", "last"]
         elif job.folder.exists():
             shutil.rmtree(job.folder)
-        status = _fit(words, task, claim, stopped)
+        status = _fit(words, task, claim, stopped, server)
         run = read_job(job)
         if status == 0 and run.state == "finished":
             return Ended("finished")
@@ -100,23 +105,30 @@ def train(task: Task, stopped: Callable[[], bool] = lambda: False) -> Ended:
         return Ended("interrupted", f"ended by signal {-status}" if status < 0 else message)
 
 
-def _fit(words: list[str], task: Task, claim: int, stopped: Callable[[], bool]) -> int:
+def _fit(
+    words: list[str], task: Task, claim: int, stopped: Callable[[], bool], server: Forkserver | None = None
+) -> int:
     log = task.job.log
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [*task.command, "fit", *words]
+    words = ["fit", *words]
+    folder = task.folder if Path(task.folder).is_dir() else None
     with log.open("a", encoding="utf-8") as output:
-        output.write(f"$ lightning-repshape fit {' '.join(words)}\n")
+        output.write(f"$ lightning-repshape {' '.join(words)}\n")
         output.flush()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **task.environment},
-            cwd=task.folder if Path(task.folder).is_dir() else None,
-            pass_fds=(claim,),
-            start_new_session=True,  # Ctrl-C reaches the study, which hands it on
-        )
+        process: subprocess.Popen[bytes] | ForkedProcess | None = None
+        if server is not None and task.command == COMMAND:
+            process = server.start(words, task.environment, folder, output.fileno(), claim)
+        if process is None:
+            process = subprocess.Popen(
+                [*task.command, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **task.environment},
+                cwd=folder,
+                pass_fds=(claim,),
+                start_new_session=True,  # Ctrl-C reaches the study, which hands it on
+            )
         try:
             while process.poll() is None:
                 if stopped():
@@ -125,20 +137,22 @@ def _fit(words: list[str], task: Task, claim: int, stopped: Callable[[], bool]) 
         except BaseException:
             _interrupt(process)
             raise
-        return process.returncode
+        return int(process.returncode or 0)
 
 
-def _interrupt(process: "subprocess.Popen[bytes]") -> None:
+def _interrupt(process: "subprocess.Popen[bytes] | ForkedProcess") -> None:
     """Ends a training by SIGTERM, then by force: background processes and Ray's workers do not receive SIGINT."""
     for number, patience in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, 5.0)):
-        if process.poll() is None:
-            try:
+        if process.poll() is not None:
+            return
+        if isinstance(process, ForkedProcess):
+            process.end(number)
+        else:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
-                process.wait(timeout=patience)
-            except ProcessLookupError:
-                return
-            except subprocess.TimeoutExpired:
-                continue
+        until = time.monotonic() + patience
+        while process.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
 
 
 def _last_line(log: Path) -> str:
@@ -178,6 +192,7 @@ class LocalExecutor:
         self._pool = concurrent.futures.ThreadPoolExecutor(slots)
         self._free = list(range(slots))
         self._active: dict[concurrent.futures.Future[Ended], tuple[str, int]] = {}
+        self._server: Forkserver | None = None
 
     def submit(self, task: Task) -> None:
         """Starts a training."""
@@ -185,7 +200,9 @@ class LocalExecutor:
         if self.gpus:
             device = {"CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]}
             task = dataclasses.replace(task, environment={**task.environment, **device})
-        self._active[self._pool.submit(train, task, self._stop.is_set)] = (task.job.name, slot)
+        if self._server is None and task.command == COMMAND and can_fork():
+            self._server = Forkserver(task.environment)
+        self._active[self._pool.submit(train, task, self._stop.is_set, self._server)] = (task.job.name, slot)
 
     def ended(self, timeout: float) -> dict[str, Ended]:
         """What has ended since the last call."""
@@ -204,6 +221,9 @@ class LocalExecutor:
         """Interrupts what is running."""
         self._stop.set()
         self._pool.shutdown(wait=True)
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
 
 class RayExecutor:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from lightning_repshape.studies.executors import Ended, Executor, Task, is_claimed
+from lightning_repshape.studies.executors import COMMAND, Ended, Executor, Task, is_claimed
 from lightning_repshape.studies.jobs import Cell, Job, Run, read_job, record_failure
 
 _LOOK_SECONDS = 0.5
@@ -57,7 +57,7 @@ class Runner:
         self.given = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false", *given)
         self.retry_failed, self.retries, self.watch = retry_failed, retries, watch
         self.environment = dict(environment or {})
-        self.command = tuple(command) if command else (sys.executable, "-P", "-m", "lightning_repshape.cli")
+        self.command = tuple(command) if command else COMMAND
         self._active: dict[str, Job] = {}
         self._done: dict[str, Run] = {}  # runs whose state is final for this runner
         self._busy: dict[str, float] = {}  # when to look again

@@ -37,7 +37,7 @@ def test_gpus_are_those_that_the_user_has(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 3")
     assert study_cli._gpus() == ["2", "3"]
     seen: list[str] = []
-    monkeypatch.setattr(executors, "train", lambda task, stopped: seen.append(task.environment["CUDA_VISIBLE_DEVICES"]))
+    monkeypatch.setattr(executors, "train", lambda task, *rest: seen.append(task.environment["CUDA_VISIBLE_DEVICES"]))
     executor = LocalExecutor(2, ["2", "3"])
     for job in cells(tmp_path)[0].repeats(None)[:2]:
         executor.submit(Task(job, (), (), False, {}, STANDIN, "."))

@@ -1,10 +1,13 @@
 """Interleaved timing: candidates take turns, so that a drift of the machine's speed hits all of them alike."""
 
 import argparse
+import json
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -66,6 +69,10 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
+TABLES = "BENCHMARK_TABLES"
+"""The environment variable that names the file to which :func:`report` adds its tables, a line of JSON each."""
+
+
 def report(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Prints rows as a table; the columns are the first row's keys.
 
@@ -79,6 +86,9 @@ def report(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     for row in rows:
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
     Console(width=140).print(table)
+    if os.environ.get(TABLES):
+        with Path(os.environ[TABLES]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"title": title, "rows": [dict(row) for row in rows]}, default=str) + "\n")
 
 
 def arguments(description: str, flags: Mapping[str, str] | None = None) -> argparse.Namespace:

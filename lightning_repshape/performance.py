@@ -4,6 +4,8 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning.pytorch import Callback
@@ -57,6 +59,29 @@ def choose_threads(module: nn.Module) -> int:
     one that shares its core with another process costs whole time slices.
     """
     return torch.get_num_threads() if has_convolutions(module) else 1
+
+
+def choose_precision(module: nn.Module, accelerator: str = "auto") -> Literal["bf16-mixed", "32-true"]:
+    """The precision that a network's training gains from: bfloat16 products for convolutions where they are fast.
+
+    On a CPU that is where it has AMX (two to three times faster), on an NVIDIA GPU from compute capability 8.0 on.
+    Steps of networks without convolutions are too short to gain. ``accelerator`` is the trainer's.
+    """
+    if not has_convolutions(module):
+        return "32-true"
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    if on_gpu and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = accelerator in ("cpu", "auto") and _has_amx()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _has_amx() -> bool:
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:  # another system than Linux
+        return False
 
 
 def keep_freed_memory() -> None:

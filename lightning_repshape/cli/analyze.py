@@ -26,7 +26,7 @@ from lightning_repshape.analyses.headline import scalars_of
 from lightning_repshape.analyses.page import write_page
 from lightning_repshape.cli.parsing import OneLineParser, given_device
 from lightning_repshape.cli.plain import listed
-from lightning_repshape.cli.training import RepshapeCLI, as_list, headline
+from lightning_repshape.cli.training import CommandTrainer, RepshapeCLI, as_list, headline
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.runs.files import read_json, write_json
 from lightning_repshape.runs.folders import (
@@ -66,7 +66,7 @@ def run(words: list[str]) -> int:
     return 0
 
 
-class AnalyzingTrainer(Trainer):
+class AnalyzingTrainer(CommandTrainer):
     """A trainer that analyses by way of its test, with the analyses as callbacks, as at the end of a run's own test."""
 
     def analyze(

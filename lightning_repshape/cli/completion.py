@@ -78,7 +78,7 @@ _VALUES: dict[str, Callable[[], Iterable[str]]] = {
     "model.backbone": _names("networks"),
     "trainer.callbacks": _names("callbacks"),
     "trainer.accelerator": lambda: ("cpu", "gpu", "auto"),
-    "trainer.precision": lambda: ("32-true", "bf16-mixed", "16-mixed"),
+    "trainer.precision": lambda: ("auto", "32-true", "bf16-mixed", "16-mixed"),
     "trainer.logger": lambda: ("WandbLogger", "MLFlowLogger", "false"),
     "ckpt_path": lambda: ("best", "last", "none"),
     "then_test": lambda: ("true", "false"),

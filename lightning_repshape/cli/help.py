@@ -32,7 +32,7 @@ what is trained:
 what people change:
   --trainer.max_epochs N            passes over the training set
   --trainer.devices N               processes or GPUs (--trainer.accelerator cpu, gpu)
-  --trainer.precision KIND          such as bf16-mixed (default: 32-true)
+  --trainer.precision KIND          such as bf16-mixed, or auto (default: 32-true)
   --trainer.logger CLASS            one more logger, such as WandbLogger; false: none at all
   --trainer.callbacks+=CLASS        one more callback, such as EarlyStopping or an analysis
   --data.root FOLDER                where the data lie (--data.download true fetches them)

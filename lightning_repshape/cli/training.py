@@ -4,7 +4,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_type_hints
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -34,6 +34,7 @@ from lightning_repshape.cli.renaming import current_options
 from lightning_repshape.cli.resolving import of_a_run, resolve_configs
 from lightning_repshape.errors import CheckpointError, ConfigError, RepshapeError
 from lightning_repshape.modules import AutoencoderModule, FOCAModule, SupervisedModule, VerifiesPairs
+from lightning_repshape.performance import choose_precision
 from lightning_repshape.runs.checkpoints import (
     AtomicCheckpointIO,
     BestCheckpoint,
@@ -111,13 +112,23 @@ def check_fit(calls: Mapping[str, Sequence[str]]) -> None:
             raise ConfigError(f"{name}: {error}") from error
 
 
+class CommandTrainer(Trainer):
+    """A Trainer whose precision can be ``auto`` on the command line, which chooses before the trainer is made."""
+
+    def __init__(self, *args: Any, precision: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, precision=precision, **kwargs)
+
+
+CommandTrainer.__init__.__annotations__["precision"] = get_type_hints(Trainer.__init__)["precision"] | Literal["auto"]
+
+
 class RepshapeCLI(LightningCLI):
     """LightningCLI with run folders, default checkpoints and this package's callbacks, for one command.
 
     Building the parsers of all commands takes as many times as long. ``row`` is the manifest's entry on a study's row.
     """
 
-    trainer_type: type[Trainer] = Trainer
+    trainer_type: type[Trainer] = CommandTrainer
 
     def __init__(self, command: str, words: list[str], row: Mapping[str, Any] | None = None) -> None:
         self.command = command
@@ -437,6 +448,8 @@ class RepshapeCLI(LightningCLI):
         if not _has(plugins, CheckpointIO) and isinstance(config.get("strategy"), str | None):
             plugins.append(AtomicCheckpointIO())
         kwargs["plugins"] = plugins
+        if config.get("precision") == "auto":
+            kwargs["precision"] = choose_precision(self.model, str(config.get("accelerator")))
         if config.get("num_sanity_val_steps") is None:
             kwargs["num_sanity_val_steps"] = 0
         try:

@@ -14,8 +14,8 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_repshape.data import DigitsDataModule
 from lightning_repshape.modules import SupervisedModule
-from lightning_repshape.networks import MLP
-from lightning_repshape.performance import skip_idle_hooks
+from lightning_repshape.networks import MLP, LeNet
+from lightning_repshape.performance import choose_precision, skip_idle_hooks
 
 # Ten blocks of 24 MB come and go. Pages that the system hands out anew are counted, once the heap has grown.
 CODE = """
@@ -85,3 +85,24 @@ def test_a_fit_skips_the_idle_hooks_of_every_callback(tmp_path: Path) -> None:
     ).fit(module, data)  # fmt: skip
     assert (first.batches, late.batches) == (2, 202)
     assert first.on_train_batch_start is None and late.on_before_backward is None
+
+
+@pytest.mark.parametrize(
+    ("network", "amx", "gpu", "accelerator", "expected"),
+    [
+        (LeNet, True, False, "auto", "bf16-mixed"),
+        (LeNet, True, False, "cpu", "bf16-mixed"),
+        (LeNet, False, False, "auto", "32-true"),
+        (LeNet, False, True, "auto", "bf16-mixed"),
+        (LeNet, False, True, "cpu", "32-true"),
+        (LeNet, True, False, "mps", "32-true"),
+        (MLP, True, True, "auto", "32-true"),
+    ],
+)
+def test_precision_is_that_which_convolutions_gain_from(
+    network: type, amx: bool, gpu: bool, accelerator: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_repshape.performance._has_amx", lambda: amx)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: gpu)
+    assert choose_precision(network((1, 28, 28)), accelerator) == expected

@@ -8,6 +8,7 @@ import torch
 from cli_runs import SMALL, fit, metrics
 
 from lightning_repshape.cli import main
+from lightning_repshape.runs.files import read_json
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
@@ -70,3 +71,18 @@ def test_fast_dev_run_leaves_nothing() -> None:
 def test_precisions(precision: str) -> None:
     assert fit("--trainer.precision", precision) == 0
     assert metrics("runs/quickstart")["test/error"] < 0.9
+
+
+def test_the_precision_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def choose(module: torch.nn.Module, accelerator: str) -> str:
+        asked.append(accelerator)
+        return "bf16-mixed"
+
+    monkeypatch.setattr("lightning_repshape.cli.training.choose_precision", choose)
+    assert fit("--trainer.precision", "auto", "--trainer.accelerator", "cpu") == 0
+    (session, *_) = read_json(Path("runs/quickstart/manifest.json"))["sessions"]
+    assert session["precision"] == "bf16-mixed" and "precision: auto" in Path("runs/quickstart/config.yaml").read_text()
+    assert main(["test", "--run_dir", "runs/quickstart", "--trainer.precision", "32-true"]) == 0
+    assert set(asked) == {"cpu"}

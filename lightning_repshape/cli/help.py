@@ -110,6 +110,7 @@ ANALYSES = {
     "lda": "how far every class is apart from all others",
     "pca": "features on their first principal components",
     "collapse": "neural collapse, rank, class-wise variance, calibration",
+    "calibration": "whether confidence can be believed, before and after temperature scaling; risk against coverage",
     "weight_separability": "how far class vectors are from orthonormal",
     "class_vectors": "class vectors against each other and against the samples",
     "weight_space": "* features and class vectors in one picture",
@@ -118,6 +119,7 @@ ANALYSES = {
     "dimension": "intrinsic dimension, ranks, the spectrum and its decay",
     "characteristics": "a layer's amplitude, covariance, correlation, class-wise variance",
     "geodesic": "Fisher distance between heads trained on few and on all images",
+    "probes": "error of nearest neighbours and of a linear probe, here and transferred to --other",
     "partial_retraining": "error of heads retrained on few images",
     "corruptions": "* error on corrupted copies of the test set",
 }

@@ -40,6 +40,15 @@ from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.modules import SupervisedModule
 from lightning_repshape.networks import MLP
 
+DRAWN = {"gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur", "motion_blur", "snow", "fog"}
+DRAWN |= {"elastic_transform"}
+UNORDERED = {
+    "saturate",
+    "elastic_transform",
+    "glass_blur",
+    "snow",
+}  # whose published constants do not grow in all parts
+
 pytestmark = pytest.mark.usefixtures("real_figures")
 
 
@@ -147,7 +156,7 @@ def test_the_result_depends_on_seed_and_position_not_on_the_batch(corruption: st
     assert torch.equal(corrupt(images[order], corruption, 3, index[order], seed=1), whole[order])
     assert torch.equal(images, kept) and whole.dtype == torch.uint8 and whole.shape == images.shape
     other = corrupt(images, corruption, 3, index, seed=2)
-    assert torch.equal(other, whole) == (corruption != "impulse_noise")
+    assert torch.equal(other, whole) == (corruption not in DRAWN)
     state = torch.get_rng_state()
     corrupt(images, corruption, 1)
     assert torch.equal(torch.get_rng_state(), state)
@@ -167,7 +176,11 @@ def test_each_severity_is_worse_than_the_one_before(corruption: str, size: int) 
         float((corrupt(images, corruption, severity).double() - images.double()).pow(2).mean())
         for severity in range(1, 6)
     ]
-    assert all(later > earlier > 0 for earlier, later in itertools.pairwise(distances)), distances
+    assert min(distances) > 0
+    if corruption in UNORDERED:
+        assert corruption == "saturate" or distances[4] > distances[0], distances
+    else:
+        assert all(later > earlier for earlier, later in itertools.pairwise(distances)), distances
 
 
 def test_constants_go_by_the_nearest_published_size() -> None:

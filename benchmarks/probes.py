@@ -64,15 +64,16 @@ def regressions(train: Tensor, labels: Tensor, options: argparse.Namespace) -> l
     x = (train - train.mean(dim=0)) / math.sqrt(float(train.var(dim=0, unbiased=False).mean()))
     rows: list[dict[str, object]] = []
     for penalty in (1e-2, 1e-3, 1e-4):
-        peer = LogisticRegression(C=1 / (penalty * len(x)), max_iter=10_000)
+        strength = {"C": 1 / (penalty * len(x)), "max_iter": 10_000}
+        peers = {f"scikit-learn, tol {tol:g}": LogisticRegression(**strength, tol=tol) for tol in (1e-4, 3e-6)}
         calls: dict[str, Any] = {
             "ours": functools.partial(linear_probes, x, labels, CLASSES, [penalty], normalize=False),
-            "scikit-learn": functools.partial(peer.fit, x.numpy(), labels.numpy()),
+            **{name: functools.partial(peer.fit, x.numpy(), labels.numpy()) for name, peer in peers.items()},
         }
         seconds = interleaved(calls, 1 if options.quick else 2, 0.0, processor_clock(options))
         probe = linear_probes(x, labels, CLASSES, [penalty], normalize=False)[0]
-        found = {"ours": (probe.weight, probe.bias), "scikit-learn": (peer.coef_, peer.intercept_)}
-        steps = {"ours": probe.iterations, "scikit-learn": int(peer.n_iter_[0])}
+        found = {"ours": (probe.weight, probe.bias)} | {n: (peer.coef_, peer.intercept_) for n, peer in peers.items()}
+        steps = {"ours": probe.iterations} | {name: int(peer.n_iter_[0]) for name, peer in peers.items()}
         rows += [
             {
                 "way": f"{name}, penalty {penalty:g}",

@@ -236,8 +236,9 @@ def corrupt(
       image is the same at every severity, as far as their constants allow.
 
     Values are rounded to whole ones (the published sets cut the fraction off, which darkens by half a step).
-    ``saturate`` becomes greyer, then more colourful, so that its severities are in no order; nor do the published
-    constants of ``elastic_transform``, ``glass_blur`` and ``snow`` grow in all their parts.
+    ``saturate`` becomes greyer, then more colourful, so that its severities are in no order, nor are those of
+    ``elastic_transform``; the published constants of ``glass_blur``, ``snow`` and ``motion_blur`` do not grow in all
+    their parts.
 
     The result depends on nothing but the arguments: not on how a set is cut into batches, the machine or its threads.
 

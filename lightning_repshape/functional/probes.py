@@ -185,7 +185,7 @@ class _Regression:
         mean = total / count
         if not bool(mean.isfinite().all()):
             raise ValueError("features must be finite")
-        for rows in torch.split(features, _ROWS):
+        for rows in torch.split(features, _ROWS) if normalize else ():
             squares += float((rows - mean.to(rows.dtype)).square().sum(dtype=torch.float64))
         self.mean = mean if normalize else torch.zeros_like(mean)
         spread = math.sqrt(squares / (count * width))

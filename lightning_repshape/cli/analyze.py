@@ -161,6 +161,8 @@ class AnalyzeCLI(RepshapeCLI):
             f"{model} on {data}, layer {layers}, checkpoint {self.checkpoint or 'none: untrained weights'}",
             f"run folder {self.run_dir}, lightning-repshape {__version__}",
         ]
+        other = self.config_init[self.command].get("other")
+        about += [f"second set {type(other).__name__.removesuffix('DataModule')}"] if other is not None else []
         outcomes = [analysis.outcome for analysis in self.analyses if analysis.outcome is not None]
         title, manifest = f"Analysis of {self.run_dir.name}", read_json(self.run_dir / MANIFEST)
         maps = None

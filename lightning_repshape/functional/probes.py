@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_repshape.functional.checks import check_at_least, check_class_indices, check_columns, check_matrix
-from lightning_repshape.functional.numerics import unit_rows
+from lightning_repshape.functional.numerics import at_least_float32
 from lightning_repshape.functional.stacked_heads.inputs import full_precision
 
 _BLOCK = 2**24  # similarities that are held at a time
@@ -22,8 +22,9 @@ _MEMORY = 10  # steps that the descent remembers
 def cosine_neighbours(x: Tensor, queries: Tensor, neighbours: int) -> Tensor:
     """The rows of ``x`` that are nearest to each query by cosine similarity, nearest first.
 
-    Similarities are taken in blocks of 64 MB and in float32 or the rows' own precision; of equally near rows any comes
-    first. The k largest lie in the k runs of 16 with the largest maxima, so that few are sorted.
+    Similarities are taken in blocks of 64 MB and in float32 or the rows' own precision, and nothing as large as ``x``
+    is held besides; of equally near rows any comes first. The k largest lie in the k runs of 16 with the largest
+    maxima, so that few are sorted.
 
     Args:
         x: N x D.
@@ -43,13 +44,19 @@ def cosine_neighbours(x: Tensor, queries: Tensor, neighbours: int) -> Tensor:
     check_at_least("neighbours", neighbours, 1)
     if len(x) < neighbours:
         raise ValueError(f"{neighbours} neighbours need as many rows, got {len(x)}")
-    rows, asked = _units("x", x), _units("queries", queries)
+    rows = at_least_float32(x.detach())
+    asked = queries.detach().to(rows.dtype)
+    lengths = torch.linalg.vector_norm(rows, dim=1)
+    for name, values in (("x", lengths), ("queries", torch.linalg.vector_norm(asked, dim=1))):
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"{name} must be finite")
+    inverse = torch.where(lengths > 0, 1 / lengths, 0)  # lengths of queries change no order
     runs = len(x) // _RUN if len(x) >= 4 * neighbours * _RUN else 0
     found = torch.empty(len(asked), neighbours, dtype=torch.int64, device=x.device)
     block = max(1, _BLOCK // len(rows))
     with full_precision(rows):
         for start in range(0, len(asked), block):
-            near = asked[start : start + block] @ rows.mT
+            near = (asked[start : start + block] @ rows.mT).mul_(inverse)
             if not runs:
                 found[start : start + block] = near.topk(neighbours, dim=1).indices
                 continue
@@ -61,14 +68,6 @@ def cosine_neighbours(x: Tensor, queries: Tensor, neighbours: int) -> Tensor:
             chosen = near.gather(1, places).topk(neighbours, dim=1).indices
             found[start : start + block] = places.gather(1, chosen)
     return found
-
-
-def _units(name: str, x: Tensor) -> Tensor:
-    rows = x.detach()
-    rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
-    if not bool(rows.isfinite().all()):
-        raise ValueError(f"{name} must be finite")
-    return unit_rows(rows)
 
 
 def vote(neighbour_labels: Tensor, num_classes: int, counts: Sequence[int]) -> Tensor:
@@ -160,10 +159,9 @@ def linear_probes(
     check_class_indices(labels, len(features), num_classes)
     if not len(penalties) or not all(0 < penalty < math.inf for penalty in penalties):
         raise ValueError(f"penalties must be finite numbers above 0, got {tuple(penalties)}")
-    if features.dtype in (torch.float16, torch.bfloat16):
-        features = features.float()
+    features = at_least_float32(features.detach())
     with torch.no_grad(), full_precision(features):
-        problem = _Regression(features.detach(), labels, num_classes, normalize)
+        problem = _Regression(features, labels, num_classes, normalize)
         start = problem.entered(initial)
         found = []
         for penalty in penalties:

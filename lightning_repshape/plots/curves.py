@@ -299,8 +299,7 @@ def loss_data_figure(
     axes.plot(sizes, means, color=BLUE, marker="o", markersize=4.5, linewidth=1.6, label="mean over heads", zorder=3)
     axes.axhline(uniform, color=GREY, linestyle=":", linewidth=1.2, label="all classes equally likely")
     for number, epsilon in enumerate(epsilons):
-        look = {"color": colour(number + 5), "linestyle": "--", "linewidth": 1.2}
-        axes.axhline(epsilon, label=f"epsilon = {epsilon:g}", **look)
+        axes.axhline(epsilon, label=f"epsilon = {epsilon:g}", color=colour(number + 5), linestyle="--", linewidth=1.2)
         high = [max(mean, epsilon) for mean in means]
         axes.fill_between(sizes, epsilon, high, color=colour(number + 5), alpha=0.1, linewidth=0)
     axes.set_xscale("log")
@@ -314,7 +313,7 @@ def loss_data_figure(
 
 
 def probes_figure(
-    sets: Mapping[str, tuple[Mapping[str, tuple[float, float, float]], Mapping[int, float], Mapping[float, float]]],
+    sets: Mapping[str, tuple[Mapping[str, tuple[float, float, float]], Mapping[Any, float], Mapping[Any, float]]],
     names: Mapping[str, str],
     title: str,
 ) -> "Figure":

@@ -117,7 +117,7 @@ def _retrained(scalars: Mapping[str, float], classes: int) -> list[str]:
     sizes = sorted(int(match[1]) for name in scalars if (match := _RETRAINED.fullmatch(name)))
     if not sizes:
         return []
-    ten = min(sizes, key=lambda size: abs(math.log(size / (10 * classes))))
+    ten = min(sizes, key=lambda size: abs(math.log(size / (10 * max(classes, 1)))))
     return [f"partial_retraining/error_{size}" for size in dict.fromkeys((sizes[0], ten))]
 
 

@@ -19,6 +19,7 @@ from lightning_repshape.functional.probes import cosine_neighbours, linear_probe
 from lightning_repshape.seeding import generator
 from lightning_repshape.terminal.progress import task
 
+_SETS = {"": "the model's own", "other": "the second"}
 _NAMES = {"knn": "k nearest neighbours", "linear": "linear probe", "joint": "the model itself"}
 
 
@@ -98,7 +99,7 @@ class Probes(Analysis):
                 chosen = {"knn": f"k = {one.k}", "linear": f"penalty {one.penalty:g}"}.get(name, "")
                 rows.append(
                     {
-                        "set": where or "its own",
+                        "set": _SETS[where],
                         "probe": _NAMES[name],
                         "chosen": chosen,
                         "test error (%)": percent(error),
@@ -115,7 +116,7 @@ class Probes(Analysis):
                 for where, one in found.items()
             },
         }
-        shown = {where or "its own": (one.errors, one.by_k, one.by_penalty) for where, one in found.items()}
+        shown = {_SETS[where]: (one.errors, one.by_k, one.by_penalty) for where, one in found.items()}
         heading = f"probes of {inputs.layer}{inputs.moment}, {100 * self.level:g} % intervals over test samples"
 
         def draw() -> Any:

@@ -1,5 +1,6 @@
 """Figures of numbers over something: epochs, steps, samples, severities, rates."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -298,10 +299,10 @@ def loss_data_figure(
     means = [float(values.mean()) for values in known]
     axes.plot(sizes, means, color=BLUE, marker="o", markersize=4.5, linewidth=1.6, label="mean over heads", zorder=3)
     axes.axhline(uniform, color=GREY, linestyle=":", linewidth=1.2, label="all classes equally likely")
-    for number, epsilon in enumerate(epsilons):
-        axes.axhline(epsilon, label=f"epsilon = {epsilon:g}", color=colour(number + 5), linestyle="--", linewidth=1.2)
+    for epsilon, shade in zip(epsilons, itertools.cycle((VERMILION, PALETTE[2], PALETTE[3], PALETTE[8]))):
+        axes.axhline(epsilon, label=f"epsilon = {epsilon:g}", color=shade, linestyle="--", linewidth=1.2)
         high = [max(mean, epsilon) for mean in means]
-        axes.fill_between(sizes, epsilon, high, color=colour(number + 5), alpha=0.1, linewidth=0)
+        axes.fill_between(sizes, epsilon, high, color=shade, alpha=0.1, linewidth=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
     labelled = [size for size, after in zip(sizes, [*sizes[1:], np.inf], strict=True) if after >= 2 * size]

@@ -1,6 +1,7 @@
 """Analyses of a representation: computations on features, whatever model they come from."""
 
 from lightning_repshape.analyses.analysis import Analysis, run_analyses
+from lightning_repshape.analyses.calibration import Calibration
 from lightning_repshape.analyses.characteristics import RepresentationCharacteristics
 from lightning_repshape.analyses.class_vectors import ClassVectorSimilarity
 from lightning_repshape.analyses.collapse import NeuralCollapse
@@ -10,6 +11,7 @@ from lightning_repshape.analyses.discriminant import LDAEigenvalues
 from lightning_repshape.analyses.error_counts import ErrorCount, corruption_errors
 from lightning_repshape.analyses.geodesic import FisherGeodesic
 from lightning_repshape.analyses.inputs import AnalysisInputs, FeatureInputs, ModelInputs
+from lightning_repshape.analyses.probes import Probes
 from lightning_repshape.analyses.result import AnalysisResult, Outcome
 from lightning_repshape.analyses.retraining import PartialDatasetRetraining
 from lightning_repshape.analyses.robustness import Corruptions
@@ -17,7 +19,9 @@ from lightning_repshape.analyses.separability import ActivationPatterns, WeightS
 
 ANALYSES: tuple[type[Analysis], ...] = (
     PartialDatasetRetraining,
+    Probes,
     NeuralCollapse,
+    Calibration,
     PrincipalComponents,
     TSNE,
     LDAEigenvalues,
@@ -38,6 +42,7 @@ __all__ = [
     "Analysis",
     "AnalysisInputs",
     "AnalysisResult",
+    "Calibration",
     "ClassVectorSimilarity",
     "Corruptions",
     "ErrorCount",
@@ -49,6 +54,7 @@ __all__ = [
     "Outcome",
     "PartialDatasetRetraining",
     "PrincipalComponents",
+    "Probes",
     "RepresentationCharacteristics",
     "RepresentationDimension",
     "WeightSeparability",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_repshape.data.corruptions import (
     CORRUPTIONS,
     SEVERITIES,
+    USUAL_CORRUPTIONS,
     ConstantsName,
     Corruption,
     check_corruption,
@@ -157,11 +158,12 @@ def counts_of(versions: Sequence[Version], errors: Sequence[int]) -> list[ErrorC
 def checked_choice(
     corruptions: Sequence[str] | None, severities: Sequence[int]
 ) -> tuple[tuple[Corruption, ...], tuple[int, ...]]:
-    """Corruptions (None: all) in the order given, severities in ascending order, each once.
+    """Corruptions (None: the usual three, "all": all) in the order given, severities in ascending order, each once.
 
     Raises ConfigError where there is no such corruption or severity, or no severity at all.
     """
-    kinds = tuple(dict.fromkeys(CORRUPTIONS if corruptions is None else corruptions))
+    given = USUAL_CORRUPTIONS if corruptions is None else corruptions
+    kinds = tuple(dict.fromkeys(name for word in given for name in (CORRUPTIONS if word == "all" else (word,))))
     strengths = tuple(sorted(set(severities)))
     for corruption in kinds or CORRUPTIONS[:1]:
         for severity in strengths:

@@ -41,6 +41,24 @@ _KNOWN = {
         _FOCA,
         "higher",
     ),
+    "probes/linear_error": (
+        "linear probe",
+        "Test error of logistic regression on the frozen features: how much a linear map finds in them.",
+        "Alain and Bengio, ICLR 2017",
+        "lower",
+    ),
+    "probes/knn_error": (
+        "nearest neighbours",
+        "Test error of k nearest neighbours by cosine: low where samples of a class lie together.",
+        "",
+        "lower",
+    ),
+    "probes/other_linear_error": (
+        "linear probe, second set",
+        "Test error of logistic regression on the features that the model gives of the second set: what transfers.",
+        "",
+        "lower",
+    ),
     "geodesic/full": (
         "distance of heads",
         "Fisher length between a head trained on few images and one trained on all: 0 where few images say it all.",
@@ -99,7 +117,7 @@ def _retrained(scalars: Mapping[str, float], classes: int) -> list[str]:
     sizes = sorted(int(match[1]) for name in scalars if (match := _RETRAINED.fullmatch(name)))
     if not sizes:
         return []
-    ten = min(sizes, key=lambda size: abs(math.log(size / (10 * classes))))
+    ten = min(sizes, key=lambda size: abs(math.log(size / (10 * max(classes, 1)))))
     return [f"partial_retraining/error_{size}" for size in dict.fromkeys((sizes[0], ten))]
 
 

@@ -1,9 +1,11 @@
 """Partial-dataset retraining: heads trained from scratch on few samples of frozen features."""
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_repshape import plots
 from lightning_repshape.analyses.analysis import Analysis
@@ -12,6 +14,7 @@ from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.analyses.samples import percent, present_classes
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.features.passes import Features
+from lightning_repshape.functional.loss_data import loss_data_measures
 from lightning_repshape.functional.partial_retraining import partial_retraining
 from lightning_repshape.functional.stacked_heads import HeadRecipe
 
@@ -67,13 +70,17 @@ class PartialDatasetRetraining(HeadAnalysis):
     """Test error of heads trained from scratch on few samples of frozen features (FOCA, section 4.1, Figure 2).
 
     Logged: ``error_SIZE`` (mean test error) for each number of samples n', ``std_SIZE``, and ``joint_error``, the test
-    error of the model's own predictions.
+    error of the model's own predictions. And from the curve of the held-out loss against n' (Whitney et al. 2020), with
+    the loss in nats: ``loss_SIZE`` (mean over the heads), ``code_length``, and for each epsilon ``surplus_EPSILON`` and
+    ``samples_EPSILON``, see :func:`lightning_repshape.functional.loss_data_measures`.
 
     Args:
         sizes: Numbers of samples n', class-balanced, each from K up. Default: 10, 100, 1,000 and 10,000 as far as they
             lie between K and half the number of training samples, and the whole training set.
         repeats: Heads for each of ``sizes``. Default: the paper's, 150 for 10, 50 for 100, 15 for 1,000, 5 for 10,000,
             1 for more (in between: that of the next smaller one), and 1 for the whole set.
+        epsilons: Held-out losses in nats that are good enough, for the surplus description length and the sample
+            complexity.
     """
 
     kind = "partial_retraining"
@@ -81,6 +88,7 @@ class PartialDatasetRetraining(HeadAnalysis):
 
     sizes: list[int] | None = None
     repeats: list[int] | None = None
+    epsilons: list[float] | tuple[float, ...] = (0.5, 0.1)
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -91,6 +99,8 @@ class PartialDatasetRetraining(HeadAnalysis):
             for number in numbers or []:
                 if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                     raise ConfigError(f"{option}: {number!r} is no whole number above 0")
+        if not all(0 < epsilon < float("inf") for epsilon in self.epsilons):
+            raise ConfigError(f"epsilons: {list(self.epsilons)} must be finite numbers above 0")
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Trains and tests all heads; ValueError for a size below K or above what the classes hold."""
@@ -131,6 +141,24 @@ class PartialDatasetRetraining(HeadAnalysis):
                     "standard deviation (%)": percent(std) if len(found.errors[size]) > 1 else None,
                 }
             )
+        losses = {size: _mean_loss(found.test_losses[size]) for size in found.sizes}
+        scalars |= {f"loss_{size}": loss for size, loss in losses.items() if loss is not None}
+        curve = {size: loss for size, loss in losses.items() if loss is not None}
+        measures = loss_data_measures(curve, len(kept), self.epsilons) if curve else None
+        tables: dict[str, list[dict[str, Any]]] = {}
+        if measures is not None:
+            scalars["code_length"] = measures.code_length
+            for epsilon in self.epsilons:
+                scalars[f"surplus_{epsilon:g}"] = measures.surplus[epsilon]
+                scalars[f"samples_{epsilon:g}"] = measures.samples[epsilon]
+            tables["loss against data (nats)"] = [
+                {
+                    "epsilon": epsilon,
+                    "surplus description length": _bound(measures.surplus[epsilon], measures.surplus_so_far[epsilon]),
+                    "samples n' to reach it": _bound(measures.samples[epsilon], float(max(curve))),
+                }
+                for epsilon in self.epsilons
+            ] + [{"epsilon": "online code length", "surplus description length": f"{measures.code_length:,.1f}"}]
         if joint is not None:
             scalars["joint_error"] = joint
             rows.append({"training samples n'": "the model itself", "heads": 1, "test error (%)": percent(joint)})
@@ -138,6 +166,7 @@ class PartialDatasetRetraining(HeadAnalysis):
             "sizes": list(found.sizes),
             "repeats": [len(found.errors[size]) for size in found.sizes],
             "errors": {size: found.errors[size] for size in found.sizes},
+            "test_losses": {size: found.test_losses[size] for size in found.sizes},
             "mean": found.mean,
             "std": found.std,
             "joint_error": joint,
@@ -149,8 +178,24 @@ class PartialDatasetRetraining(HeadAnalysis):
         def draw() -> Any:
             return plots.retraining_figure(errors, joint, len(train.labels), heading)
 
-        tables = {"test error against the number of training samples": rows}
-        return AnalysisResult(scalars, content, tables, {"": draw}, tuple(notes))
+        unseen = {size: found.test_losses[size].numpy() for size in curve}
+
+        def draw_loss() -> Any:
+            return plots.loss_data_figure(unseen, self.epsilons, math.log(len(kept)), len(train.labels), heading)
+
+        tables = {"test error against the number of training samples": rows, **tables}
+        figures = {"": draw, **({"loss": draw_loss} if unseen else {})}
+        return AnalysisResult(scalars, content, tables, figures, tuple(notes))
+
+
+def _mean_loss(losses: Tensor) -> float | None:
+    """The mean over the heads that did not diverge, None where all did."""
+    known = losses[losses.isfinite()]
+    return float(known.mean()) if len(known) else None
+
+
+def _bound(value: float, so_far: float) -> str:
+    return f"{value:,.4g}" if math.isfinite(value) else f"above {so_far:,.4g}"
 
 
 def _default_sizes(train: Features, classes: int) -> list[int]:

@@ -58,8 +58,10 @@ class Corruptions(Analysis):
     severities. Fractions.
 
     Args:
-        corruptions: Some of impulse_noise, jpeg_compression, defocus_blur; an empty list: none, only ``sets`` as they
-            are. Default: all three.
+        corruptions: Some of gaussian_noise, shot_noise, impulse_noise, defocus_blur, glass_blur, motion_blur,
+            zoom_blur, snow, fog, brightness, contrast, elastic_transform, pixelate, jpeg_compression, speckle_noise,
+            gaussian_blur and saturate; all: all of these; an empty list: none, only ``sets`` as they are. Default:
+            impulse_noise, jpeg_compression and defocus_blur.
         severities: Some of 1 to 5.
         sets: Further test sets with the model's classes, such as :class:`lightning_repshape.data.CIFAR101` or
             :class:`lightning_repshape.data.ImageFolderSet`; sets that bring their own corrupted copies, such as

@@ -90,9 +90,10 @@ what is analysed:
   --model, --data      a LightningModule and a LightningDataModule of any project, by import path
   --layer NAME         an activation, or a submodule of another project's model (default: features)
   --unpack X,Y         where a batch has inputs and labels: positions or keys, such as image,label (default: 0,1)
+  --other CLASS        a second data set, its options as --other.NAME: for transfer, and as out of distribution
   --features FILE      saved features without a model: .npz or .safetensors with the arrays features (N x D) and
                        labels (N); optionally logits (N x K), test_features, test_labels, test_logits, weight (K x D),
-                       bias (K), class_names
+                       bias (K), class_names; of a second set other_features, other_test_features, ...
 
 which analyses (--analyses lda,collapse; default: all but those marked *):
 {analyses}
@@ -109,6 +110,7 @@ ANALYSES = {
     "lda": "how far every class is apart from all others",
     "pca": "features on their first principal components",
     "collapse": "neural collapse, rank, class-wise variance, calibration",
+    "calibration": "whether confidence can be believed, before and after temperature scaling; risk against coverage",
     "weight_separability": "how far class vectors are from orthonormal",
     "class_vectors": "class vectors against each other and against the samples",
     "weight_space": "* features and class vectors in one picture",
@@ -117,6 +119,7 @@ ANALYSES = {
     "dimension": "intrinsic dimension, ranks, the spectrum and its decay",
     "characteristics": "a layer's amplitude, covariance, correlation, class-wise variance",
     "geodesic": "Fisher distance between heads trained on few and on all images",
+    "probes": "error of nearest neighbours and of a linear probe, here and transferred to --other",
     "partial_retraining": "error of heads retrained on few images",
     "corruptions": "* error on corrupted copies of the test set",
 }

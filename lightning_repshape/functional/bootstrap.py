@@ -1,4 +1,4 @@
-"""How sure a difference of two classifiers' errors on the same samples is."""
+"""How sure an error is, and a difference of two classifiers' errors on the same samples."""
 
 from typing import NamedTuple
 
@@ -18,6 +18,46 @@ class PairedDifference(NamedTuple):
     difference: float
     low: float
     high: float
+
+
+class Share(NamedTuple):
+    """A share of samples, such as an error.
+
+    Attributes:
+        value: The share.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_share(
+    which: Tensor, level: float = 0.95, draws: int = 10_000, generator: torch.Generator | None = None
+) -> Share:
+    """Percentile interval of a share by a bootstrap over the samples (Efron 1979).
+
+    The number of true ones among samples drawn with replacement is binomial, so that it is drawn itself.
+
+    Args:
+        which: N booleans, such as whether a classifier is wrong.
+        level: Of the interval.
+        draws: How many bootstrap samples.
+        generator: Of the draws. Default: PyTorch's own.
+
+    Raises:
+        TypeError: If they are no booleans.
+        ValueError: If they are not N >= 1 booleans, ``level`` is not between 0 and 1, or ``draws`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> found = bootstrap_share(torch.arange(1000) < 100, generator=torch.Generator().manual_seed(0))
+        >>> found.value, 0.08 < found.low < 0.085, 0.115 < found.high < 0.12
+        (0.1, True, True)
+    """
+    return Share(*paired_bootstrap(torch.zeros_like(which), which, level, draws, generator))
 
 
 def paired_bootstrap(

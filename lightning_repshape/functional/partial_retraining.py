@@ -17,8 +17,8 @@ from lightning_repshape.functional.checks import check_at_least
 from lightning_repshape.functional.stacked_heads import (
     HeadRecipe,
     StackedHeads,
-    classification_error,
     feature_scale,
+    held_out_scores,
     init_heads,
     train_heads,
 )
@@ -52,11 +52,13 @@ class PartialRetrainingResult:
         errors: For each size the ``r(n')`` test errors in [0, 1]. A head that diverged counts with the error that its
             logits make.
         losses: For each size the heads' final training losses; not finite where a head diverged.
+        test_losses: For each size the heads' mean losses on the test set, without decay.
     """
 
     sizes: tuple[int, ...]
     errors: dict[int, Tensor]
     losses: dict[int, Tensor]
+    test_losses: dict[int, Tensor] = dataclasses.field(default_factory=dict)
 
     @property
     def mean(self) -> Tensor:
@@ -207,13 +209,13 @@ def partial_retraining(
     text = "retraining heads"
     with torch.no_grad(), full_precision(train_features), task(text, sum(times.values())) as advance:
         scale = 1.0 if recipe.feature_norm is None else float(feature_scale(train_features, recipe.feature_norm))
-        errors, losses = {}, {}
+        errors, losses, tested = {}, {}, {}
         for size in sorted(times):
             widths = (train_features.shape[1], *recipe.hidden, num_classes)
             at_once = even_share(times[size], heads_at_once or _heads_at_once(size, widths, recipe, train_features))
             whole = size == len(train_features)  # then all heads share the features, and nothing is gathered
             fresh: StackedHeads | None = None
-            error_parts, loss_parts = [], []
+            error_parts, loss_parts, tested_parts = [], [], []
             for start in range(0, times[size], at_once):
                 some = range(start, min(start + at_once, times[size]))
                 seeds = [key_to_seed("partial-retraining", seed, size, repeat) for repeat in some]
@@ -234,12 +236,15 @@ def partial_retraining(
                     redraw_heads(fresh, seeds, recipe.init_std)
                 own = train_labels if whole else train_labels[chosen]
                 solution = train_heads(fresh, features, own, recipe, loss=loss, form=form, seed=seeds, validate=False)
-                error_parts.append(classification_error(solution.heads, test_features, test_labels, scale=scale))
+                wrong, unseen = held_out_scores(solution.heads, test_features, test_labels, loss, scale=scale)
+                error_parts.append(wrong)
+                tested_parts.append(unseen)
                 loss_parts.append(solution.losses)
                 advance(share * costs[size] * len(some))
             errors[size] = torch.cat(error_parts).double().cpu()
             losses[size] = torch.cat(loss_parts).double().cpu()
-    return PartialRetrainingResult(tuple(sorted(times)), errors, losses)
+            tested[size] = torch.cat(tested_parts).cpu()
+    return PartialRetrainingResult(tuple(sorted(times)), errors, losses, tested)
 
 
 def _repeats_of(sizes: Sequence[int], repeats: Mapping[int, int] | Sequence[int]) -> dict[int, int]:

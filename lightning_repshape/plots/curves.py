@@ -1,5 +1,6 @@
 """Figures of numbers over something: epochs, steps, samples, severities, rates."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from lightning_repshape.plots.kit import (
     VERMILION,
     Array,
     colour,
+    heading,
     line_look,
     name_classes,
     new_figure,
@@ -243,6 +245,107 @@ def retraining_figure(errors: Mapping[int, Array], joint: float | None, total: i
     axes.minorticks_off()
     style(axes, "training samples n' of the head", "test error (%)", title)
     outside_legend(figure, axes)
+    return figure
+
+
+def calibration_figure(
+    reliability: Mapping[str, Mapping[str, Sequence[float]]],
+    errors: Mapping[str, float],
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    title: str,
+) -> "Figure":
+    """Accuracy against confidence, and the error among the most confident samples against their share, by logits.
+
+    ``reliability`` has the means of ``confidence`` and ``accuracy`` by bins with the latter's interval from ``low`` to
+    ``high``, ``errors`` the expected calibration error, and ``curves`` coverages and risks, all fractions.
+    """
+    figure = new_figure(9.0, 3.8)
+    left, right = figure.subplots(1, 2)
+    heading(figure, title)
+    left.plot([0, 1], [0, 1], color=GREY, linewidth=1.0, linestyle="--", label="as confident as right")
+    for number, (name, bins) in enumerate(reliability.items()):
+        look = line_look(number)
+        middle = np.array(bins["accuracy"])
+        spread = np.clip([middle - np.array(bins["low"]), np.array(bins["high"]) - middle], 0, None)
+        label = f"{name}: error {errors[name]:.4f}"
+        look |= {"capsize": 2, "markersize": 4, "linewidth": 1.3, "label": label}
+        left.errorbar(bins["confidence"], middle, yerr=spread, **look)
+        coverage, risk = curves[name]
+        line = "-" if number == 0 else "--"
+        right.plot(coverage, 100 * np.array(risk), color=colour(number), linewidth=1.5, linestyle=line, label=name)
+    left.legend(frameon=False, fontsize="small")
+    right.legend(frameon=False, fontsize="small")
+    style(left, "mean confidence", "accuracy", "calibration")
+    style(right, "coverage: share of the most confident samples", "error among them (%)", "risk against coverage")
+    right.set_ylim(bottom=0)
+    return figure
+
+
+def loss_data_figure(
+    losses: Mapping[int, Array], epsilons: Sequence[float], uniform: float, total: int, title: str
+) -> "Figure":
+    """Held-out loss against the number of training samples, a dot a head, with losses that are good enough.
+
+    ``losses`` are the heads' by number of samples, ``uniform`` is that of equally likely classes; the size ``total`` is
+    labelled "all".
+    """
+    figure = new_figure(6.8, 4.0)
+    axes = figure.subplots()
+    sizes = sorted(losses)
+    known = [losses[size][np.isfinite(losses[size])] for size in sizes]
+    for size, values in zip(sizes, known, strict=True):
+        if len(values) > 1:
+            axes.scatter(np.full(len(values), size), values, s=8, color=SKY, alpha=0.4, linewidths=0, zorder=1)
+    means = [float(values.mean()) for values in known]
+    axes.plot(sizes, means, color=BLUE, marker="o", markersize=4.5, linewidth=1.6, label="mean over heads", zorder=3)
+    axes.axhline(uniform, color=GREY, linestyle=":", linewidth=1.2, label="all classes equally likely")
+    for epsilon, shade in zip(epsilons, itertools.cycle((VERMILION, PALETTE[2], PALETTE[3], PALETTE[8]))):
+        axes.axhline(epsilon, label=f"epsilon = {epsilon:g}", color=shade, linestyle="--", linewidth=1.2)
+        high = [max(mean, epsilon) for mean in means]
+        axes.fill_between(sizes, epsilon, high, color=shade, alpha=0.1, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    labelled = [size for size, after in zip(sizes, [*sizes[1:], np.inf], strict=True) if after >= 2 * size]
+    axes.set_xticks(labelled, [f"{size:,}\n(all)" if size == total else f"{size:,}" for size in labelled])
+    axes.xaxis.minorticks_off()
+    style(axes, "training samples n' of the head", "loss on the test set (nats)", title)
+    outside_legend(figure, axes)
+    return figure
+
+
+def probes_figure(
+    sets: Mapping[str, tuple[Mapping[str, tuple[float, float, float]], Mapping[Any, float], Mapping[Any, float]]],
+    names: Mapping[str, str],
+    title: str,
+) -> "Figure":
+    """Test errors of probes with their intervals, and errors on validation by what was chosen there.
+
+    ``sets`` has, by the data set's name, the errors (value, low, high) of each probe, those on validation by number of
+    neighbours, and those by penalty, all fractions; ``names`` says what the probes are called.
+    """
+    figure = new_figure(11.0, 3.6)
+    left, middle, right = figure.subplots(1, 3)
+    heading(figure, title)
+    probes = [name for name in names if any(name in errors for errors, _, _ in sets.values())]
+    shift = 0.16 * (len(sets) - 1)
+    for number, (which, (errors, by_k, by_penalty)) in enumerate(sets.items()):
+        own = [name for name in probes if name in errors]
+        at = [probes.index(name) + (0.32 * number - shift) for name in own]
+        middles, lows, highs = (100 * np.array([errors[name][part] for name in own]) for part in range(3))
+        look = line_look(number)
+        left.errorbar(middles, at, xerr=[middles - lows, highs - middles], linestyle="", capsize=3, label=which, **look)
+        for axes, values in ((middle, by_k), (right, by_penalty)):
+            axes.plot([*values], [100 * value for value in values.values()], markersize=4.5, linewidth=1.4, **look)
+            best = min(values, key=lambda key: values[key])
+            axes.plot(best, 100 * values[best], marker="o", markersize=10, fillstyle="none", color=look["color"])
+    left.set_yticks(range(len(probes)), [names[name] for name in probes])
+    left.set_ylim(len(probes) - 0.4, -0.6)
+    style(left, "test error (%)")
+    for axes, text in ((middle, "number of neighbours k"), (right, "penalty of the linear probe")):
+        axes.set_xscale("log")
+        style(axes, text, "validation error (%)")
+    if len(sets) > 1:
+        outside_legend(figure, left, "data set", loc="outside lower center", columns=len(sets))
     return figure
 
 

@@ -49,3 +49,8 @@ def test_a_notebook_shows_figures_and_tables_and_no_wall_of_tensors() -> None:
     shown = outcome._repr_html_()
     assert shown.count("data:image/png;base64,") == 2 and "<table>" in shown and outcome.title in shown
     assert "label=7" in repr(failed) and "label=7" in failed._repr_html_()
+
+
+def test_headlines_of_an_unknown_number_of_classes() -> None:
+    found = headlines({"partial_retraining/error_10": 0.2, "partial_retraining/error_100": 0.1}, 0)
+    assert [one.name for one in found] == ["partial_retraining/error_10"]

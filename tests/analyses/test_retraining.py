@@ -7,6 +7,8 @@ from lightning_repshape.callbacks import (
     FisherGeodesic,
     PartialDatasetRetraining,
 )
+from lightning_repshape.errors import ConfigError
+from lightning_repshape.functional.loss_data import loss_data_measures
 
 
 def test_geodesic_is_that_of_the_function_and_starts_both_heads_alike() -> None:
@@ -40,3 +42,16 @@ def test_fewer_samples_than_classes() -> None:
     train, test = clusters(), clusters(1, 60)
     assert "needs n' >= 3 samples, got 2" in outcome_of(PartialDatasetRetraining(sizes=[2], repeats=[1]), train, test)
     assert "needs n' >= 3 samples, got 2" in outcome_of(FisherGeodesic(few=2), train, test)
+
+
+def test_loss_against_data() -> None:
+    found = PartialDatasetRetraining(sizes=[10, 40], repeats=[3, 2], epsilons=[1.0, 1e-6], **FAST).compute(inputs())
+    losses = {size: found.scalars[f"loss_{size}"] for size in (10, 40)}
+    assert losses[10] == pytest.approx(float(found.content["test_losses"][10].mean()))
+    wanted = loss_data_measures(losses, 3, [1.0, 1e-6])
+    assert found.scalars["code_length"] == wanted.code_length
+    assert found.scalars["surplus_1"] == wanted.surplus[1.0] and found.scalars["samples_1e-06"] == float("inf")
+    assert any("above" in str(row["samples n' to reach it"]) for row in found.tables["loss against data (nats)"][:-1])
+    assert found.figures["loss"]() is not None
+    with pytest.raises(ConfigError, match="epsilons"):
+        PartialDatasetRetraining(epsilons=[0.0])

@@ -24,7 +24,7 @@ QUICK = ["--geodesic.updates", "5", "--geodesic.hidden", "[8]", "--geodesic.segm
 QUICK += ["--partial_retraining.updates", "5", "--partial_retraining.hidden", "[8]"]
 QUICK += ["--partial_retraining.sizes", "[10,40]", "--partial_retraining.repeats", "[2,2]"]
 NAMES = ("lda", "pca", "collapse", "weight_separability", "class_vectors", "characteristics", "geodesic")
-NAMES = (*NAMES, "partial_retraining", "dimension")
+NAMES = (*NAMES, "partial_retraining", "dimension", "probes", "calibration")
 
 
 @pytest.fixture(autouse=True)

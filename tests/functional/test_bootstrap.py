@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_repshape.functional import paired_bootstrap
+from lightning_repshape.functional import bootstrap_share, paired_bootstrap
 
 
 def test_interval_is_that_of_drawn_samples() -> None:
@@ -33,3 +33,12 @@ def test_bad_arguments_are_refused() -> None:
     for options, words in (({"level": 1.0}, "level"), ({"draws": 0}, "draws")):
         with pytest.raises(ValueError, match=words):
             paired_bootstrap(torch.zeros(3).bool(), torch.zeros(3).bool(), **options)
+
+
+def test_a_share_has_the_interval_of_drawn_samples() -> None:
+    rng = np.random.default_rng(0)
+    wrong = rng.random(300) < 0.1
+    found = bootstrap_share(torch.from_numpy(wrong), 0.9, 20_000, torch.Generator().manual_seed(0))
+    drawn = wrong[rng.integers(0, 300, (20_000, 300))].mean(axis=1)
+    assert found.value == pytest.approx(wrong.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.05, 0.95])), abs=0.004)

@@ -11,7 +11,7 @@ from lightning_repshape.functional.partial_retraining import (
     balanced_subset,
     partial_retraining,
 )
-from lightning_repshape.functional.stacked_heads import HeadRecipe, init_heads
+from lightning_repshape.functional.stacked_heads import HeadRecipe, classification_error, held_out_scores, init_heads
 from lightning_repshape.seeding import generator, key_to_seed
 
 CLASSES = 4
@@ -172,3 +172,18 @@ def test_bad_input(change: dict[str, object], error: type[Exception], message: s
 def test_recipes_check_themselves(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         HeadRecipe(**change)
+
+
+def test_held_out_losses_are_those_of_each_head() -> None:
+    heads = init_heads(3, (6, 5, 4), init_std=1.0, seed=0)
+    stream = torch.Generator().manual_seed(0)
+    x, y = torch.randn(50, 6, generator=stream), torch.arange(50) % 4
+    errors, losses = held_out_scores(heads, x, y, scale=0.5, chunk_size=7)
+    logits = heads(0.5 * x)
+    wanted = torch.stack([F.cross_entropy(own.double(), y) for own in logits])
+    torch.testing.assert_close(losses, wanted, atol=1e-6, rtol=0)
+    assert torch.equal(errors, classification_error(heads, x, y, scale=0.5))
+    one = init_heads(2, (6, 1), init_std=1.0, seed=0)
+    _, squared = held_out_scores(one, x, y % 2, "squared")
+    wanted = (one(x)[..., 0].double() - (2 * (y % 2) - 1)).square().mean(dim=1)
+    torch.testing.assert_close(squared, wanted, atol=1e-5, rtol=0)

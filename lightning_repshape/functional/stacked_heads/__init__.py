@@ -14,6 +14,7 @@ from lightning_repshape.functional.stacked_heads.heads import (
     StackedHeads,
     classification_error,
     head_seeds,
+    held_out_scores,
     init_heads,
 )
 from lightning_repshape.functional.stacked_heads.recipe import HeadRecipe
@@ -30,6 +31,7 @@ __all__ = [
     "feature_scale",
     "gradient_descent",
     "head_seeds",
+    "held_out_scores",
     "init_heads",
     "ridge",
     "solve_head",

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_repshape.functional.checks import check_at_least, check_choice
-from lightning_repshape.functional.stacked_heads.inputs import Form, full_precision
+from lightning_repshape.functional.stacked_heads.inputs import (
+    Form,
+    Loss,
+    full_precision,
+    loss_per_head,
+    make_targets,
+)
 from lightning_repshape.seeding import generator, key_to_seed
 
 
@@ -157,7 +163,10 @@ class StackedHeads:
 
     def predict(self, features: Tensor) -> Tensor:
         """Class numbers ``E x N`` (int64); with one output, class 1 where it is positive."""
-        logits = self.forward(features)
+        return self.classes(self.forward(features))
+
+    def classes(self, logits: Tensor) -> Tensor:
+        """The class numbers of logits ``E x N x K``."""
         return (logits[..., 0] > 0).long() if self.num_outputs == 1 else logits.argmax(dim=-1)
 
     def scaled_features(self, scale: float | Tensor) -> StackedHeads:
@@ -341,6 +350,34 @@ def classification_error(
     Raises:
         ValueError: If features and labels do not fit together.
     """
+    return held_out_scores(heads, features, labels, None, scale=scale, chunk_size=chunk_size)[0]
+
+
+def held_out_scores(
+    heads: StackedHeads,
+    features: Tensor,
+    labels: Tensor,
+    loss: Loss | None = "cross_entropy",
+    *,
+    scale: float | Tensor = 1.0,
+    chunk_size: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Fraction of samples that each head gets wrong, and its mean loss on them, without decay, from one pass.
+
+    Args:
+        heads: E heads.
+        features: ``N x D``.
+        labels: ``N`` integers.
+        loss: ``"cross_entropy"`` (nats), ``"squared"`` (summed over outputs), or None: zeros in its place.
+        scale: Features are multiplied by this. Default: 1.
+        chunk_size: Samples taken at once; None (default) keeps the first layer's values near 64 MB.
+
+    Returns:
+        ``E`` error rates in [0, 1], in the features' precision, and ``E`` losses, float64.
+
+    Raises:
+        ValueError: If features and labels do not fit together.
+    """
     if features.ndim != 2 or labels.shape != features.shape[:1] or len(labels) == 0:
         raise ValueError(
             f"features N x D and labels N are needed, got shapes {tuple(features.shape)} and {tuple(labels.shape)}"
@@ -352,6 +389,11 @@ def classification_error(
         if isinstance(heads.first, GramWeight) and not heads._prefers(features):
             _ = heads.weights  # multiplied out once for all chunks
         wrong = torch.zeros(heads.num_heads, dtype=torch.int64, device=features.device)
+        losses = torch.zeros(heads.num_heads, dtype=torch.float64, device=features.device)
         for part, truth in zip(torch.split(features, chunk_size), torch.split(labels, chunk_size), strict=True):
-            wrong += (heads.predict(part) != truth).sum(dim=1)
-    return wrong.to(heads.biases[0].dtype) / len(labels)
+            logits = heads.forward(part)
+            wrong += (heads.classes(logits) != truth).sum(dim=1)
+            if loss is not None:
+                targets = make_targets(truth, heads.num_outputs, loss, logits.dtype).unsqueeze(0)
+                losses += loss_per_head(logits, targets, loss, "sum")
+    return wrong.to(heads.biases[0].dtype) / len(labels), losses / len(labels)

@@ -33,6 +33,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "LDAEigenvalues",
         "LastCheckpoint",
         "LayerPenalty",
+        "LayerSimilarity",
         "ModelInputs",
         "NeuralCollapse",
         "Outcome",

@@ -14,6 +14,7 @@ from lightning_repshape.analyses.result import AnalysisResult, Outcome
 from lightning_repshape.analyses.retraining import PartialDatasetRetraining
 from lightning_repshape.analyses.robustness import Corruptions
 from lightning_repshape.analyses.separability import ActivationPatterns, WeightSeparability, WeightSpace
+from lightning_repshape.analyses.similarity import LayerSimilarity
 
 ANALYSES: tuple[type[Analysis], ...] = (
     PartialDatasetRetraining,
@@ -22,6 +23,7 @@ ANALYSES: tuple[type[Analysis], ...] = (
     TSNE,
     LDAEigenvalues,
     RepresentationDimension,
+    LayerSimilarity,
     RepresentationCharacteristics,
     FisherGeodesic,
     ClassVectorSimilarity,
@@ -44,6 +46,7 @@ __all__ = [
     "FeatureInputs",
     "FisherGeodesic",
     "LDAEigenvalues",
+    "LayerSimilarity",
     "ModelInputs",
     "NeuralCollapse",
     "Outcome",

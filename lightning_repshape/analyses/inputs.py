@@ -1,7 +1,7 @@
 """What an analysis takes: features of a split, checked, from tensors, any model, or a trainer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,9 +12,16 @@ from torch import Tensor, nn
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.last_layer import ClassVectors, class_count, find_class_vectors
 from lightning_repshape.features.passes import Features, extract_features
-from lightning_repshape.features.reader import Unpack
-from lightning_repshape.features.store import FeatureStore, analysis_loader, feature_store
-from lightning_repshape.seeding import global_seed
+from lightning_repshape.features.reader import Unpack, unpack_batch
+from lightning_repshape.features.store import (
+    FeatureStore,
+    analysis_loader,
+    as_in_a_test,
+    feature_store,
+    of_rows,
+    on_device,
+)
+from lightning_repshape.seeding import generator, global_seed
 
 Split = Literal["train", "val", "test"]
 Progress = Callable[[str, int, int | None], None]
@@ -76,6 +83,26 @@ class AnalysisInputs(ABC):
     def at(self, layer: str) -> "AnalysisInputs":
         """The same samples at another layer; DataError if only features are known, and no model."""
         raise DataError(f"layer {layer!r} needs the model, and there are only saved features of {self.layer!r}")
+
+    def batches(self, split: str, most: int, size: int) -> Iterator[tuple[Any, int]]:
+        """Inputs of the model, batch by batch on its device, and how many samples they are of.
+
+        They are ``most`` samples of a split, drawn anew in the same way for the same seed and in random order; from
+        batches without a data set the first ones.
+
+        Raises:
+            MissingSplitError: If there is no such split.
+            DataError: If there are only saved features.
+        """
+        raise DataError("this needs the model and its inputs, and there are only saved features")
+
+    def _drawn(self, loader: Any, most: int, size: int) -> Any:
+        """A loader of some samples of another in random order, or that one as it is where it has no data set."""
+        dataset = getattr(loader, "dataset", None)
+        if dataset is None or not hasattr(dataset, "__len__"):
+            return loader
+        rows = torch.randperm(len(dataset), generator=generator("rows", "batches", self.seed))[:most]
+        return of_rows(loader, rows, size)
 
     def features(self, split: str) -> Features:
         """The features N x D of a split, labels N and, where known, logits N x K, checked.
@@ -262,6 +289,14 @@ class ModelInputs(AnalysisInputs):
         """The model."""
         return self.model
 
+    def batches(self, split: str, most: int, size: int) -> Iterator[tuple[Any, int]]:
+        """Some batches, where the model's parameters are."""
+        if split not in self.loaders:
+            raise MissingSplitError(f"there is no loader of the {split} set")
+        with isolate_rng():
+            for x, labels in _some(self._drawn(self.loaders[split], most, size), self.unpack, most):
+                yield (x.to(self.device) if isinstance(x, Tensor) else x), len(labels)
+
     def load(self, split: str) -> Features:
         """Runs a split through the model."""
         if split not in self.loaders:
@@ -311,6 +346,18 @@ class TrainerInputs(AnalysisInputs):
     def module(self) -> nn.Module:
         """The trainer's module."""
         return self.pl_module
+
+    def batches(self, split: str, most: int, size: int) -> Iterator[tuple[Any, int]]:
+        """Some batches, as the trainer would hand them to a step; every process gets the same ones."""
+        own = self.loaders.get(split)
+        try:
+            loader = own if own is not None else analysis_loader(self.trainer, split)
+        except DataError as error:
+            raise MissingSplitError(str(error)) from error
+        with isolate_rng(), as_in_a_test(self.trainer), self.trainer.precision_plugin.forward_context():
+            moved = (on_device(self.trainer, batch, self.pl_module) for batch in self._drawn(loader, most, size))
+            for x, labels in _some(moved, self.unpack, most):
+                yield x, len(labels)
 
     def load(self, split: str) -> Features:
         """Asks the trainer's feature store."""
@@ -362,6 +409,17 @@ def _checked(found: Features, split: str, layer: str) -> Features:
             features, labels = features.clone(), labels.clone()
             logits = logits.clone() if logits is not None else None
     return Features(features, labels.long(), logits)
+
+
+def _some(batches: Iterable[Any], unpack: Unpack, most: int) -> Iterator[tuple[Any, Tensor]]:
+    """Inputs and labels of the first batches, until there are enough samples."""
+    done = 0
+    for batch in batches:
+        x, labels = unpack_batch(batch, unpack)
+        yield x, labels
+        done += len(labels)
+        if done >= most:
+            return
 
 
 def _usable_logits(part: Features, num_classes: int | None) -> tuple[Tensor | None, str]:

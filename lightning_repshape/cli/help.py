@@ -115,6 +115,7 @@ ANALYSES = {
     "activation_patterns": "* each class's mean activation against its class vector",
     "tsne": "* t-SNE",
     "dimension": "intrinsic dimension, ranks, the spectrum and its decay",
+    "similarity": "* debiased linear CKA of all layers with each other",
     "characteristics": "a layer's amplitude, covariance, correlation, class-wise variance",
     "geodesic": "Fisher distance between heads trained on few and on all images",
     "partial_retraining": "error of heads retrained on few images",

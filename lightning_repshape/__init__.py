@@ -36,6 +36,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "LayerSimilarity",
         "ModelInputs",
         "NeuralCollapse",
+        "OutOfDistribution",
         "Outcome",
         "PartialDatasetRetraining",
         "PredictionWriter",

@@ -116,6 +116,7 @@ ANALYSES = {
     "tsne": "* t-SNE",
     "dimension": "intrinsic dimension, ranks, the spectrum and its decay",
     "similarity": "* debiased linear CKA of all layers with each other",
+    "ood": "* telling a second set (--other) from the model's own, by eight scores",
     "characteristics": "a layer's amplitude, covariance, correlation, class-wise variance",
     "geodesic": "Fisher distance between heads trained on few and on all images",
     "partial_retraining": "error of heads retrained on few images",

@@ -9,12 +9,12 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.console import Console
 
@@ -62,6 +62,8 @@ class Analysis(Callback, ABC):
         loaders: Loaders by split (``"train"``, ``"val"``, ``"test"``) instead of the trainer's.
         name: The name of files and keys. Default: the analysis's own, with ``-init`` behind it where ``when`` is
             ``"fit_start"``; two analyses of one kind need two names.
+        other: A second data set, read by the same model: for the analyses that transfer to it, or tell it from the
+            model's own. Its images are brought to the size, channels and normalisation of the model's.
     """
 
     kind: ClassVar[str] = "analysis"
@@ -81,6 +83,7 @@ class Analysis(Callback, ABC):
     every_n_epochs: int = 0
     loaders: dict[str, Any] | None = None
     name: str | None = None
+    other: LightningDataModule | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Checks the options; subclasses with checks of their own call it first."""
@@ -187,7 +190,7 @@ class Analysis(Callback, ABC):
         folder = analysis_folder(run_folder(trainer)) / self.folder
         layer = self._read(trainer, pl_module)
         with _shown(trainer), isolate_rng():
-            inputs = TrainerInputs(trainer, pl_module, layer, self.unpack, self.loaders)
+            inputs = TrainerInputs(trainer, pl_module, layer, self.unpack, self.loaders, self.other)
             if stage == "train":
                 epochs = trainer.current_epoch if epoch is None else epoch
                 initial = trainer.global_step == 0

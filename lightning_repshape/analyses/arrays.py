@@ -83,15 +83,23 @@ def _read_npz(path: Path) -> dict[str, Any]:
     return arrays
 
 
-def splits_of(arrays: dict[str, Any], path: Path) -> dict[str, Features]:
+def splits_of(arrays: dict[str, Any], path: Path, other: bool = False) -> dict[str, Features]:
     """Features of ``train`` and, where a file's arrays have them, ``val`` and ``test``.
 
-    Raises DataError, naming the file, if arrays are missing or of the wrong kind.
+    With ``other``, those of a second data set, whose arrays' names begin with ``other_``: every split where there is
+    one, and labels -1 where there are none. Raises DataError, naming the file, if arrays are missing or of the wrong
+    kind.
     """
     splits = {}
-    for split, prefix in (("train", ""), ("val", "val_"), ("test", "test_")):
-        if prefix and not any(name.startswith(prefix) for name in arrays):
+    first = "other_" if other else ""
+    for split, prefix in (("train", first), ("val", f"{first}val_"), ("test", f"{first}test_")):
+        wanted = [f"{prefix}{name}" for name in ("features", "labels", "logits")]
+        if (split != "train" and not any(name.startswith(prefix) for name in arrays)) or (
+            other and not any(name in arrays for name in wanted)
+        ):
             continue
+        if other and f"{prefix}labels" not in arrays and isinstance(arrays.get(f"{prefix}features"), Tensor):
+            arrays = {**arrays, f"{prefix}labels": torch.full((len(arrays[f"{prefix}features"]),), -1)}
         for name in ("features", "labels"):
             if not isinstance(arrays.get(prefix + name), Tensor):
                 raise DataError(
@@ -116,7 +124,7 @@ def splits_of(arrays: dict[str, Any], path: Path) -> dict[str, Features]:
         if logits is not None and (logits.dim() != 2 or len(logits) != len(labels)):
             raise DataError(f"{path}: {prefix}logits must be N x K, but the shape is {tuple(logits.shape)}")
         splits[split] = Features(features.flatten(1).float(), labels.long(), None if logits is None else logits.float())
-    for name, dims in (("weight", 2), ("bias", 1)):
+    for name, dims in (("weight", 2), ("bias", 1)) if not other else ():
         value = arrays.get(name)
         if value is None:
             continue
@@ -126,6 +134,9 @@ def splits_of(arrays: dict[str, Any], path: Path) -> dict[str, Features]:
                 f"{path}: {name} must be {'K x D' if dims == 2 else 'K'} floating-point numbers, not {value.dtype} of "
                 f"shape {tuple(value.shape)}"
             )
-    if "train" in splits and len({part.features.shape[1] for part in splits.values()}) > 1:
-        raise DataError(f"{path}: features of the splits differ in width")
+    widths = {part.features.shape[1] for part in splits.values()}
+    if other and widths and isinstance(arrays.get("features"), Tensor):
+        widths.add(arrays["features"].flatten(1).shape[1])
+    if len(widths) > 1:
+        raise DataError(f"{path}: features of the splits{' and of the second set' if other else ''} differ in width")
     return splits

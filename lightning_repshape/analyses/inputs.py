@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from lightning_repshape.data.second import ReadAs, SecondSet
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.last_layer import ClassVectors, class_count, find_class_vectors
 from lightning_repshape.features.passes import Features, extract_features
@@ -28,6 +29,7 @@ Progress = Callable[[str, int, int | None], None]
 """Called with what is going on, how many samples more are done, and how many there are in all (None: unknown)."""
 
 _ROWS = 4096  # rows that are looked through at a time
+_NO_CLASS = "have a label below 0; leave out samples without a class"
 
 
 class MissingSplitError(DataError):
@@ -47,7 +49,12 @@ class AnalysisInputs(ABC):
     Attributes:
         moment: For headings, when in a training this is: such as ``", at initialisation"``. Default: nothing.
         notes: What was special about the sets that were looked at, by split; such as outputs that are no logits.
+        other: The splits of a second data set, read by the same model at the same layer; None where none was given. Its
+            classes are its own, its logits those of this set's classes, and its labels may be -1, unknown.
     """
+
+    other: "AnalysisInputs | None" = None
+    _owner: "AnalysisInputs | None" = None  # whose second set this is
 
     def __init__(
         self,
@@ -117,16 +124,33 @@ class AnalysisInputs(ABC):
         if split in self._failed:
             raise self._failed[split]
         if split not in self._checked:
+            called = self._called(split)
             try:
-                part = _checked(self.load(split), split, self.layer)
-                logits, note = _usable_logits(part, self._num_classes)
+                part = _checked(self.load(split), called, self.layer, self._owner is None)
+                if self._owner is None:
+                    logits, note = _usable_logits(part, self._num_classes)
+                else:  # its labels say nothing of the model's classes
+                    logits, note = _usable_logits(
+                        part._replace(labels=torch.zeros_like(part.labels)), self._owner.num_classes()
+                    )
                 if note:
-                    self.notes[split] = f"the {split} set's predictions are left out: {note}"
+                    self.notes[split] = f"the {called} set's predictions are left out: {note}"
                 self._checked[split] = part._replace(logits=logits)
             except Exception as error:
                 self._failed[split] = error
                 raise
         return self._checked[split]
+
+    def _called(self, split: str) -> str:
+        """What messages call a split."""
+        return split if self._owner is None else f"other {split}"
+
+    def second(self, other: "AnalysisInputs | None") -> Self:
+        """These inputs, with those of a second data set as :attr:`other`."""
+        self.other = other
+        if other is not None:
+            other._owner = self
+        return self
 
     def optional(self, split: str) -> Features | None:
         """The features of a split, None where there is no such split; DataError if they cannot be analysed."""
@@ -139,7 +163,7 @@ class AnalysisInputs(ABC):
         """K: the number given, else the width of the logits, else one more than the largest label of the splits."""
         if self._num_classes is None:
             found = [part for part in (self.optional("train"), self.optional("test")) if part is not None]
-            widths = [part.logits.shape[1] for part in found if part.logits is not None]
+            widths = [part.logits.shape[1] for part in found if part.logits is not None and self._owner is None]
             labels = [int(part.labels.max()) + 1 for part in found]
             self._num_classes = max([*widths, *labels], default=0)
         return self._num_classes
@@ -154,10 +178,14 @@ class AnalysisInputs(ABC):
         """The features of a split for an analysis that compares classes.
 
         Raises:
-            DataError: If fewer than ``classes`` have samples, or there are labels beyond the number of classes.
+            DataError: If fewer than ``classes`` have samples, or there are labels beyond the number of classes, or
+                unknown ones.
         """
         part = self.features(split)
+        split = self._called(split)
         present = torch.unique(part.labels)
+        if int(present[0]) < 0:
+            raise DataError(f"{_unlabelled(part.labels)} samples of the {split} set {_NO_CLASS}")
         if int(present[-1]) >= self.num_classes():
             raise DataError(
                 f"the {split} set has label {int(present[-1])}, but there are only {self.num_classes()} classes "
@@ -192,6 +220,7 @@ class FeatureInputs(AnalysisInputs):
         bias: Its bias, K. Default: none.
         layer: For headings.
         device: Where computations take place. Default: the CPU.
+        other: Features of a second data set by split, of the same model. Default: none.
 
     Example:
         >>> import torch
@@ -214,11 +243,14 @@ class FeatureInputs(AnalysisInputs):
         bias: Tensor | None = None,
         layer: str = "features",
         device: torch.device | str = "cpu",
+        other: Mapping[str, Features] | None = None,
     ) -> None:
         super().__init__(num_classes, class_names, seed, layer, device)
         self.given = dict(features)
         self.weight = weight
         self.bias = bias
+        if other:
+            self.second(FeatureInputs(other, seed=seed, layer=layer, device=device))
 
     def load(self, split: str) -> Features:
         """Looks a split up."""
@@ -264,6 +296,7 @@ class ModelInputs(AnalysisInputs):
         class_names: Default: their numbers.
         seed: Of an analysis's draws.
         progress: Told of every batch.
+        other: Batches of a second data set by split, made ready as the model takes them. Default: none.
     """
 
     def __init__(
@@ -276,6 +309,7 @@ class ModelInputs(AnalysisInputs):
         class_names: Sequence[str] = (),
         seed: int = 0,
         progress: Progress | None = None,
+        other: Mapping[str, Iterable[Any]] | None = None,
     ) -> None:
         parameter = next(model.parameters(), None)
         super().__init__(num_classes, class_names, seed, layer, parameter.device if parameter is not None else "cpu")
@@ -283,6 +317,8 @@ class ModelInputs(AnalysisInputs):
         self.loaders = dict(loaders)
         self.unpack = unpack
         self.progress = progress
+        if other:
+            self.second(ModelInputs(model, other, layer, unpack, seed=seed, progress=progress))
 
     @property
     def module(self) -> nn.Module:
@@ -304,7 +340,7 @@ class ModelInputs(AnalysisInputs):
                 f"there is no loader of the {split} set; given are those of {', '.join(self.loaders)}"
             )
         report = _per_batch(self.progress, split, self.loaders[split])
-        text = f"features of the {split} set"
+        text = f"features of the {self._called(split)} set"
         with isolate_rng():
             return extract_features(
                 self.model, self.loaders[split], self.layer, self.unpack, progress=report, text=text
@@ -313,15 +349,17 @@ class ModelInputs(AnalysisInputs):
     def at(self, layer: str) -> "ModelInputs":
         """The same samples at another layer."""
         names = self._class_names
+        other = self.other.loaders if isinstance(self.other, ModelInputs) else None
         return ModelInputs(
-            self.model, self.loaders, layer, self.unpack, self._num_classes, names, self.seed, self.progress
+            self.model, self.loaders, layer, self.unpack, self._num_classes, names, self.seed, self.progress, other
         )
 
 
 class TrainerInputs(AnalysisInputs):
     """A trainer's model and data; every rank passes its share of the samples, and all receive all of them.
 
-    Loaders by split take the place of the trainer's own.
+    Loaders by split take the place of the trainer's own. The images of a second data module ``other`` are brought to
+    the size, channels and normalisation of the trainer's.
     """
 
     def __init__(
@@ -331,16 +369,18 @@ class TrainerInputs(AnalysisInputs):
         layer: str = "features",
         unpack: Unpack = (0, 1),
         loaders: Mapping[str, Any] | None = None,
+        other: LightningDataModule | None = None,
     ) -> None:
         data = getattr(trainer, "datamodule", None)
         known = class_count(data) or class_count(pl_module)
-        names = getattr(data, "class_names", None) or getattr(data, "classes", None)
-        names = names if isinstance(names, list | tuple) else ()
-        super().__init__(known, names, global_seed(), layer, pl_module.device)
+        super().__init__(known, _names_of(data), global_seed(), layer, pl_module.device)
         self.trainer = trainer
         self.pl_module = pl_module
         self.unpack = unpack
         self.loaders = dict(loaders or {})
+        self.other_data = other
+        if other is not None:
+            self.second(_OtherInputs(self, other))
 
     @property
     def module(self) -> nn.Module:
@@ -367,8 +407,12 @@ class TrainerInputs(AnalysisInputs):
                 analysis_loader(self.trainer, split)
             except DataError as error:
                 raise MissingSplitError(str(error)) from error
+        return self.read(split, self.unpack, own)
+
+    def read(self, split: str, unpack: Unpack, loader: Any = None) -> Features:
+        """What the model makes of a loader's batches, those of the trainer where there is none."""
         store: FeatureStore = feature_store(self.trainer)
-        found = store.get(self.trainer, self.pl_module, split, self.layer, self.unpack, own)
+        found = store.get(self.trainer, self.pl_module, split, self.layer, unpack, loader)
         trained = getattr(self.pl_module, "head_trained", None)
         if isinstance(trained, Tensor) and not bool(trained):  # FOCA before its secondary optimisation
             found = found._replace(logits=None)
@@ -376,10 +420,38 @@ class TrainerInputs(AnalysisInputs):
 
     def at(self, layer: str) -> "TrainerInputs":
         """The same samples at another layer."""
-        return TrainerInputs(self.trainer, self.pl_module, layer, self.unpack, self.loaders)
+        return TrainerInputs(self.trainer, self.pl_module, layer, self.unpack, self.loaders, self.other_data)
 
 
-def _checked(found: Features, split: str, layer: str) -> Features:
+class _OtherInputs(AnalysisInputs):
+    """The splits of a second data module, read by a trainer's model."""
+
+    def __init__(self, first: TrainerInputs, data: LightningDataModule) -> None:
+        super().__init__(class_count(data), _names_of(data), first.seed, first.layer, first.device)
+        self.first, self.data = first, data
+
+    @property
+    def module(self) -> nn.Module:
+        return self.first.module
+
+    def load(self, split: str) -> Features:
+        # one object for all analyses, by which the store knows what it has read
+        kept = feature_store(self.first.trainer).loaders
+        first = getattr(self.first.trainer, "datamodule", None)
+        own = kept.setdefault(f"second {id(self.data)}", SecondSet(self.data, first))
+        loader = own.loader(split)
+        if loader is None:
+            raise MissingSplitError(f"{type(self.data).__name__} has no {split} set")
+        unpack: Unpack = (0, 1) if isinstance(loader, ReadAs) else self.first.unpack
+        return self.first.read(f"other {split}", unpack, loader)
+
+
+def _names_of(data: Any) -> Sequence[str]:
+    names = getattr(data, "class_names", None) or getattr(data, "classes", None)
+    return names if isinstance(names, list | tuple) else ()
+
+
+def _checked(found: Features, split: str, layer: str, labelled: bool = True) -> Features:
     """Features that every analysis can take, or one message."""
     features, labels, logits = found
     if features.dim() != 2 or features.numel() == 0:
@@ -392,11 +464,8 @@ def _checked(found: Features, split: str, layer: str) -> Features:
         raise DataError(
             f"the {split} set has {len(features)} rows of features, but labels of shape {tuple(labels.shape)}"
         )
-    if int(labels.min()) < 0:
-        raise DataError(
-            f"{int((labels < 0).sum())} of {len(labels)} samples of the {split} set have a label below 0; leave out "
-            "samples without a class"
-        )
+    if labelled and int(labels.min()) < 0:
+        raise DataError(f"{_unlabelled(labels)} samples of the {split} set {_NO_CLASS}")
     broken = sum(int((~part.isfinite().all(dim=1)).sum()) for part in torch.split(features, _ROWS))
     if broken:
         raise DataError(
@@ -420,6 +489,10 @@ def _some(batches: Iterable[Any], unpack: Unpack, most: int) -> Iterator[tuple[A
         done += len(labels)
         if done >= most:
             return
+
+
+def _unlabelled(labels: Tensor) -> str:
+    return f"{int((labels < 0).sum())} of {len(labels)}"
 
 
 def _usable_logits(part: Features, num_classes: int | None) -> tuple[Tensor | None, str]:

@@ -144,6 +144,8 @@ class AnalyzeCLI(RepshapeCLI):
                 analysis.folder = _folder_of(analysis.layer)
             if self.options.get("unpack"):
                 analysis.unpack = _unpack(self.options["unpack"])
+            if made.get("other") is not None:
+                analysis.other = made["other"]
         made.trainer["callbacks"] = [callback for callback in given if not isinstance(callback, Analysis)]
         made.trainer["callbacks"] += self.analyses
         return super().instantiate_trainer(**kwargs)
@@ -201,7 +203,8 @@ def _parser(of_models: bool = False) -> OneLineParser:
         default=None,
         metavar="FILE",
         help="Saved features without any model: .npz or .safetensors with the arrays features (N x D) and labels (N); "
-        "optionally logits (N x K), test_features, test_labels, test_logits, weight (K x D), bias (K), class_names.",
+        "optionally logits (N x K), test_features, test_labels, test_logits, weight (K x D), bias (K), class_names; "
+        "the same of a second set behind other_, such as other_test_features.",
     )
     own = parser.add_argument_group("only with --features")
     own.add_argument("--class_names", type=str | list[str] | None, default=None, help="Such as cat,dog.")
@@ -238,6 +241,14 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool) -> None:
             metavar="X,Y",
             help="Positions or keys of inputs and labels in a batch, such as image,label. Default: 0,1.",
         )
+        which.add_argument(
+            "--other",
+            type=LightningDataModule | None,
+            default=None,
+            metavar="CLASS",
+            help="A second data set, its options as --other.NAME: probes are transferred to it, and it is held against "
+            "the model's own as out of distribution. Its images are read as those of --data are.",
+        )
     which.add_argument(
         "--interactive",
         type=bool,
@@ -250,6 +261,11 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool) -> None:
 
 
 def _analyze_features(words: list[str]) -> int:
+    if any(word.split("=")[0] == "--other" or word.startswith("--other.") for word in words):
+        raise ConfigError(
+            "--other needs a model, which reads it: with --features, the file itself holds a second set's features, as "
+            "the arrays other_features, other_labels, other_test_features and so on"
+        )
     parser = _parser()
     options: Namespace = parser.parse_args(words)
     chosen = chosen_analyses(options.analyses)
@@ -272,6 +288,7 @@ def _analyze_features(words: list[str]) -> int:
         arrays.get("bias"),
         options.layer or _LAYER,
         device,
+        splits_of(arrays, path, other=True),
     )
     given = (
         given_path(options.run_dir, "--run_dir")

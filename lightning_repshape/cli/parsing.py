@@ -45,6 +45,7 @@ ROOMS = {
     "head": ["lightning_repshape.heads"],
     "model": ["lightning_repshape.modules"],
     "data": ["lightning_repshape.data"],
+    "other": ["lightning_repshape.data"],
     "optimizer": ["torch.optim"],
     "lr_scheduler": ["torch.optim.lr_scheduler"],
     "callbacks": ["lightning_repshape.callbacks", "lightning.pytorch.callbacks"],

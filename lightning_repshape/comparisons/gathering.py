@@ -45,7 +45,8 @@ class Gathering(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Computes with the trainer's own loaders, precision and device."""
-        inputs = TrainerInputs(trainer, pl_module, self.layer)
+        other = next((analysis.other for analysis in self.analyses if analysis.other is not None), None)
+        inputs = TrainerInputs(trainer, pl_module, self.layer, other=other)
         data = getattr(trainer, "datamodule", None)
         count = len(inputs.labelled("test", classes=1).labels)
         namer, hasher = getattr(data, "sample_name", None), getattr(data, "checksums", None)
@@ -117,5 +118,6 @@ def of_file(name: str, path: Path, layer: str, analyses: Sequence[Analysis]) -> 
     if ids is not None and len(ids) != count:
         raise DataError(f"{path}: test_ids has {len(ids)} entries and test_labels {count}")
     class_names = [str(one) for one in arrays.get("class_names", ())]
-    inputs = FeatureInputs(splits, None, class_names, 0, arrays.get("weight"), arrays.get("bias"), layer)
+    other = splits_of(arrays, path, other=True)
+    inputs = FeatureInputs(splits, None, class_names, 0, arrays.get("weight"), arrays.get("bias"), layer, other=other)
     return contend(name, inputs, analyses, None if ids is None else ids.tolist(), about=str(path))

@@ -58,7 +58,7 @@ class RepresentationDimension(SplitAnalysis):
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """All of them; ValueError if the features never change."""
-        split, part, notes = self.shown(inputs)
+        split, part, notes = self.shown(inputs, labels=False)
         features = part.features.to(inputs.device)
         chosen = features[some_rows(len(features), self.max_samples, "dimension", inputs.seed)]
         values = scatter_spectrum(features).flip(0).clamp_min(0) / max(len(features) - 1, 1)
@@ -73,6 +73,8 @@ class RepresentationDimension(SplitAnalysis):
                 features, part.labels.to(inputs.device), inputs.num_classes()
             ),
         }
+        if int(part.labels.max()) < 0:
+            del ways["class_distance_variance"]
         for name, way in ways.items():
             try:
                 scalars[name] = float(way())

@@ -13,7 +13,7 @@ from lightning_repshape.data.second import ReadAs, SecondSet
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.last_layer import ClassVectors, class_count, find_class_vectors
 from lightning_repshape.features.passes import Features, extract_features
-from lightning_repshape.features.reader import Unpack, unpack_batch
+from lightning_repshape.features.reader import Unpack, unpack_samples
 from lightning_repshape.features.store import (
     FeatureStore,
     analysis_loader,
@@ -119,7 +119,7 @@ class AnalysisInputs(ABC):
 
         Raises:
             MissingSplitError: If there is no such split.
-            DataError: If features are not finite, or labels negative.
+            DataError: If features are not finite, or some labels negative; where all are, the set has none.
         """
         if split in self._failed:
             raise self._failed[split]
@@ -184,6 +184,8 @@ class AnalysisInputs(ABC):
         part = self.features(split)
         split = self._called(split)
         present = torch.unique(part.labels)
+        if int(present[-1]) < 0:
+            raise DataError(f"the {split} set has no labels, and this is about its classes")
         if int(present[0]) < 0:
             raise DataError(f"{_unlabelled(part.labels)} samples of the {split} set {_NO_CLASS}")
         if int(present[-1]) >= self.num_classes():
@@ -197,6 +199,14 @@ class AnalysisInputs(ABC):
                 f"of class {self.class_names()[int(present[0])]!r}"
             )
         return part
+
+    def optional_labelled(self, split: str) -> Features | None:
+        """The features of a split for an analysis that counts classes; None where there is no such split, or no labels.
+
+        Raises as :meth:`labelled`.
+        """
+        part = self.optional(split)
+        return None if part is None or int(part.labels.max()) < 0 else self.labelled(split, classes=1)
 
     def class_vectors(self) -> ClassVectors | None:
         """The last linear layer with K outputs, or None where there is no model or no such layer."""
@@ -464,7 +474,7 @@ def _checked(found: Features, split: str, layer: str, labelled: bool = True) -> 
         raise DataError(
             f"the {split} set has {len(features)} rows of features, but labels of shape {tuple(labels.shape)}"
         )
-    if labelled and int(labels.min()) < 0:
+    if labelled and int(labels.min()) < 0 <= int(labels.max()):
         raise DataError(f"{_unlabelled(labels)} samples of the {split} set {_NO_CLASS}")
     broken = sum(int((~part.isfinite().all(dim=1)).sum()) for part in torch.split(features, _ROWS))
     if broken:
@@ -484,7 +494,7 @@ def _some(batches: Iterable[Any], unpack: Unpack, most: int) -> Iterator[tuple[A
     """Inputs and labels of the first batches, until there are enough samples."""
     done = 0
     for batch in batches:
-        x, labels = unpack_batch(batch, unpack)
+        x, labels = unpack_samples(batch, unpack)
         yield x, labels
         done += len(labels)
         if done >= most:

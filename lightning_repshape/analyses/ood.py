@@ -78,10 +78,9 @@ class OutOfDistribution(SplitAnalysis):
         """All scores; DataError without a second set, or if no score is possible."""
         if inputs.other is None:
             raise DataError(
-                "give a second set, which the model was not trained on: --other CLASS (or, with --features, arrays such "
-                "as other_test_features in the file)"
+                "give a second set, which the model was not trained on: --other CLASS or, with --features, --other FILE"
             )
-        split, known, notes = self.shown(inputs)
+        split, known, notes = self.shown(inputs, labels=False)
         theirs = "test"
         others = inputs.other.optional("test")
         if others is None:
@@ -107,6 +106,8 @@ class OutOfDistribution(SplitAnalysis):
         scalars = {f"auroc_{name}": found.auroc for name, found in measured.items()}
         scalars |= {f"fpr95_{name}": found.fpr95 for name, found in measured.items()}
         try:
+            if int(train.labels.max()) < 0:
+                raise ValueError("the training set has no labels")
             scalars["nc5"] = class_orthogonality(
                 train.features.to(inputs.device), train.labels, inputs.num_classes(), others.features.to(inputs.device)
             )
@@ -159,8 +160,11 @@ class OutOfDistribution(SplitAnalysis):
             }
         else:
             notes.append("there are no logits: softmax, largest logit and energy are left out")
-        ways["mahalanobis"] = lambda: mahalanobis_score(rows, features, labels, classes)
-        ways["mahalanobis_classwise"] = lambda: mahalanobis_score(rows, features, labels, classes, shared=False)
+        if int(labels.max()) >= 0:
+            ways["mahalanobis"] = lambda: mahalanobis_score(rows, features, labels, classes)
+            ways["mahalanobis_classwise"] = lambda: mahalanobis_score(rows, features, labels, classes, shared=False)
+        else:
+            notes.append("Mahalanobis is left out: the training set has no labels")
         chosen = features[some_rows(len(features), self.max_samples, "ood", inputs.seed)]
         if len(chosen) < len(features):
             notes.append(f"neighbours are those among {len(chosen):,} of {len(features):,} training samples")

@@ -100,6 +100,7 @@ which analyses (--analyses lda,collapse; default: all but those marked *):
   * only where they are named, or in the run's config: they take minutes, or need what saved features lack
 
 only with --features:
+  --other FILE         a second file of features
   --class_names A,B    names of the classes
   --num_classes K      default: from logits or labels
   --device NAME        where to compute (default: cpu)

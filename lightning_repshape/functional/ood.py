@@ -142,9 +142,10 @@ def neighbour_score(features: Tensor, train: Tensor, neighbours: int = 50) -> Te
     known = torch.cat([chunk.float() for _, chunk in chunks(train, normalize=True)])
     found = rows.new_empty(len(rows))
     with full_precision(rows.device):
-        for at in torch.arange(len(rows), device=rows.device).split(512):
-            near = (rows[at].float() @ known.mT).topk(neighbours, sorted=True).indices[:, -1]
-            found[at] = -(rows[at] - known[near]).norm(dim=1)
+        for start in range(0, len(rows), 512):
+            own = rows[start : start + 512]
+            near = (own.float() @ known.mT).topk(neighbours, sorted=True).indices[:, -1]
+            found[start : start + len(own)] = -(own - known[near]).norm(dim=1)
     return found
 
 
@@ -192,7 +193,8 @@ def vim_score(
         largest += (chunk @ matrix.mT + offset).amax(dim=1).sum()
         outside += ((chunk - origin) @ rest).norm(dim=1).sum()
     scale = largest / outside
-    return energy_score(rows @ matrix.mT + offset) - scale * ((rows - origin) @ rest).norm(dim=1)
+    found: Tensor = energy_score(rows @ matrix.mT + offset) - scale * ((rows - origin) @ rest).norm(dim=1)
+    return found
 
 
 def neco_score(features: Tensor, train: Tensor, dimension: int) -> Tensor:

@@ -158,15 +158,13 @@ def regression_score(x: Tensor, y: Tensor, orthogonal: bool = False, adjusted: b
     basis, values, _ = torch.linalg.svd(_unit(a), full_matrices=False)
     basis = basis[:, values.square() > rounding(max(a.shape)) * values[0].square()]
     found: Tensor = (basis.mT @ b).square().sum().clamp_max(1)
-    if not adjusted:
-        return found
     left = len(a) - 1 - basis.shape[1]
-    if left < 1:
+    if adjusted and left < 1:
         raise ValueError(
             f"x has {basis.shape[1]} independent features of {len(a)} samples, so that a linear map gives any y; more "
             "samples are needed"
         )
-    return 1 - (1 - found) * (len(a) - 1) / left
+    return found if not adjusted else found - (1 - found) * basis.shape[1] / left
 
 
 def unbiased_gram(x: Tensor) -> Tensor:

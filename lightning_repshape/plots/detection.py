@@ -18,8 +18,8 @@ def detection_figure(
 ) -> "Figure":
     """Histograms of scores, a panel a score, and the ROC curves of all.
 
-    ``scores`` has those of the known and of the other samples by name, ``curves`` the false and the true positive rates.
-    A name's own panel is headed with it, the curves' legend lists the names up to a comma.
+    ``scores`` has those of the model's own samples and of the second set by heading, ``curves`` the false and the true
+    positive rates by name.
     """
     panels = len(scores) + 1
     columns = min(3, panels)

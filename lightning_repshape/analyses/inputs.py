@@ -9,11 +9,13 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from lightning_repshape.data.loading import RawBatch, SplitDataset
+from lightning_repshape.data.module import ImageDataModule
 from lightning_repshape.data.second import ReadAs, SecondSet
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.last_layer import ClassVectors, class_count, find_class_vectors
 from lightning_repshape.features.passes import Features, extract_features
-from lightning_repshape.features.reader import Unpack, unpack_samples
+from lightning_repshape.features.reader import LayerReader, Unpack, unpack_samples
 from lightning_repshape.features.store import (
     FeatureStore,
     analysis_loader,
@@ -22,12 +24,14 @@ from lightning_repshape.features.store import (
     of_rows,
     on_device,
 )
-from lightning_repshape.seeding import generator, global_seed
+from lightning_repshape.layers import evaluating
+from lightning_repshape.seeding import generator, global_seed, key_to_seed
 
 Split = Literal["train", "val", "test"]
 Progress = Callable[[str, int, int | None], None]
 """Called with what is going on, how many samples more are done, and how many there are in all (None: unknown)."""
 
+_VIEWED = 250  # samples that are augmented at a time
 _ROWS = 4096  # rows that are looked through at a time
 _NO_CLASS = "have a label below 0; leave out samples without a class"
 
@@ -102,6 +106,13 @@ class AnalysisInputs(ABC):
             DataError: If there are only saved features.
         """
         raise DataError("this needs the model and its inputs, and there are only saved features")
+
+    def views(self, most: int, count: int) -> Tensor | None:
+        """Features of ``count`` augmented views of at most so many training samples, N x V x D float32.
+
+        None where there are none: without a trainer, whose data module augments, or where it does not.
+        """
+        return None
 
     def _drawn(self, loader: Any, most: int, size: int) -> Any:
         """A loader of some samples of another in random order, or that one as it is where it has no data set."""
@@ -408,6 +419,34 @@ class TrainerInputs(AnalysisInputs):
             moved = (on_device(self.trainer, batch, self.pl_module) for batch in self._drawn(loader, most, size))
             for x, labels in _some(moved, self.unpack, most):
                 yield x, len(labels)
+
+    def views(self, most: int, count: int) -> Tensor | None:
+        """Of this package's data modules as in the first epochs; of others by reading the training set again."""
+        data = getattr(self.trainer, "datamodule", None)
+        try:
+            loader = (
+                data.train_dataloader() if isinstance(data, ImageDataModule) else analysis_loader(self.trainer, "train")
+            )
+        except DataError:
+            return None
+        reader, found, first = LayerReader(self.pl_module, self.layer), [], None
+        with isolate_rng(), evaluating(self.pl_module), as_in_a_test(self.trainer):
+            torch.manual_seed(key_to_seed("views", self.seed))
+            for view in range(count):
+                epoch = loader.dataset.augmentation(view) if isinstance(loader.dataset, SplitDataset) else None
+                rows = []
+                for batch in self._drawn(loader, most, _VIEWED):
+                    if isinstance(batch, RawBatch):
+                        batch = batch._replace(augmentation=epoch)
+                    x, _ = unpack_samples(on_device(self.trainer, batch, self.pl_module), self.unpack)
+                    if view < 2 and not rows and isinstance(x, Tensor):
+                        if first is not None and torch.equal(first, x):
+                            return None
+                        first = x
+                    with self.trainer.precision_plugin.forward_context():
+                        rows.append(reader(x)[0].float().cpu())
+                found.append(torch.cat(rows))
+        return torch.stack(found, dim=1)
 
     def load(self, split: str) -> Features:
         """Asks the trainer's feature store."""

@@ -9,31 +9,25 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from lightning_repshape.data.loading import RawBatch, SplitDataset
-from lightning_repshape.data.module import ImageDataModule
+from lightning_repshape.analyses.checked import NO_CLASS, checked, unlabelled, usable_logits
 from lightning_repshape.data.second import ReadAs, SecondSet
 from lightning_repshape.errors import DataError
+from lightning_repshape.features.drawn import augmented_views, drawn, first
 from lightning_repshape.features.last_layer import ClassVectors, class_count, find_class_vectors
 from lightning_repshape.features.passes import Features, extract_features
-from lightning_repshape.features.reader import LayerReader, Unpack, unpack_samples
+from lightning_repshape.features.reader import Unpack
 from lightning_repshape.features.store import (
     FeatureStore,
     analysis_loader,
     as_in_a_test,
     feature_store,
-    of_rows,
     on_device,
 )
-from lightning_repshape.layers import evaluating
-from lightning_repshape.seeding import generator, global_seed, key_to_seed
+from lightning_repshape.seeding import global_seed
 
 Split = Literal["train", "val", "test"]
 Progress = Callable[[str, int, int | None], None]
 """Called with what is going on, how many samples more are done, and how many there are in all (None: unknown)."""
-
-_VIEWED = 250  # samples that are augmented at a time
-_ROWS = 4096  # rows that are looked through at a time
-_NO_CLASS = "have a label below 0; leave out samples without a class"
 
 
 class MissingSplitError(DataError):
@@ -114,14 +108,6 @@ class AnalysisInputs(ABC):
         """
         return None
 
-    def _drawn(self, loader: Any, most: int, size: int) -> Any:
-        """A loader of some samples of another in random order, or that one as it is where it has no data set."""
-        dataset = getattr(loader, "dataset", None)
-        if dataset is None or not hasattr(dataset, "__len__"):
-            return loader
-        rows = torch.randperm(len(dataset), generator=generator("rows", "batches", self.seed))[:most]
-        return of_rows(loader, rows, size)
-
     def features(self, split: str) -> Features:
         """The features N x D of a split, labels N and, where known, logits N x K, checked.
 
@@ -137,11 +123,11 @@ class AnalysisInputs(ABC):
         if split not in self._checked:
             called = self._called(split)
             try:
-                part = _checked(self.load(split), called, self.layer, self._owner is None)
+                part = checked(self.load(split), called, self.layer, self._owner is None)
                 if self._owner is None:
-                    logits, note = _usable_logits(part, self._num_classes)
+                    logits, note = usable_logits(part, self._num_classes)
                 else:  # its labels say nothing of the model's classes
-                    logits, note = _usable_logits(
+                    logits, note = usable_logits(
                         part._replace(labels=torch.zeros_like(part.labels)), self._owner.num_classes()
                     )
                 if note:
@@ -198,7 +184,7 @@ class AnalysisInputs(ABC):
         if int(present[-1]) < 0:
             raise DataError(f"the {split} set has no labels, and this is about its classes")
         if int(present[0]) < 0:
-            raise DataError(f"{_unlabelled(part.labels)} samples of the {split} set {_NO_CLASS}")
+            raise DataError(f"{unlabelled(part.labels)} samples of the {split} set {NO_CLASS}")
         if int(present[-1]) >= self.num_classes():
             raise DataError(
                 f"the {split} set has label {int(present[-1])}, but there are only {self.num_classes()} classes "
@@ -351,7 +337,7 @@ class ModelInputs(AnalysisInputs):
         if split not in self.loaders:
             raise MissingSplitError(f"there is no loader of the {split} set")
         with isolate_rng():
-            for x, labels in _some(self._drawn(self.loaders[split], most, size), self.unpack, most):
+            for x, labels in first(drawn(self.loaders[split], most, size, self.seed), self.unpack, most):
                 yield (x.to(self.device) if isinstance(x, Tensor) else x), len(labels)
 
     def load(self, split: str) -> Features:
@@ -416,37 +402,13 @@ class TrainerInputs(AnalysisInputs):
         except DataError as error:
             raise MissingSplitError(str(error)) from error
         with isolate_rng(), as_in_a_test(self.trainer), self.trainer.precision_plugin.forward_context():
-            moved = (on_device(self.trainer, batch, self.pl_module) for batch in self._drawn(loader, most, size))
-            for x, labels in _some(moved, self.unpack, most):
+            moved = (on_device(self.trainer, batch, self.pl_module) for batch in drawn(loader, most, size, self.seed))
+            for x, labels in first(moved, self.unpack, most):
                 yield x, len(labels)
 
     def views(self, most: int, count: int) -> Tensor | None:
         """Of this package's data modules as in the first epochs; of others by reading the training set again."""
-        data = getattr(self.trainer, "datamodule", None)
-        try:
-            loader = (
-                data.train_dataloader() if isinstance(data, ImageDataModule) else analysis_loader(self.trainer, "train")
-            )
-        except DataError:
-            return None
-        reader, found, first = LayerReader(self.pl_module, self.layer), [], None
-        with isolate_rng(), evaluating(self.pl_module), as_in_a_test(self.trainer):
-            torch.manual_seed(key_to_seed("views", self.seed))
-            for view in range(count):
-                epoch = loader.dataset.augmentation(view) if isinstance(loader.dataset, SplitDataset) else None
-                rows = []
-                for batch in self._drawn(loader, most, _VIEWED):
-                    if isinstance(batch, RawBatch):
-                        batch = batch._replace(augmentation=epoch)
-                    x, _ = unpack_samples(on_device(self.trainer, batch, self.pl_module), self.unpack)
-                    if view < 2 and not rows and isinstance(x, Tensor):
-                        if first is not None and torch.equal(first, x):
-                            return None
-                        first = x
-                    with self.trainer.precision_plugin.forward_context():
-                        rows.append(reader(x)[0].float().cpu())
-                found.append(torch.cat(rows))
-        return torch.stack(found, dim=1)
+        return augmented_views(self.trainer, self.pl_module, self.layer, self.unpack, most, count, self.seed)
 
     def load(self, split: str) -> Features:
         """Asks the trainer's feature store."""
@@ -498,70 +460,6 @@ class _OtherInputs(AnalysisInputs):
 def _names_of(data: Any) -> Sequence[str]:
     names = getattr(data, "class_names", None) or getattr(data, "classes", None)
     return names if isinstance(names, list | tuple) else ()
-
-
-def _checked(found: Features, split: str, layer: str, labelled: bool = True) -> Features:
-    """Features that every analysis can take, or one message."""
-    features, labels, logits = found
-    if features.dim() != 2 or features.numel() == 0:
-        raise DataError(
-            f"layer {layer!r} gave features of shape {tuple(features.shape)}; N x D with both above 0 are needed"
-        )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise DataError(f"labels of the {split} set must be integers, not {labels.dtype}")
-    if labels.shape != features.shape[:1]:
-        raise DataError(
-            f"the {split} set has {len(features)} rows of features, but labels of shape {tuple(labels.shape)}"
-        )
-    if labelled and int(labels.min()) < 0 <= int(labels.max()):
-        raise DataError(f"{_unlabelled(labels)} samples of the {split} set {_NO_CLASS}")
-    broken = sum(int((~part.isfinite().all(dim=1)).sum()) for part in torch.split(features, _ROWS))
-    if broken:
-        raise DataError(
-            f"features of {broken} of {len(features)} samples of the {split} set hold NaN or infinite values (layer "
-            f"{layer!r}); look at the weights and the inputs"
-        )
-    # What was made in inference mode cannot be changed in place later on.
-    if features.is_inference():
-        with torch.inference_mode(False):
-            features, labels = features.clone(), labels.clone()
-            logits = logits.clone() if logits is not None else None
-    return Features(features, labels.long(), logits)
-
-
-def _some(batches: Iterable[Any], unpack: Unpack, most: int) -> Iterator[tuple[Any, Tensor]]:
-    """Inputs and labels of the first batches, until there are enough samples."""
-    done = 0
-    for batch in batches:
-        x, labels = unpack_samples(batch, unpack)
-        yield x, labels
-        done += len(labels)
-        if done >= most:
-            return
-
-
-def _unlabelled(labels: Tensor) -> str:
-    return f"{int((labels < 0).sum())} of {len(labels)}"
-
-
-def _usable_logits(part: Features, num_classes: int | None) -> tuple[Tensor | None, str]:
-    """The logits that can be those of K classes, or None and why not."""
-    logits, largest = part.logits, int(part.labels.max())
-    if logits is None:
-        return None, ""
-    if logits.dim() != 2 or logits.shape[0] != len(part.labels):
-        return None, f"logits must be N x K, but their shape is {tuple(logits.shape)}"
-    width = logits.shape[1]
-    if width == 1 and (num_classes == 2 or (num_classes is None and largest < 2)):
-        logits, width = torch.cat([-logits / 2, logits / 2], dim=1), 2
-    if num_classes is not None and width != num_classes:
-        return None, f"the model returns {width} values a sample, which are no logits of {num_classes} classes"
-    if num_classes is None and width <= largest:
-        return None, f"the model returns {width} values a sample, which are no logits where labels reach {largest}"
-    broken = sum(int(chunk.softmax(dim=1).isnan().any(dim=1).sum()) for chunk in torch.split(logits.float(), _ROWS))
-    if broken:
-        return None, f"logits of {broken} of {len(logits)} samples hold NaN or infinite values"
-    return logits, ""
 
 
 def _per_batch(progress: Progress | None, split: str, loader: Any) -> Callable[[int], None] | None:

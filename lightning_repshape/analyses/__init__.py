@@ -12,10 +12,12 @@ from lightning_repshape.analyses.error_counts import ErrorCount, corruption_erro
 from lightning_repshape.analyses.geodesic import FisherGeodesic
 from lightning_repshape.analyses.inputs import AnalysisInputs, FeatureInputs, ModelInputs
 from lightning_repshape.analyses.probes import Probes
+from lightning_repshape.analyses.ood import OutOfDistribution
 from lightning_repshape.analyses.result import AnalysisResult, Outcome
 from lightning_repshape.analyses.retraining import PartialDatasetRetraining
 from lightning_repshape.analyses.robustness import Corruptions
 from lightning_repshape.analyses.separability import ActivationPatterns, WeightSeparability, WeightSpace
+from lightning_repshape.analyses.similarity import LayerSimilarity
 
 ANALYSES: tuple[type[Analysis], ...] = (
     PartialDatasetRetraining,
@@ -26,6 +28,8 @@ ANALYSES: tuple[type[Analysis], ...] = (
     TSNE,
     LDAEigenvalues,
     RepresentationDimension,
+    LayerSimilarity,
+    OutOfDistribution,
     RepresentationCharacteristics,
     FisherGeodesic,
     ClassVectorSimilarity,
@@ -49,8 +53,10 @@ __all__ = [
     "FeatureInputs",
     "FisherGeodesic",
     "LDAEigenvalues",
+    "LayerSimilarity",
     "ModelInputs",
     "NeuralCollapse",
+    "OutOfDistribution",
     "Outcome",
     "PartialDatasetRetraining",
     "PrincipalComponents",

@@ -74,6 +74,9 @@ class Analysis(Callback, ABC):
     """Whether ``analyze`` runs it only where it is named, or in the run's config: it takes minutes, or needs what saved
     features lack."""
 
+    reads_other: ClassVar[bool] = False
+    """Whether it needs a second set, and so runs where one is given."""
+
     reads_layer: ClassVar[bool] = True
     """Whether it takes features, so that the model must have the layer."""
 
@@ -244,15 +247,19 @@ class SplitAnalysis(Analysis):
 
     split: Split = "test"
 
-    def shown(self, inputs: AnalysisInputs) -> tuple[Split, Features, list[str]]:
-        """Which split is looked at, its features, and a note where it is another one than :attr:`split`.
+    def shown(self, inputs: AnalysisInputs, labels: bool = True) -> tuple[Split, Features, list[str]]:
+        """Which split is looked at, its features, and notes: where it is another one than :attr:`split`, or unlabelled.
 
-        Raises DataError if there is neither that split nor a training set, or labels do not fit the classes.
+        Raises DataError if there is neither that split nor a training set, or labels do not fit the classes; unless
+        ``labels`` are of no importance, also if it has none.
         """
         split, notes = self.split, []
         if split != "train" and inputs.optional(split) is None:
             inputs.features("train")
             split, notes = "train", [f"there is no {split} set: the training set is shown"]
+        part = inputs.features(split)
+        if not labels and int(part.labels.max()) < 0:
+            return split, part, [*notes, f"the {split} set has no labels"]
         return split, inputs.labelled(split, classes=1), notes
 
 

@@ -14,6 +14,7 @@ from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.features.passes import Features
 
 _SURELY_NO_BOMB = 2**30  # bytes
+_KNOWN = ("features", "labels", "logits", "weight", "bias", "class_names", "ids")
 _RATIO = 100  # of what features can be packed by, generously
 
 
@@ -83,11 +84,17 @@ def _read_npz(path: Path) -> dict[str, Any]:
     return arrays
 
 
+def _misspelt(prefix: str, arrays: dict[str, Any]) -> bool:
+    """Whether an array that nothing knows could be meant as labels."""
+    rest = [name for name in arrays if not name.endswith(_KNOWN)]
+    return "did you mean" in did_you_mean(f"{prefix}labels", rest)
+
+
 def splits_of(arrays: dict[str, Any], path: Path, other: bool = False) -> dict[str, Features]:
     """Features of ``train`` and, where a file's arrays have them, ``val`` and ``test``.
 
-    With ``other``, those of a second data set, whose arrays' names begin with ``other_``: every split where there is
-    one, and labels -1 where there are none. Raises DataError, naming the file, if arrays are missing or of the wrong
+    Labels are -1 where there are none. With ``other``, those of a second data set, whose arrays' names begin with
+    ``other_``: every split where there is one. Raises DataError, naming the file, if arrays are missing or of the wrong
     kind.
     """
     splits = {}
@@ -98,8 +105,14 @@ def splits_of(arrays: dict[str, Any], path: Path, other: bool = False) -> dict[s
             other and not any(name in arrays for name in wanted)
         ):
             continue
-        if other and f"{prefix}labels" not in arrays and isinstance(arrays.get(f"{prefix}features"), Tensor):
-            arrays = {**arrays, f"{prefix}labels": torch.full((len(arrays[f"{prefix}features"]),), -1)}
+        rows = arrays.get(f"{prefix}features")
+        if (
+            f"{prefix}labels" not in arrays
+            and isinstance(rows, Tensor)
+            and rows.dim()
+            and not _misspelt(prefix, arrays)
+        ):
+            arrays = {**arrays, f"{prefix}labels": torch.full((len(rows),), -1)}
         for name in ("features", "labels"):
             if not isinstance(arrays.get(prefix + name), Tensor):
                 raise DataError(

@@ -75,10 +75,11 @@ class NeuralCollapse(Analysis):
         classes, names = inputs.num_classes(), inputs.class_names()
         parts = {"train": inputs.labelled("train")}
         notes = []
-        if inputs.optional("test") is None:
-            notes.append("there is no test set: measured on the training set alone")
+        test = inputs.optional_labelled("test")
+        if test is None:
+            notes.append("there is no test set with labels: measured on the training set alone")
         else:
-            parts["test"] = inputs.labelled("test", classes=1)
+            parts["test"] = test
         vectors = inputs.class_vectors()
         head = vectors if vectors is not None and vectors.takes_features else None
         if head is None:

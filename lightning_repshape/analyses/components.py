@@ -53,7 +53,7 @@ class PrincipalComponents(SplitAnalysis):
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Components and coordinates; ValueError if the features never change."""
-        split, part, notes = self.shown(inputs)
+        split, part, notes = self.shown(inputs, labels=False)
         basis = part if self.fit_on is None else inputs.features(self.fit_on)
         count = min(3, basis.features.shape[1], len(basis.labels) - 1)
         found = pca(basis.features, max(count, 1), normalize=self.normalize)
@@ -62,7 +62,7 @@ class PrincipalComponents(SplitAnalysis):
         chosen = some_rows(len(part.labels), self.max_points, "pca", inputs.seed)
         points = found.apply(part.features[chosen]).cpu().numpy()
         labels, names = part.labels[chosen].numpy(), inputs.class_names()
-        wrong = (part.logits[chosen].argmax(dim=1) != part.labels[chosen]).numpy() if part.logits is not None else None
+        wrong = _wrong(part, chosen)
         heading = f"{inputs.layer} of {len(chosen)} {split} samples{inputs.moment}"
         arrays = {"points": points.astype("float32"), "explained": shares.numpy(), "point_labels": labels}
         arrays |= {"rows": chosen.numpy(), **_predicted(part, chosen)}
@@ -70,7 +70,7 @@ class PrincipalComponents(SplitAnalysis):
         title = ""
         if self.before is not None:
             other = inputs.at(self.before)
-            earlier = other.labelled(split, classes=1)
+            earlier = other.features(split)
             fitted = earlier.features if self.fit_on is None else other.features(self.fit_on).features
             first = pca(fitted, max(min(3, fitted.shape[1], len(fitted) - 1), 1), normalize=self.normalize)
             before = first.apply(earlier.features[chosen]).cpu().numpy()
@@ -137,7 +137,7 @@ class TSNE(SplitAnalysis):
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Coordinates; DataError with too few samples or features, or if they never change."""
-        split, part, notes = self.shown(inputs)
+        split, part, notes = self.shown(inputs, labels=False)
         chosen = some_rows(len(part.labels), self.max_samples, "tsne", inputs.seed)
         rows = part.features[chosen].float()
         if self.normalize:
@@ -152,7 +152,7 @@ class TSNE(SplitAnalysis):
             notes.append(f"perplexity {perplexity:.3g} in place of {self.perplexity:g}: there are {len(rows)} samples")
         points, divergence = _tsne(rows, perplexity, key_to_seed("tsne", inputs.seed) % 2**32)
         labels, names = part.labels[chosen].numpy(), inputs.class_names()
-        wrong = (part.logits[chosen].argmax(dim=1) != part.labels[chosen]).numpy() if part.logits is not None else None
+        wrong = _wrong(part, chosen)
         heading = f"t-SNE of {inputs.layer} of {len(rows)} {split} samples{inputs.moment}"
         content = {
             "split": split,
@@ -173,6 +173,13 @@ class TSNE(SplitAnalysis):
             tuple(notes),
             {"points": points, "point_labels": labels, "rows": chosen.numpy(), **_predicted(part, chosen)},
         )
+
+
+def _wrong(part: Features, rows: Tensor) -> Any:
+    """Which samples the model takes for another class; None where that is not known."""
+    if part.logits is None or int(part.labels[rows].min()) < 0:
+        return None
+    return (part.logits[rows].argmax(dim=1) != part.labels[rows]).numpy()
 
 
 def _predicted(part: Features, rows: Tensor) -> dict[str, Any]:

@@ -52,9 +52,7 @@ class LDAEigenvalues(Analysis):
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Eigenvalues on training, threshold errors on test features; DataError if there is no such class."""
-        train, test = inputs.labelled("train"), inputs.optional("test")
-        if test is not None:
-            test = inputs.labelled("test", classes=1)
+        train, test = inputs.labelled("train"), inputs.optional_labelled("test")
         names, classes = inputs.class_names(), inputs.num_classes()
         if self.label >= classes:
             raise DataError(f"label={self.label}, but the classes are 0 .. {classes - 1}")
@@ -144,7 +142,7 @@ class LDAEigenvalues(Analysis):
         if absent:
             notes.append(f"no training samples of class {', '.join(absent[:8])}{', ...' if len(absent) > 8 else ''}")
         if test is None:
-            notes.append("there is no test set, hence no threshold error")
+            notes.append("there is no test set with labels, hence no threshold error")
         else:
             missing = sorted(set(range(len(names))) - set(torch.unique(test.labels).tolist()))
             if missing:

@@ -55,8 +55,7 @@ class FisherGeodesic(HeadAnalysis):
 
     def compute(self, inputs: AnalysisInputs) -> AnalysisResult:
         """Trains both heads and measures the line between them; DivergenceError if a head is not finite."""
-        given = inputs.labelled("train")
-        given_test = inputs.labelled("test", classes=1) if inputs.optional("test") is not None else None
+        given, given_test = inputs.labelled("train"), inputs.optional_labelled("test")
         train, test, kept, note = present_classes(given, given_test)
         notes = [note] if note else []
         classes, count, device = len(kept), len(train.labels), inputs.device
@@ -101,7 +100,7 @@ class FisherGeodesic(HeadAnalysis):
         if found.errors is not None:
             scalars |= {"error_all": float(found.errors[0]), "error_few": float(found.errors[-1])}
         else:
-            notes.append("there is no test set, hence no error along the line")
+            notes.append("there is no test set with labels, hence no error along the line")
         rows = [
             {
                 "layer": "all layers at once" if name == "full" else name,

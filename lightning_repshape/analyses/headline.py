@@ -71,6 +71,12 @@ _KNOWN = {
         "Yu and Oh",
         "lower",
     ),
+    "ood/auroc_neighbours": (
+        "other set told",
+        "The chance that an own test image lies nearer to training images than one of the second set: 1 where all do.",
+        "Sun et al., ICML 2022",
+        "higher",
+    ),
 }
 _ERRORS = ("partial_retraining/joint_error", "class_vectors/error")  # the model's own on test images
 _RETRAINED = re.compile(r"partial_retraining/error_(\d+)")

@@ -76,10 +76,10 @@ def _map(outcome: Outcome, thumbnails: Thumbnails | None) -> Any:
     present = np.unique(labels).tolist()
     if len(present) <= _LISTED:
         drawn.add_layout(Legend(click_policy="hide"), "right")
-    right = predicted == labels
+    right = (predicted == labels) | (labels < 0)
     told = [
-        f"taken for {name_of(names, int(label))} ({'right' if own else 'wrong'})"
-        for own, label in zip(right, predicted, strict=True)
+        f"taken for {name_of(names, int(label))}" + ("" if true < 0 else f" ({'right' if own else 'wrong'})")
+        for own, label, true in zip(right, predicted, labels, strict=True)
     ]
     said = np.array(told if "predicted" in arrays else [""] * len(labels))
     dots: list[Any] = []

@@ -1,7 +1,7 @@
 """What an analysis takes: features of a split, checked, from tensors, any model, or a trainer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -9,20 +9,25 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from lightning_repshape.analyses.checked import NO_CLASS, checked, unlabelled, usable_logits
 from lightning_repshape.data.second import ReadAs, SecondSet
 from lightning_repshape.errors import DataError
+from lightning_repshape.features.drawn import augmented_views, drawn, first
 from lightning_repshape.features.last_layer import ClassVectors, class_count, find_class_vectors
 from lightning_repshape.features.passes import Features, extract_features
 from lightning_repshape.features.reader import Unpack
-from lightning_repshape.features.store import FeatureStore, analysis_loader, feature_store
+from lightning_repshape.features.store import (
+    FeatureStore,
+    analysis_loader,
+    as_in_a_test,
+    feature_store,
+    on_device,
+)
 from lightning_repshape.seeding import global_seed
 
 Split = Literal["train", "val", "test"]
 Progress = Callable[[str, int, int | None], None]
 """Called with what is going on, how many samples more are done, and how many there are in all (None: unknown)."""
-
-_ROWS = 4096  # rows that are looked through at a time
-_NO_CLASS = "have a label below 0; leave out samples without a class"
 
 
 class MissingSplitError(DataError):
@@ -84,6 +89,25 @@ class AnalysisInputs(ABC):
         """The same samples at another layer; DataError if only features are known, and no model."""
         raise DataError(f"layer {layer!r} needs the model, and there are only saved features of {self.layer!r}")
 
+    def batches(self, split: str, most: int, size: int) -> Iterator[tuple[Any, int]]:
+        """Inputs of the model, batch by batch on its device, and how many samples they are of.
+
+        They are ``most`` samples of a split, drawn anew in the same way for the same seed and in random order; from
+        batches without a data set the first ones.
+
+        Raises:
+            MissingSplitError: If there is no such split.
+            DataError: If there are only saved features.
+        """
+        raise DataError("this needs the model and its inputs, and there are only saved features")
+
+    def views(self, most: int, count: int) -> Tensor | None:
+        """Features of ``count`` augmented views of at most so many training samples, N x V x D float32.
+
+        None where there are none: without a trainer, whose data module augments, or where it does not.
+        """
+        return None
+
     def features(self, split: str) -> Features:
         """The features N x D of a split, labels N and, where known, logits N x K, checked.
 
@@ -92,18 +116,18 @@ class AnalysisInputs(ABC):
 
         Raises:
             MissingSplitError: If there is no such split.
-            DataError: If features are not finite, or labels negative.
+            DataError: If features are not finite, or some labels negative; where all are, the set has none.
         """
         if split in self._failed:
             raise self._failed[split]
         if split not in self._checked:
             called = self._called(split)
             try:
-                part = _checked(self.load(split), called, self.layer, self._owner is None)
+                part = checked(self.load(split), called, self.layer, self._owner is None)
                 if self._owner is None:
-                    logits, note = _usable_logits(part, self._num_classes)
+                    logits, note = usable_logits(part, self._num_classes)
                 else:  # its labels say nothing of the model's classes
-                    logits, note = _usable_logits(
+                    logits, note = usable_logits(
                         part._replace(labels=torch.zeros_like(part.labels)), self._owner.num_classes()
                     )
                 if note:
@@ -157,8 +181,10 @@ class AnalysisInputs(ABC):
         part = self.features(split)
         split = self._called(split)
         present = torch.unique(part.labels)
+        if int(present[-1]) < 0:
+            raise DataError(f"the {split} set has no labels, and this is about its classes")
         if int(present[0]) < 0:
-            raise DataError(f"{_unlabelled(part.labels)} samples of the {split} set {_NO_CLASS}")
+            raise DataError(f"{unlabelled(part.labels)} samples of the {split} set {NO_CLASS}")
         if int(present[-1]) >= self.num_classes():
             raise DataError(
                 f"the {split} set has label {int(present[-1])}, but there are only {self.num_classes()} classes "
@@ -170,6 +196,14 @@ class AnalysisInputs(ABC):
                 f"of class {self.class_names()[int(present[0])]!r}"
             )
         return part
+
+    def optional_labelled(self, split: str) -> Features | None:
+        """The features of a split for an analysis that counts classes; None where there is no such split, or no labels.
+
+        Raises as :meth:`labelled`.
+        """
+        part = self.optional(split)
+        return None if part is None or int(part.labels.max()) < 0 else self.labelled(split, classes=1)
 
     def class_vectors(self) -> ClassVectors | None:
         """The last linear layer with K outputs, or None where there is no model or no such layer."""
@@ -298,6 +332,14 @@ class ModelInputs(AnalysisInputs):
         """The model."""
         return self.model
 
+    def batches(self, split: str, most: int, size: int) -> Iterator[tuple[Any, int]]:
+        """Some batches, where the model's parameters are."""
+        if split not in self.loaders:
+            raise MissingSplitError(f"there is no loader of the {split} set")
+        with isolate_rng():
+            for x, labels in first(drawn(self.loaders[split], most, size, self.seed), self.unpack, most):
+                yield (x.to(self.device) if isinstance(x, Tensor) else x), len(labels)
+
     def load(self, split: str) -> Features:
         """Runs a split through the model."""
         if split not in self.loaders:
@@ -352,6 +394,22 @@ class TrainerInputs(AnalysisInputs):
         """The trainer's module."""
         return self.pl_module
 
+    def batches(self, split: str, most: int, size: int) -> Iterator[tuple[Any, int]]:
+        """Some batches, as the trainer would hand them to a step; every process gets the same ones."""
+        own = self.loaders.get(split)
+        try:
+            loader = own if own is not None else analysis_loader(self.trainer, split)
+        except DataError as error:
+            raise MissingSplitError(str(error)) from error
+        with isolate_rng(), as_in_a_test(self.trainer), self.trainer.precision_plugin.forward_context():
+            moved = (on_device(self.trainer, batch, self.pl_module) for batch in drawn(loader, most, size, self.seed))
+            for x, labels in first(moved, self.unpack, most):
+                yield x, len(labels)
+
+    def views(self, most: int, count: int) -> Tensor | None:
+        """Of this package's data modules as in the first epochs; of others by reading the training set again."""
+        return augmented_views(self.trainer, self.pl_module, self.layer, self.unpack, most, count, self.seed)
+
     def load(self, split: str) -> Features:
         """Asks the trainer's feature store."""
         own = self.loaders.get(split)
@@ -402,59 +460,6 @@ class _OtherInputs(AnalysisInputs):
 def _names_of(data: Any) -> Sequence[str]:
     names = getattr(data, "class_names", None) or getattr(data, "classes", None)
     return names if isinstance(names, list | tuple) else ()
-
-
-def _checked(found: Features, split: str, layer: str, labelled: bool = True) -> Features:
-    """Features that every analysis can take, or one message."""
-    features, labels, logits = found
-    if features.dim() != 2 or features.numel() == 0:
-        raise DataError(
-            f"layer {layer!r} gave features of shape {tuple(features.shape)}; N x D with both above 0 are needed"
-        )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise DataError(f"labels of the {split} set must be integers, not {labels.dtype}")
-    if labels.shape != features.shape[:1]:
-        raise DataError(
-            f"the {split} set has {len(features)} rows of features, but labels of shape {tuple(labels.shape)}"
-        )
-    if labelled and int(labels.min()) < 0:
-        raise DataError(f"{_unlabelled(labels)} samples of the {split} set {_NO_CLASS}")
-    broken = sum(int((~part.isfinite().all(dim=1)).sum()) for part in torch.split(features, _ROWS))
-    if broken:
-        raise DataError(
-            f"features of {broken} of {len(features)} samples of the {split} set hold NaN or infinite values (layer "
-            f"{layer!r}); look at the weights and the inputs"
-        )
-    # What was made in inference mode cannot be changed in place later on.
-    if features.is_inference():
-        with torch.inference_mode(False):
-            features, labels = features.clone(), labels.clone()
-            logits = logits.clone() if logits is not None else None
-    return Features(features, labels.long(), logits)
-
-
-def _unlabelled(labels: Tensor) -> str:
-    return f"{int((labels < 0).sum())} of {len(labels)}"
-
-
-def _usable_logits(part: Features, num_classes: int | None) -> tuple[Tensor | None, str]:
-    """The logits that can be those of K classes, or None and why not."""
-    logits, largest = part.logits, int(part.labels.max())
-    if logits is None:
-        return None, ""
-    if logits.dim() != 2 or logits.shape[0] != len(part.labels):
-        return None, f"logits must be N x K, but their shape is {tuple(logits.shape)}"
-    width = logits.shape[1]
-    if width == 1 and (num_classes == 2 or (num_classes is None and largest < 2)):
-        logits, width = torch.cat([-logits / 2, logits / 2], dim=1), 2
-    if num_classes is not None and width != num_classes:
-        return None, f"the model returns {width} values a sample, which are no logits of {num_classes} classes"
-    if num_classes is None and width <= largest:
-        return None, f"the model returns {width} values a sample, which are no logits where labels reach {largest}"
-    broken = sum(int(chunk.softmax(dim=1).isnan().any(dim=1).sum()) for chunk in torch.split(logits.float(), _ROWS))
-    if broken:
-        return None, f"logits of {broken} of {len(logits)} samples hold NaN or infinite values"
-    return logits, ""
 
 
 def _per_batch(progress: Progress | None, split: str, loader: Any) -> Callable[[int], None] | None:

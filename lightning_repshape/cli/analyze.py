@@ -28,6 +28,7 @@ from lightning_repshape.cli.parsing import OneLineParser, given_device
 from lightning_repshape.cli.plain import listed
 from lightning_repshape.cli.training import CommandTrainer, RepshapeCLI, as_list, headline
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
+from lightning_repshape.features.passes import Features
 from lightning_repshape.runs.files import read_json, write_json
 from lightning_repshape.runs.folders import (
     MANIFEST,
@@ -129,7 +130,7 @@ class AnalyzeCLI(RepshapeCLI):
         # what a config looks at before training has no place after it
         configured = [callback for callback in given if isinstance(callback, Analysis) and callback.when != "fit_start"]
         self.analyses: list[Analysis] = []
-        for kind in chosen_analyses(self.options.get("analyses"), configured):
+        for kind in chosen_analyses(self.options.get("analyses"), configured, made.get("other") is not None):
             theirs = [callback for callback in configured if type(callback) is kind]
             if theirs and not any(word.startswith(f"--{kind.kind}.") for word in self.words):
                 self.analyses += theirs
@@ -209,6 +210,8 @@ def _parser(of_models: bool = False) -> OneLineParser:
         "the same of a second set behind other_, such as other_test_features.",
     )
     own = parser.add_argument_group("only with --features")
+    if not of_models:
+        own.add_argument("--other", type=str | None, default=None, metavar="FILE", help="Features of a second set.")
     own.add_argument("--class_names", type=str | list[str] | None, default=None, help="Such as cat,dog.")
     own.add_argument("--num_classes", type=int | None, default=None, help="Default: from logits or labels.")
     own.add_argument("--seed_everything", type=int, default=0, metavar="SEED", help="Of random choices.")
@@ -263,19 +266,15 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool) -> None:
 
 
 def _analyze_features(words: list[str]) -> int:
-    if any(word.split("=")[0] == "--other" or word.startswith("--other.") for word in words):
-        raise ConfigError(
-            "--other needs a model, which reads it: with --features, the file itself holds a second set's features, as "
-            "the arrays other_features, other_labels, other_test_features and so on"
-        )
     parser = _parser()
-    options: Namespace = parser.parse_args(words)
-    chosen = chosen_analyses(options.analyses)
+    options: Namespace = parser.parse_args([word for word in words if not word.startswith("--other.")])
     if options.interactive:
         hover.check_bokeh()
-    made = parser.instantiate_classes(options)
     path = given_path(options.features, "--features")
     arrays = read_arrays(path)
+    others = _other_features(options.other, arrays, path)
+    chosen = chosen_analyses(options.analyses, other=bool(others))
+    made = parser.instantiate_classes(options)
     if isinstance(options.class_names, str):
         options.class_names = listed(options.class_names)
     if options.class_names is None and "class_names" in arrays:
@@ -290,7 +289,7 @@ def _analyze_features(words: list[str]) -> int:
         arrays.get("bias"),
         options.layer or _LAYER,
         device,
-        splits_of(arrays, path, other=True),
+        others,
     )
     given = (
         given_path(options.run_dir, "--run_dir")
@@ -329,12 +328,27 @@ def _analyze_features(words: list[str]) -> int:
     return 0
 
 
-def chosen_analyses(names: str | list[str] | None, configured: Sequence[Analysis] = ()) -> list[type[Analysis]]:
-    """The analyses asked for, in their own order."""
+def _other_features(name: str | None, arrays: dict[str, Any], path: Path) -> dict[str, Features]:
+    """Features of a second set: those of a file of their own, else those in the first one; nothing where neither is."""
+    if name is None:
+        return splits_of(arrays, path, other=True)
+    if not name.endswith((".npz", ".safetensors")):
+        raise ConfigError(
+            f"--other {name} needs a model, which reads it: with --features, give a second file of features, or have a "
+            "second set's features in the first one, as the arrays other_features, other_test_features and so on"
+        )
+    file = given_path(name, "--other")
+    return splits_of(read_arrays(file), file)
+
+
+def chosen_analyses(
+    names: str | list[str] | None, configured: Sequence[Analysis] = (), other: bool = False
+) -> list[type[Analysis]]:
+    """The analyses asked for, in their own order; ``other``: whether there is a second set."""
     known = {kind.kind: kind for kind in ANALYSES}
     if names is None:
         there = [type(analysis) for analysis in configured]
-        return [kind for kind in ANALYSES if not kind.on_request or kind in there]
+        return [kind for kind in ANALYSES if not kind.on_request or kind in there or (other and kind.reads_other)]
     wanted = listed(names) if isinstance(names, str) else names
     for word in wanted:
         if word not in known:

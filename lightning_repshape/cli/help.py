@@ -100,6 +100,7 @@ which analyses (--analyses lda,collapse; default: all but those marked *):
   * only where they are named, or in the run's config: they take minutes, or need what saved features lack
 
 only with --features:
+  --other FILE         a second file of features
   --class_names A,B    names of the classes
   --num_classes K      default: from logits or labels
   --device NAME        where to compute (default: cpu)
@@ -117,6 +118,8 @@ ANALYSES = {
     "activation_patterns": "* each class's mean activation against its class vector",
     "tsne": "* t-SNE",
     "dimension": "intrinsic dimension, ranks, the spectrum and its decay",
+    "similarity": "* debiased linear CKA of all layers with each other",
+    "ood": "* telling a second set (--other) from the model's own, by eight scores",
     "characteristics": "a layer's amplitude, covariance, correlation, class-wise variance",
     "geodesic": "Fisher distance between heads trained on few and on all images",
     "probes": "error of nearest neighbours and of a linear probe, here and transferred to --other",

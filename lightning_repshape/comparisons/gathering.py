@@ -13,7 +13,7 @@ from lightning_repshape.analyses.arrays import read_arrays, splits_of
 from lightning_repshape.analyses.inputs import FeatureInputs, TrainerInputs
 from lightning_repshape.comparisons.contender import Contender, contend
 from lightning_repshape.errors import DataError
-from lightning_repshape.features.reader import LayerReader
+from lightning_repshape.features.layers import EachLayer
 from lightning_repshape.features.store import analysis_loader, on_device
 from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.files import read_json
@@ -74,20 +74,23 @@ class Gathering(Callback):
 
 def _layers(trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
     """Some test samples' activations at every named layer, each n x D."""
-    names = list(getattr(module, "activation_names", ()))
-    if not names:
+    if not getattr(module, "activation_names", ()):
         return {}
     loader = analysis_loader(trainer, "test")
     some = Subset(loader.dataset, range(min(_LAYER_SAMPLES, len(loader.dataset))))
     batches = DataLoader(some, batch_size=100, collate_fn=loader.collate_fn)
-    inputs = [on_device(trainer, batch, module)[0] for batch in batches]
-    found: dict[str, Tensor] = {}
+    found: dict[str, list[Tensor]] = {}
+
+    def keep(name: str, value: Tensor) -> None:
+        if value.shape[1] <= _LAYER_WIDTH:
+            found.setdefault(name, []).append(value.float().cpu())
+
+    reader = EachLayer(module)
     with evaluating(module), torch.no_grad(), trainer.precision_plugin.forward_context():
-        for name in names:
-            reader = LayerReader(module, name)
-            if reader(inputs[0])[0].shape[1] <= _LAYER_WIDTH:
-                found[name] = torch.cat([reader(x)[0].float().cpu() for x in inputs])
-    return found
+        for batch in batches:
+            x, labels, *_ = on_device(trainer, batch, module)
+            reader(x, len(labels), keep)
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 def _cost(run: Path | None) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from lightning_repshape import page, plots
 from lightning_repshape.analyses.headline import Headline, figure_text, headlines
@@ -208,10 +209,14 @@ def _similarity(comparison: Comparison, folder: Path) -> Section:
         starts = [at for at in range(1, len(owners)) if owners[at] != owners[at - 1]]
         figure = plots.similarity_figure(layers, values.numpy(), "Debiased linear CKA of all layers", starts)
         pictures.append(Shown(save_figure(figure, folder / "layers.png"), "similarity of all layers"))
-    rows = [
-        [name, *(f"{value:.3f}" for value in values)]
-        for name, values in zip(names, comparison.distance.tolist(), strict=True)
-    ]
+
+    def matrix(values: Tensor) -> list[str]:
+        rows = [
+            [name, *("–" if value != value else f"{value:.3f}" for value in row)]
+            for name, row in zip(names, values.tolist(), strict=True)
+        ]
+        return page.table(["", *names], rows, [False] + [True] * len(names))
+
     return Section(
         "similarity",
         "Similarity",
@@ -222,7 +227,13 @@ def _similarity(comparison: Comparison, folder: Path) -> Section:
                 "for unrelated ones (Kornblith et al. 2019; debiased)."
             ),
             page.heading("Procrustes distance of features (0: the same shape, up to 1.41; Williams et al. 2021)"),
-            *page.table(["", *names], rows, [False] + [True] * len(names)),
+            *matrix(comparison.distance),
+            page.heading("Share of a sample's ten nearest neighbours that are so in both (cosine; Huh et al. 2024)"),
+            *matrix(comparison.neighbours),
+            page.heading(
+                "R² of a linear map from the row's features to the column's (Kornblith et al. 2019; adjusted)"
+            ),
+            *matrix(comparison.regression),
         ],
     )
 
@@ -287,6 +298,10 @@ def _record(comparison: Comparison) -> Mapping[str, Any]:
         ],
         "linear_cka": comparison.cka,
         "procrustes_distance": comparison.distance,
+        "mutual_neighbours": comparison.neighbours,
+        "linear_regression": [
+            [None if value != value else value for value in row] for row in comparison.regression.tolist()
+        ],
         "layers": None
         if comparison.layers is None
         else {"names": comparison.layers[0], "linear_cka": comparison.layers[1]},

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_repshape.errors import DataError
-from lightning_repshape.features.reader import LayerReader, Unpack, unpack_batch
+from lightning_repshape.features.reader import LayerReader, Unpack, unpack_samples
 from lightning_repshape.layers import evaluating
 from lightning_repshape.terminal.progress import task
 
@@ -25,7 +25,7 @@ class Features(NamedTuple):
 
     Attributes:
         features: float32 N x D.
-        labels: int64 N.
+        labels: int64 N; -1 where unknown.
         logits: float32 N x K, where the layer's owner also gave logits; else None.
     """
 
@@ -115,7 +115,7 @@ def extract_features(
     total = len(dataset) if total is None and dataset is not None and hasattr(dataset, "__len__") else total
     with evaluating(model), torch.random.fork_rng(devices=devices), task(text, total) as advance:
         for batch in batches:
-            x, labels = unpack_batch(batch, unpack)
+            x, labels = unpack_samples(batch, unpack)
             if isinstance(x, Tensor) and place is not None:
                 x = x.to(place)
             values, logits = reader(x)

@@ -44,6 +44,14 @@ def unpack_batch(batch: Any, unpack: Unpack = (0, 1)) -> tuple[Any, Tensor]:
     return x, labels.long()
 
 
+def unpack_samples(batch: Any, unpack: Unpack = (0, 1)) -> tuple[Any, Tensor]:
+    """As :func:`unpack_batch`; labels are -1, unknown, of inputs alone: a tensor, or a list of one."""
+    alone = batch if isinstance(batch, Tensor) else None
+    if isinstance(batch, list | tuple) and len(batch) == 1 and isinstance(batch[0], Tensor):
+        alone = batch[0]
+    return unpack_batch(batch, unpack) if alone is None else (alone, torch.full((len(alone),), -1))
+
+
 class LayerReader:
     """Runs a model and returns the activations of one of its layers.
 

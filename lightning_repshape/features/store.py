@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
+from torch import Tensor
 
 from lightning_repshape.data.samplers import KeyedSampler
 from lightning_repshape.errors import DataError
@@ -90,7 +91,7 @@ class FeatureStore(Callback):
             text = f"features of the {split} set"
             part, failure = None, None
             try:
-                with _as_in_a_test(trainer), trainer.precision_plugin.forward_context():
+                with as_in_a_test(trainer), trainer.precision_plugin.forward_context():
                     part = extract_features(
                         pl_module, moved, layer, unpack, pl_module.device, progress=progress, text=text, total=total
                     )
@@ -174,8 +175,17 @@ def _own_loader(trainer: Trainer, split: str) -> Any:
     return loader
 
 
+def of_rows(loader: Any, rows: Tensor, batch_size: int) -> Any:
+    """A loader of these samples of another one's data set, in this order; the other one itself where it has none."""
+    dataset = getattr(loader, "dataset", None)
+    if dataset is None or not hasattr(dataset, "__getitem__"):
+        return loader
+    some = torch.utils.data.Subset(dataset, rows.tolist())
+    return torch.utils.data.DataLoader(some, batch_size=batch_size, collate_fn=loader.collate_fn)
+
+
 @contextmanager
-def _as_in_a_test(trainer: Trainer) -> Iterator[None]:
+def as_in_a_test(trainer: Trainer) -> Iterator[None]:
     """Lets a data module's hooks see a test, so that those that augment while training do not."""
     before = trainer.state.stage
     trainer.state.stage = RunningStage.TESTING

@@ -5,7 +5,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional.checks import check_at_least, check_class_indices, check_features, check_matrix
+from lightning_repshape.functional.checks import (
+    check_at_least,
+    check_class_indices,
+    check_features,
+    check_floating,
+    check_matrix,
+)
 from lightning_repshape.functional.class_statistics import class_moments
 from lightning_repshape.functional.numerics import float64_device, rounding
 
@@ -154,6 +160,48 @@ def spectral_decay(eigenvalues: Tensor, first: int = 11, last: int | None = None
     y = values[first - 1 : last].log()
     x = x - x.mean()
     return PowerLaw(-float((x @ y) / (x @ x)), first, last)
+
+
+def lidar(x: Tensor, delta: float = 1e-4) -> Tensor:
+    """LiDAR: how many directions tell samples apart, beyond what views of one sample differ in (Thilak et al. 2024).
+
+    Every sample is a class of its own, its views are that class's samples. The effective rank (exponential of the
+    entropy) of the eigenvalues of S_w^-1/2 S_b S_w^-1/2, with the covariance S_b of the samples' means and the mean
+    covariance of a sample's views plus ``delta`` I, S_w.
+
+    Args:
+        x: Features of V >= 2 views of each of N >= 2 samples, N x V x D.
+        delta: What is added to the diagonal of S_w, in the features' squared units.
+
+    Returns:
+        A float64 scalar, from 1 to min(N - 1, D).
+
+    Raises:
+        TypeError: If ``x`` is no floating-point tensor.
+        ValueError: If it is no such array of finite numbers, ``delta`` is not above 0, or all samples have one mean.
+    """
+    if not 0 < delta < float("inf"):
+        raise ValueError(f"delta must be a finite number above 0, got {delta}")
+    if isinstance(x, Tensor) and (x.dim() != 3 or x.shape[0] < 2 or x.shape[1] < 2 or not x.shape[2]):
+        raise ValueError(f"x must be N x V x D with two samples and two views at least, got {tuple(x.shape)}")
+    check_floating("x", x)
+    views = x.detach().to(float64_device(x.device)).double()
+    if not bool(views.isfinite().all()):
+        raise ValueError("x must be finite")
+    samples, count, width = views.shape
+    means = views.mean(dim=1)
+    apart = (views - means.unsqueeze(1)).flatten(0, 1)
+    within = apart.mT @ apart / (samples * count)
+    within.diagonal().add_(delta)
+    means = means - means.mean(dim=0)
+    if not bool(means.abs().max() > 64 * torch.finfo(torch.float64).eps * views.abs().max()):
+        raise ValueError("all samples have the same mean: there is no direction that tells them apart")
+    # S_w^-1/2 S_b S_w^-1/2 has the squared singular values of the means that a Cholesky factor of S_w has whitened
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(within), means.mT, upper=False)
+    values = torch.linalg.svdvals(white).square()
+    values = values[values > rounding(max(samples, width)) * values[0]]
+    found: Tensor = torch.special.entr(values / values.sum()).sum().exp()
+    return found
 
 
 def class_distance_variance(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:

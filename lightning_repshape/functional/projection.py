@@ -209,6 +209,8 @@ def _projection(state: ScatterState, scatter: Tensor, spread: Tensor, components
 
 def _check_k(k: int, rows: int, width: int) -> None:
     most = min(rows - 1, width)
+    if rows < 2:
+        raise ValueError(f"principal components need at least two rows, got {rows}")
     if not 1 <= k <= most:
         raise ValueError(f"{rows} rows of {width} features have 1 to {most} components, not {k}")
 

@@ -15,6 +15,7 @@ from lightning_repshape.plots.curves import (
     spectrum_figure,
     spread_figure,
 )
+from lightning_repshape.plots.detection import detection_figure
 from lightning_repshape.plots.images import contact_sheet, corruptions_sheet, patterns_figure, reconstruction_figure
 from lightning_repshape.plots.kit import (
     MARKERS,
@@ -60,6 +61,7 @@ __all__ = [
     "cosines_figure",
     "curve_figure",
     "curves_figure",
+    "detection_figure",
     "discriminant_figure",
     "eigenvalues_figure",
     "features_figure",

@@ -45,7 +45,9 @@ def class_look(number: int) -> dict[str, Any]:
 
 
 def name_of(class_names: Sequence[str], label: int) -> str:
-    """The name of a class, or its index where it has none."""
+    """The name of a class, or its index where it has none; "unlabelled" of -1."""
+    if label < 0:
+        return "unlabelled"
     return class_names[label] if label < len(class_names) else str(label)
 
 

@@ -92,7 +92,9 @@ def test_labels_of_the_wrong_kind_and_batches_without_labels() -> None:
 
     assert "labels must be one integer a sample, got torch.float32" in failure((x, torch.rand(6)))
     assert "one integer a sample" in failure((x, torch.zeros(6, 3, dtype=torch.int64)))
-    assert "unpack=(0, 1) does not fit the batches, which are list of 1 entries" in failure([x])
+    assert "unpack=(0, 5) does not fit the batches, which are tuple of 2 entries" in failure((x, x), (0, 5))
+    assert "the train set has no labels" in failure([x])
+    assert "the train set has no labels" in failure(x)
     assert "unpack=('image', 'label')" in failure({"image": x, "target": 1}, ("image", "label"))
     assert "have a label below 0" in failure((x, torch.tensor([0, 1, -1, 0, 1, 2])))
     assert "label 5, but there are only 3 classes" in LDAEigenvalues().run(

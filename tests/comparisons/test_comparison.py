@@ -13,7 +13,7 @@ from lightning_repshape.analyses import FeatureInputs, LDAEigenvalues, NeuralCol
 from lightning_repshape.comparisons import Contender, TestSamples, compare, contend, write_comparison
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.passes import Features
-from lightning_repshape.functional import linear_cka, procrustes_distance
+from lightning_repshape.functional import linear_cka, mutual_neighbours, procrustes_distance, regression_score
 
 CLASSES = 3
 
@@ -46,6 +46,10 @@ def test_a_turned_copy_is_the_same_representation() -> None:
     assert float(found.cka[0, 2]) == pytest.approx(float(linear_cka(features[0], features[2])))
     assert float(found.distance[0, 2]) == pytest.approx(float(procrustes_distance(features[0], features[2])))
     assert found.labels.tolist() == [at % CLASSES for at in range(60)]
+    assert float(found.neighbours[0, 2]) == pytest.approx(float(mutual_neighbours(features[0], features[2])))
+    assert float(found.regression[0, 1]) == pytest.approx(1) and found.neighbours.diag().tolist() == [1, 1, 1]
+    wanted = float(regression_score(features[2], features[0], adjusted=True))
+    assert float(found.regression[2, 0]) == pytest.approx(wanted)
 
 
 def test_errors_are_compared_sample_by_sample() -> None:
@@ -100,6 +104,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert "Kornblith" in page and "Sato et al., ICML 2019" in page
     record = json.loads((tmp_path / "out/comparison.json").read_text())
     assert [own["name"] for own in record["models"]] == ["<plain>", "=shaped"]
+    assert len(record["mutual_neighbours"]) == len(record["linear_regression"]) == 2
     assert record["linear_cka"][0][0] == 1 and record["test_samples"] == 60
     with (tmp_path / "out/figures.csv").open(newline="") as file:
         head, *rows = list(csv.reader(file))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightning_repshape.functional import (
     class_distance_variance,
+    lidar,
     mle_dimension,
     nearest_distances,
     participation_ratio,
@@ -89,3 +90,37 @@ def test_class_distance_variance_is_the_formula() -> None:
         class_distance_variance(torch.ones(4, 2), torch.tensor([0, 0, 1, 1]), 2)
     with pytest.raises(ValueError, match="two classes"):
         class_distance_variance(torch.ones(4, 2), torch.zeros(4, dtype=torch.int64), 2)
+
+
+def test_lidar_is_the_papers_formula() -> None:
+    from scipy.linalg import sqrtm
+
+    source = torch.Generator().manual_seed(0)
+    for samples, width in ((40, 6), (5, 12)):
+        x = torch.randn(samples, 1, width, generator=source) + 0.3 * torch.randn(samples, 4, width, generator=source)
+        views = x.double().numpy()
+        means = views.mean(axis=1)
+        within = sum(np.outer(v - m, v - m) for own, m in zip(views, means, strict=True) for v in own) / (4 * samples)
+        between = sum(np.outer(m - means.mean(0), m - means.mean(0)) for m in means) / samples
+        root = np.linalg.inv(sqrtm(within + 1e-4 * np.eye(width)).real)
+        values = np.linalg.eigvalsh(root @ between @ root)
+        shares = values[values > 1e-9 * values.max()] / values[values > 1e-9 * values.max()].sum()
+        assert float(lidar(x)) == pytest.approx(float(np.exp(-(shares * np.log(shares)).sum())))
+    one = torch.randn(30, 1, 1, generator=source) * torch.tensor([1.0, 0, 0]) + 0.01 * torch.randn(30, 5, 3)
+    assert 1 <= float(lidar(one)) < 1.5
+
+
+def test_lidar_refuses_what_it_cannot_tell() -> None:
+    x = torch.randn(5, 3, 2)
+    for bad, words in (
+        (x[0], "N x V x D"),
+        (x[:, :1], "two views"),
+        (x[:1].expand(5, 3, 2), "same mean"),
+        (torch.full_like(x, torch.nan), "finite"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            lidar(bad)
+    with pytest.raises(ValueError, match="delta"):
+        lidar(x, delta=0)
+    with pytest.raises(TypeError, match="floating"):
+        lidar(x.long())

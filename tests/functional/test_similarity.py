@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional import linear_cka, linear_cka_matrix, procrustes_distance, procrustes_rotation
+from lightning_repshape.functional import (
+    MinibatchCKA,
+    linear_cka,
+    linear_cka_matrix,
+    mutual_neighbours,
+    procrustes_distance,
+    procrustes_rotation,
+    regression_score,
+    unbiased_gram,
+)
 
 
 def written_out(x: Tensor, y: Tensor) -> float:
@@ -71,10 +80,88 @@ def test_procrustes_distance_is_what_the_best_rotation_leaves() -> None:
     assert procrustes_distance(x, z) <= procrustes_distance(x, y) + procrustes_distance(y, z)
 
 
-@pytest.mark.parametrize("function", [linear_cka, procrustes_distance])
+def test_mutual_neighbours_are_scikit_learns() -> None:
+    from sklearn.neighbors import NearestNeighbors
+
+    torch.manual_seed(0)
+    x = torch.randn(600, 6)
+    y = torch.cat([x[:, :3], torch.randn(600, 2)], dim=1)
+    near = []
+    for part in (x, y):
+        fitted = NearestNeighbors(n_neighbors=10, metric="cosine").fit(part.double().numpy())
+        near.append(fitted.kneighbors(return_distance=False))
+    wanted = np.mean([len(set(one) & set(two)) / 10 for one, two in zip(*near, strict=True)])
+    assert float(mutual_neighbours(x, y)) == pytest.approx(wanted)
+    assert float(mutual_neighbours(x, 5 * x.flip(1))) == 1
+    chance = np.mean([float(mutual_neighbours(torch.randn(50, 8), torch.randn(50, 8))) for _ in range(40)])
+    assert chance == pytest.approx(10 / 49, abs=0.02)
+
+
+def test_regression_scores_are_scikit_learns() -> None:
+    from sklearn.linear_model import LinearRegression
+    from sklearn.metrics import r2_score
+
+    torch.manual_seed(0)
+    x = torch.randn(40, 5, dtype=torch.float64) + 2
+    y = x[:, :3] @ torch.randn(3, 7, dtype=torch.float64) + torch.randn(40, 7, dtype=torch.float64)
+    fitted = LinearRegression().fit(x.numpy(), y.numpy()).predict(x.numpy())
+    residual = ((y.numpy() - fitted) ** 2).sum() / ((y - y.mean(0)) ** 2).sum()
+    assert float(regression_score(x, y)) == pytest.approx(1 - float(residual))
+    columns = r2_score(y.numpy(), fitted, multioutput="variance_weighted")
+    assert float(regression_score(x, y)) == pytest.approx(columns)
+    twice = torch.cat([x, x], dim=1)  # five independent features all the same
+    assert float(regression_score(twice, y, adjusted=True)) == pytest.approx(1 - float(residual) * 39 / 34)
+    distance = float(procrustes_distance(x, y))
+    assert float(regression_score(x, y, orthogonal=True)) == pytest.approx((1 - distance**2 / 2) ** 2)
+    turned = 3 * x @ torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64)).Q
+    assert float(regression_score(x, turned, orthogonal=True)) == pytest.approx(1)
+    chance = np.mean(
+        [float(regression_score(torch.randn(50, 30), torch.randn(50, 4), adjusted=True)) for _ in range(60)]
+    )
+    assert abs(chance) < 0.03
+    assert float(regression_score(torch.randn(9, 30), torch.randn(9, 4))) == pytest.approx(1)
+    with pytest.raises(ValueError, match="8 independent features of 9 samples"):
+        regression_score(torch.randn(9, 30), torch.randn(9, 4), adjusted=True)
+
+
+def test_unbiased_gram_matrices_give_the_debiased_cka() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 30) + 5, torch.randn(20, 4)
+    grams = [unbiased_gram(part.double()) for part in (x, y)]
+    assert torch.allclose(grams[0].sum(dim=1), torch.zeros(20, dtype=torch.float64), atol=1e-9)
+    state = MinibatchCKA()
+    state.update(grams)
+    assert float(state.matrix()[0, 1]) == pytest.approx(written_out(x, y), rel=1e-9)
+    assert state.matrix().diagonal().tolist() == pytest.approx([1, 1])
+
+
+def test_minibatches_estimate_the_cka_of_all_samples() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4000, 40)
+    parts = [x, torch.cat([x[:, :20], torch.randn(4000, 20)], dim=1), torch.randn(4000, 9), torch.ones(4000, 3)]
+    state = MinibatchCKA()
+    for batch in torch.arange(4000).split(50):
+        state.update([unbiased_gram(part[batch]) for part in parts])
+    found = state.matrix()
+    assert state.samples == 4000 and bool(found[3].isnan().all()) and not bool(found[:3, :3].isnan().any())
+    assert torch.allclose(found[:3, :3], linear_cka_matrix(parts[:3]), atol=0.02)
+    with pytest.raises(ValueError, match="4 representations before, and there are 3"):
+        state.update([unbiased_gram(part[:50]) for part in parts[:3]])
+    with pytest.raises(ValueError, match="same samples"):
+        state.update([unbiased_gram(x[:50]), unbiased_gram(x[:40])])
+    with pytest.raises(ValueError, match="no batches"):
+        MinibatchCKA().matrix()
+
+
+@pytest.mark.parametrize("function", [linear_cka, procrustes_distance, regression_score])
 def test_what_cannot_be_compared_is_refused(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     x = torch.randn(10, 3)
-    for bad, words in ((x[:9], "10 and 9 rows"), (x[0], "matrix"), (torch.ones(10, 2), "constant|never changes")):
+    for bad, words in (
+        (x[:9], "10 and 9 rows"),
+        (torch.full((10, 3), torch.nan), "finite"),
+        (x[0], "matrix"),
+        (torch.ones(10, 2), "constant|never changes"),
+    ):
         with pytest.raises(ValueError, match=words):
             function(x, bad)
     with pytest.raises(TypeError, match="floating"):

@@ -1,0 +1,70 @@
+"""Many layers of a model in one forward pass, handed on one by one."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_repshape.features.reader import LayerReader
+
+
+class EachLayer:
+    """Runs a model and hands on what each of its layers gives; nothing is kept.
+
+    Layers of this package's modules are values that a forward pass returns, all at its end. Those of other models are
+    caught by hooks, and handed on as soon as they are there.
+
+    Args:
+        model: Any module; it is called with the inputs alone.
+        layers: Names, see :class:`LayerReader`. Default: the named activations or, of another model, all submodules.
+
+    Attributes:
+        left_out: What gave no tensor with a row of numbers for each sample, and what it gave, by layer.
+
+    Raises:
+        ConfigError: If there is no such layer.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str] | None = None) -> None:
+        if layers is None:
+            named = tuple(getattr(model, "activation_names", ()))
+            layers = named or [name for name, _ in model.named_modules() if name]
+        self.model = model
+        readers = [LayerReader(model, name) for name in layers]
+        self.named = tuple(reader.layer for reader in readers if reader.by_name)
+        self.caught = [reader for reader in readers if not reader.by_name]
+        self.left_out: dict[str, str] = {}
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Reads no other layers any more."""
+        self.named = tuple(name for name in self.named if name in names)
+        self.caught = [reader for reader in self.caught if reader.layer in names]
+
+    def __call__(self, x: Any, rows: int, receive: Callable[[str, Tensor], None]) -> None:
+        """Calls ``receive`` with the name and the output, ``rows`` x D, of every layer; several calls of one, too."""
+
+        def hand_on(name: str, value: Any) -> None:
+            if not isinstance(value, Tensor):
+                self.left_out[name] = type(value).__name__
+            elif not value.is_floating_point() or value.dim() < 2 or len(value) != rows or not value.numel():
+                self.left_out[name] = f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+            else:
+                receive(name, value.flatten(1))
+
+        with ExitStack() as hooks:
+            for reader in self.caught:
+                hooks.callback(_hook(reader, hand_on).remove)
+            if self.caught:  # compiled code may know nothing of a hook
+                hooks.enter_context(torch.compiler.set_stance("force_eager"))
+            output = self.model(x, self.named) if self.named else self.model(x)
+        for name in self.named:
+            hand_on(name, output.activations[name])
+
+
+def _hook(reader: LayerReader, hand_on: Callable[[str, Any], None]) -> Any:
+    name = reader.layer
+    if reader.before:
+        return reader.module.register_forward_pre_hook(lambda module, args: hand_on(name, args[0] if args else None))
+    return reader.module.register_forward_hook(lambda module, args, result: hand_on(name, result))

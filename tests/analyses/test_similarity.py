@@ -1,0 +1,97 @@
+"""The layers of one model against each other: from one pass, the same as from features at hand."""
+
+from typing import Any
+
+import pytest
+import torch
+from analysis_data import QUIET, clusters, digits, inputs, module
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from lightning_repshape.analyses import LayerSimilarity, ModelInputs
+from lightning_repshape.errors import ConfigError
+from lightning_repshape.functional import linear_cka
+
+
+class Odd(nn.Module):
+    """Layers that return tuples, numbers for the whole batch, the same values again, and constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Dropout(0.5))
+        self.recurrent = nn.LSTM(8, 5, batch_first=True)
+        self.flat, self.dead, self.head = nn.Flatten(), nn.Linear(6, 2), nn.Linear(5, 3)
+        nn.init.zeros_(self.dead.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.dead(x)
+        found, _ = self.recurrent(self.body(x).unsqueeze(1))
+        return self.head(self.flat(found))
+
+
+def pairs(count: int = 200) -> list[tuple[Tensor, Tensor]]:
+    part = clusters(0, count)
+    return list(zip(part.features.split(50), part.labels.split(50), strict=True))
+
+
+def test_all_layers_of_another_model_but_those_that_say_nothing() -> None:
+    torch.manual_seed(0)
+    net = Odd()
+    net.train()
+    found = LayerSimilarity().compute(ModelInputs(net, {"test": pairs()}, layer="flat"))
+    assert found.content["names"] == ["body.0", "body", "flat", "head"], "the ReLU and dropout give what the body gives"
+    assert net.training, "the mode is as before"
+    left_out = " ".join(found.notes)
+    assert "recurrent (tuple)" in left_out and "never changes: dead" in left_out
+    x = torch.cat([part for part, _ in pairs()])
+    with torch.no_grad():
+        net.eval()
+        first = net.body[0](x)
+        last = net(x)
+    assert found.scalars["first_last"] == pytest.approx(float(linear_cka(first, last)), abs=0.05)
+    assert found.content["cka"].shape == (4, 4) and found.figures[""]().axes
+    assert found.tables["layers"][0]["width"] == 8
+
+
+def test_one_batch_is_the_cka_itself() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    whole = [(torch.cat([x for x, _ in pairs()]), torch.cat([y for _, y in pairs()]))]
+    found = LayerSimilarity(layers=["2", "1"]).compute(ModelInputs(net, {"train": whole}, layer="1"))
+    with torch.no_grad():
+        wanted = float(linear_cka(net[:2](whole[0][0]), net(whole[0][0])))
+    assert found.content["names"] == ["2", "1"] and found.scalars["adjacent"] == pytest.approx(wanted, abs=1e-4)
+    assert "there is no test set" in found.notes[0] and found.content["split"] == "train"
+
+
+def test_in_a_trainer_and_with_other_batches() -> None:
+    data = digits()
+    results = []
+    for batch in (100, 50):
+        analysis = LayerSimilarity(batch=batch, max_samples=250)
+        Trainer(callbacks=[analysis], **QUIET).test(module(data), datamodule=data, verbose=False)
+        assert analysis.outcome is not None and analysis.outcome.result is not None, analysis.outcome
+        results.append(analysis.outcome.result)
+    assert results[0].content["names"] == ["fc1", "features", "logits"]
+    assert results[0].content["samples"] == 250
+    assert torch.allclose(results[0].content["cka"], results[1].content["cka"], atol=0.1)
+
+
+def failure(net: nn.Module, batches: list[Any], **options: Any) -> str:
+    return LayerSimilarity(**options).run(ModelInputs(net, {"test": batches}, layer="0")).failure
+
+
+def test_what_cannot_be_compared_is_told() -> None:
+    net = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))
+    assert "only saved features" in LayerSimilarity().run(inputs()).failure
+    assert "at least 4 samples" in failure(net, [(torch.randn(3, 6), torch.arange(3))])
+    broken = torch.randn(9, 6)
+    broken[4, 1] = torch.nan
+    assert "layer '0': x must be finite" in failure(net, [(broken, torch.arange(9))])
+    assert "has no layer '7'" in failure(net, pairs(), layers=["0", "7"])
+    assert "fewer than two layers can be compared" in failure(nn.Sequential(nn.Linear(6, 2)), pairs())
+    assert "fewer than two layers can be compared" in failure(nn.Sequential(nn.LSTM(6, 2)), pairs())
+    with pytest.raises(ConfigError, match="two layers or more"):
+        LayerSimilarity(layers=["0"])
+    with pytest.raises(ConfigError, match="at least 4"):
+        LayerSimilarity(batch=3)

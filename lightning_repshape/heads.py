@@ -230,7 +230,9 @@ class ClassVectorHead(Head):
         if isinstance(scale, bool) or not isinstance(scale, Real) or not (scale > 0.0 and math.isfinite(scale)):
             raise ConfigError(f"scale={scale!r} must be a finite number above 0: logits are multiplied by it")
         if vectors != "random" and not fixed:
-            raise ConfigError(f"vectors={vectors!r} says how fixed class vectors lie, and these are trained: fixed=True")
+            raise ConfigError(
+                f"vectors={vectors!r} says how fixed class vectors lie, and these are trained: fixed=True"
+            )
         steps: dict[str, nn.Module] = {}
         width = num_features
         if vectors == "separated" and embedding is None and 1 < num_classes != num_features + 1:

@@ -255,7 +255,9 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool, own: Sequence[t
             parser.add_class_arguments(kind, kind.kind, skip=_SHARED)
         except (ArgumentError, ValueError) as error:  # an option without a type, or a kind that is another option
             message = " ".join(str(error).split())
-            raise ConfigError(f"--analyses: {kind.__module__}.{kind.__name__} cannot be given options: {message}") from error
+            raise ConfigError(
+                f"--analyses: {kind.__module__}.{kind.__name__} cannot be given options: {message}"
+            ) from error
 
 
 def _analyze_features(words: list[str]) -> int:

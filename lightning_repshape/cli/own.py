@@ -65,6 +65,7 @@ def _imported(path: str) -> type[Analysis]:
     if inspect.isabstract(kind):
         raise ConfigError(f"--analyses {path}: {name} has no method compute(self, inputs)")
     if not isinstance(kind.kind, str) or not kind.kind.isidentifier():
-        raise ConfigError(f"--analyses {path}: kind = {kind.kind!r} must be one word; its options and files begin with it")
+        raise ConfigError(
+            f"--analyses {path}: kind = {kind.kind!r} must be one word; its options and files begin with it"
+        )
     return kind
-

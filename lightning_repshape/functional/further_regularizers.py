@@ -24,11 +24,11 @@ from lightning_repshape.functional.numerics import full_precision, unit_rows
 from lightning_repshape.functional.regularizer_ranks import joined_batch
 from lightning_repshape.functional.regularizers import (
     Positions,
-    check_not_empty,
-    check_pairs,
+    _check_not_empty,
+    _check_pairs,
+    _rows,
+    _rows_and_labels,
     cr,
-    rows_and_labels,
-    rows_of,
 )
 
 
@@ -72,10 +72,10 @@ def supcon(
     """
     if not 0 < temperature < float("inf"):
         raise ValueError(f"supcon: temperature must be a finite number above 0, got {temperature}")
-    rows, labels, _ = rows_and_labels(activations, labels, num_classes, positions, "supcon")
+    rows, labels, _ = _rows_and_labels(activations, labels, num_classes, positions, "supcon")
     with full_precision(rows.device):
         rows, labels = joined_batch(rows, labels, sync=sync, group=group)
-        check_not_empty(rows, "supcon")
+        _check_not_empty(rows, "supcon")
         units = unit_rows(rows)
         shares = memberships(labels, num_classes, rows.dtype)
         itself = torch.eye(rows.shape[0], dtype=torch.bool, device=rows.device)
@@ -122,11 +122,11 @@ def vcreg(
         tensor(1.1464)
     """
     check_not_negative("vcreg: ratio", ratio)
-    rows, _ = rows_of(activations, positions, "vcreg")
-    check_pairs(rows, "vcreg")
+    rows, _ = _rows(activations, positions, "vcreg")
+    _check_pairs(rows, "vcreg")
     with full_precision(rows.device):
         (rows,) = joined_batch(rows, sync=sync, group=group)
-        check_not_empty(rows, "vcreg")
+        _check_not_empty(rows, "vcreg")
         count = rows.shape[0]
         spread = (rows - rows.mean(dim=0)).square().sum(dim=0) / max(1, count - 1)
         found = (1 - (spread + 1e-4).sqrt()).relu().mean()
@@ -166,10 +166,10 @@ def rr(
         >>> rr(torch.tensor([[1.0, 0.0], [0.0, 1.0]])), rr(torch.tensor([[1.0, 1.0], [1.0, 1.0]]))
         (tensor(2.), tensor(1.))
     """
-    rows, _ = rows_of(activations, positions, "rr")
+    rows, _ = _rows(activations, positions, "rr")
     with full_precision(rows.device):
         (rows,) = joined_batch(rows, sync=sync, group=group)
-        check_not_empty(rows, "rr")
+        _check_not_empty(rows, "rr")
         return _stable_ranks(rows, rows.new_ones(rows.shape[0], 1)).squeeze() * scale
 
 
@@ -208,10 +208,10 @@ def cw_rr(
         >>> cw_rr(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), torch.tensor([0, 0, 1]), 2)
         tensor(1.5000)
     """
-    rows, labels, _ = rows_and_labels(activations, labels, num_classes, positions, "cw_rr")
+    rows, labels, _ = _rows_and_labels(activations, labels, num_classes, positions, "cw_rr")
     with full_precision(rows.device):
         rows, labels = joined_batch(rows, labels, sync=sync, group=group)
-        check_not_empty(rows, "cw_rr")
+        _check_not_empty(rows, "cw_rr")
         return _stable_ranks(rows, memberships(labels, num_classes, rows.dtype)).mean() * scale
 
 

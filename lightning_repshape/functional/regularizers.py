@@ -74,11 +74,11 @@ def vr(
         >>> vr(torch.tensor([[0.0, 1.0], [2.0, 1.0]]))
         tensor(0.5000)
     """
-    rows, _ = rows_of(activations, positions, "vr")
+    rows, _ = _rows(activations, positions, "vr")
     ranks = world_size(sync, group)
     if ranks > 1:
         return differentiable(rows, partial(joined_variance, ranks=ranks, group=group), scale)
-    check_not_empty(rows, "vr")
+    _check_not_empty(rows, "vr")
     return differentiable(rows, variance, scale)
 
 
@@ -116,12 +116,12 @@ def cw_vr(
         >>> cw_vr(torch.tensor([[0.0], [2.0], [7.0]]), torch.tensor([0, 0, 1]), 2)
         tensor(0.5000)
     """
-    rows, labels, soft = rows_and_labels(activations, labels, num_classes, positions, "cw_vr")
+    rows, labels, soft = _rows_and_labels(activations, labels, num_classes, positions, "cw_vr")
     classes: dict[str, Any] = {"labels": labels, "num_classes": num_classes}
     ranks = world_size(sync, group)
     if ranks > 1:
         return differentiable(rows, partial(joined_variance, **classes, ranks=ranks, group=group), scale)
-    check_not_empty(rows, "cw_vr")
+    _check_not_empty(rows, "cw_vr")
     return differentiable(rows, partial(soft_class_variance if soft else class_variance, **classes), scale)
 
 
@@ -156,12 +156,12 @@ def cr(
         >>> cr(torch.tensor([[0.0, 0.0], [2.0, 4.0]]))
         tensor(4.)
     """
-    rows, _ = rows_of(activations, positions, "cr")
-    check_pairs(rows, "cr")
+    rows, _ = _rows(activations, positions, "cr")
+    _check_pairs(rows, "cr")
     ranks = world_size(sync, group)
     if ranks > 1:
         return differentiable(rows, partial(joined_covariance, ranks=ranks, group=group), scale)
-    check_not_empty(rows, "cr")
+    _check_not_empty(rows, "cr")
     return differentiable(rows, covariance, scale)
 
 
@@ -200,13 +200,13 @@ def cw_cr(
         >>> cw_cr(torch.tensor([[0.0, 0.0], [2.0, 4.0], [7.0, 9.0]]), torch.tensor([0, 0, 1]), 2)
         tensor(2.)
     """
-    rows, labels, soft = rows_and_labels(activations, labels, num_classes, positions, "cw_cr")
-    check_pairs(rows, "cw_cr")
+    rows, labels, soft = _rows_and_labels(activations, labels, num_classes, positions, "cw_cr")
+    _check_pairs(rows, "cw_cr")
     classes: dict[str, Any] = {"labels": labels, "num_classes": num_classes}
     ranks = world_size(sync, group)
     if ranks > 1:
         return differentiable(rows, partial(joined_covariance, **classes, ranks=ranks, group=group), scale)
-    check_not_empty(rows, "cw_cr")
+    _check_not_empty(rows, "cw_cr")
     kernel = class_covariance_loop if soft else choose_class_covariance(rows, labels, num_classes)
     return differentiable(rows, partial(kernel, **classes), scale)
 
@@ -234,11 +234,11 @@ def l1r(
         >>> l1r(torch.tensor([[1.0, -3.0]]))
         tensor(2.)
     """
-    rows, _ = rows_of(activations, "units", "l1r")
+    rows, _ = _rows(activations, "units", "l1r")
     ranks = world_size(sync, group)
     if ranks > 1:
         return differentiable(rows, partial(joined_l1, ranks=ranks, group=group), scale)
-    check_not_empty(rows, "l1r")
+    _check_not_empty(rows, "l1r")
     return rows.abs().mean() * scale
 
 
@@ -282,7 +282,7 @@ def l2w(weights: Tensor | Iterable[Tensor]) -> Tensor:
     return torch.stack([weight.square().sum() for weight in _weights(weights, "l2w")]).sum()
 
 
-def rows_of(activations: Tensor, positions: str, name: str) -> tuple[Tensor, int]:
+def _rows(activations: Tensor, positions: str, name: str) -> tuple[Tensor, int]:
     """Activations as (samples, units) in float32 or float64, and how often every sample's label repeats."""
     check_activations(activations, f"{name}: ")
     if positions not in ("units", "samples"):
@@ -304,11 +304,11 @@ def rows_of(activations: Tensor, positions: str, name: str) -> tuple[Tensor, int
     return activations.float(), repeats
 
 
-def rows_and_labels(
+def _rows_and_labels(
     activations: Tensor, labels: Tensor, num_classes: int, positions: str, name: str
 ) -> tuple[Tensor, Tensor, bool]:
-    """Rows as in :func:`rows_of`, labels on their device, one a row, and whether the labels are soft."""
-    rows, repeats = rows_of(activations, positions, name)
+    """Rows as in :func:`_rows`, labels on their device, one a row, and whether the labels are soft."""
+    rows, repeats = _rows(activations, positions, name)
     if labels is None:
         raise ValueError(f"{name} needs labels, got None")
     soft = check_labels(labels, activations.shape[0], num_classes)
@@ -320,12 +320,12 @@ def rows_and_labels(
     return rows, labels, soft
 
 
-def check_not_empty(rows: Tensor, name: str) -> None:
+def _check_not_empty(rows: Tensor, name: str) -> None:
     if rows.shape[0] == 0:
         raise ValueError(f"{name}: the batch is empty")
 
 
-def check_pairs(rows: Tensor, name: str) -> None:
+def _check_pairs(rows: Tensor, name: str) -> None:
     if rows.shape[1] < 2:
         raise ValueError(f"{name}: a covariance needs at least two units, the activations have one")
 

@@ -157,7 +157,9 @@ class Fails(Taken):
         ("my_broken.Fails", 1, "none of the analyses was possible; fails: ZeroDivisionError: division by zero"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(name: str, status: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_wrong_is_one_sentence(
+    name: str, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("my_broken.py").write_text(BROKEN)
     Path("my_syntax.py").write_text("def")
     Path("my_import.py").write_text("import nowhere")

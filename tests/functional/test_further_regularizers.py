@@ -96,7 +96,9 @@ def test_by_hand() -> None:
     # RR of the rows (1, -2), (3, 0): squares 14; columns 4, 2; rows 3, 3
     assert float(rr(torch.tensor([[1.0, -2.0], [3.0, 0.0]]))) == pytest.approx(14 / (4 * 3))
     # a row is its class's only one where the classes differ: 5 / (2 * 3) and 9 / (3 * 3), of four classes
-    assert float(cw_rr(torch.tensor([[1.0, -2.0], [3.0, 0.0]]), torch.tensor([0, 1]), 4)) == pytest.approx((5 / 6 + 1) / 4)
+    assert float(cw_rr(torch.tensor([[1.0, -2.0], [3.0, 0.0]]), torch.tensor([0, 1]), 4)) == pytest.approx(
+        (5 / 6 + 1) / 4
+    )
     # two alike samples of one class and one at a right angle: each of the two has log(e + 1) - 1
     z, y = torch.eye(2)[[0, 0, 1]], torch.tensor([0, 0, 1])
     assert float(supcon(z, y, 2, temperature=1.0)) == pytest.approx(2 / 3 * (math.log(math.e + 1) - 1))

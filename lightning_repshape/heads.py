@@ -166,9 +166,10 @@ class ClassVectorHead(Head):
 
     The paper "Redesigning the classification layer by randomizing the class representation vectors" (submitted to ICLR
     2021), Eq. 1 to 3. Fixed vectors are drawn from N(0, I), divided by their length, and have no bias (the paper's is 0
-    and fixed); ``vectors`` names other layouts, see :mod:`lightning_repshape.functional.fixed_vectors`. They are a buffer: no gradient, weight decay or optimizer state ever reaches them, not even after
-    ``requires_grad_(True)`` on the whole model; checkpoints hold them as ``output.weight``. They depend on ``seed`` and
-    their number and width alone, so all ranks and resumed runs have the same. Loading a checkpoint with other vectors
+    and fixed); ``vectors`` names other layouts, see :mod:`lightning_repshape.functional.fixed_vectors`. They are a
+    buffer: no gradient, weight decay or optimizer state ever reaches them, not even after ``requires_grad_(True)`` on
+    the whole model; checkpoints hold them as ``output.weight``. They depend on ``vectors``, ``seed`` and their number
+    and width alone, so all ranks and resumed runs have the same. Loading a checkpoint with other vectors
     (trained ones, or those of another seed) is a :class:`CheckpointError`; vectors of one's own are put in place by
     ``head.output.weight.copy_(vectors)``, before such a checkpoint is loaded.
 

@@ -146,7 +146,7 @@ def rr(
     """Rank regularizer (RR): a cheap lower bound of the stable rank of the batch's activations Z.
 
     The stable rank is ``|Z|``_F^2 / ``|Z|``_2^2, and ``|Z|``_2^2 is at most the largest column sum times the largest
-    row sum of absolute values, which stand in its place. So the code of Choi and Rhee (AAAI 2019) has it, not the paper.
+    row sum of absolute values, which stand in its place: so in the code of Choi and Rhee (AAAI 2019), not in the paper.
 
     Args:
         activations: (N, I), or (N, C, H, W) and the like.

@@ -101,6 +101,7 @@ def test_in_a_study_and_its_runs_are_trusted_by_name_alone(capsys: pytest.Captur
     figure = json.loads((run / "metrics.json").read_text())["test/lengths/quantile"]
     assert f"{figure:.2f}" in Path("studies/report/mine/report.md").read_text()
     capsys.readouterr()
+    sys.modules.pop("my_analysis")  # this process has read the study
     # somebody's run that names it: asked for, unless the user has named it
     few = ["--trainer.limit_test_batches", "1"]
     assert main(["analyze", "--run_dir", str(run), *few, "--analyses", "lda"]) == 2

@@ -1,4 +1,4 @@
-"""Heads of laid-out class vectors, vectors that are turned to class means, and a probe that the network does not feel."""
+"""Heads of laid-out class vectors, vectors that are turned to class means, and a probe beside a network."""
 
 import copy
 from functools import partial

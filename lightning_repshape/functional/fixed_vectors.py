@@ -42,7 +42,8 @@ def simplex_etf(num_classes: int, num_features: int, generator: torch.Generator)
     drawn = torch.randn(num_features, num_classes - 1, generator=generator, dtype=torch.float64, device="cpu")
     directions, triangle = torch.linalg.qr(drawn)
     directions = directions * triangle.diagonal().sign()  # else they would not be uniformly turned
-    return _simplex(num_classes) @ directions.T
+    found: Tensor = _simplex(num_classes) @ directions.T
+    return found
 
 
 def separated_vectors(num_classes: int, num_features: int) -> Tensor:
@@ -119,7 +120,8 @@ def hypercube_vectors(num_classes: int, num_features: int, generator: torch.Gene
     numbers = torch.randperm(2**told, generator=generator, device="cpu")[:num_classes]
     corners = (numbers.unsqueeze(1) >> torch.arange(told)) & 1
     coins = torch.randint(2, (num_classes, num_features - told), generator=generator, device="cpu")
-    return (2 * torch.cat([corners, coins], dim=1) - 1).double() / num_features**0.5
+    found: Tensor = (2 * torch.cat([corners, coins], dim=1) - 1).double() / num_features**0.5
+    return found
 
 
 def laid_out(layout: Layout, num_classes: int, num_features: int, generator: torch.Generator) -> Tensor:

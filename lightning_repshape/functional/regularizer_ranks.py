@@ -145,7 +145,7 @@ def joined_batch(
     if ranks == 1:
         return rows, *labels
     sizes, rank = _gather_sizes(rows, ranks, group), dist.get_rank(group)
-    parts = list(_gather_rows(rows.detach(), sizes, group).split(sizes))
+    parts = list(torch.split(_gather_rows(rows.detach(), sizes, group), sizes))
     parts[rank] = rows + (ranks - 1) * (rows - rows.detach())
     return torch.cat(parts), *(_gather_rows(own, sizes, group) for own in labels)
 

@@ -142,6 +142,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "metrics": (
         "ClassCosines",
+        "ClassMeans",
         "ClassificationSums",
         "ExactSums",
         "LDAEigenvalueMetric",
@@ -195,13 +196,17 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "regularizers": (
         "ClasswiseCovariance",
+        "ClasswiseStableRank",
         "ClasswiseVariance",
         "Covariance",
         "L1Representation",
         "L1Weight",
         "L2Weight",
         "Regularizer",
+        "StableRank",
+        "SupervisedContrastive",
         "Variance",
+        "VarianceCovariance",
         "WeightRegularizer",
     ),
 }

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_repshape.errors import CheckpointError, ConfigError
-from lightning_repshape.functional.class_vectors import cosine_logits, largest_class_cosine, random_class_vectors
+from lightning_repshape.functional.class_vectors import cosine_logits, largest_class_cosine
+from lightning_repshape.functional.fixed_vectors import LAYOUTS, Layout, laid_out
 from lightning_repshape.layers import (
     NamedActivations,
     check_choice,
@@ -64,6 +65,7 @@ class LinearHead(Head):
         init: ``torch`` leaves PyTorch's numbers; ``normal`` draws weights from N(0, init_std^2) and ``glorot``
             uniformly from +-sqrt(6 / (fan in + fan out)), both with zero biases.
         init_std: Standard deviation of ``init="normal"``; 0.1 in FOCA (Sato et al. 2019).
+        detach: Whether the features are not trained by it: a probe beside a loss of their own, as SupCon's.
 
     Example:
         >>> import torch
@@ -72,11 +74,18 @@ class LinearHead(Head):
     """
 
     def __init__(
-        self, num_features: int, num_classes: int, bias: bool = True, init: HeadInit = "torch", init_std: float = 0.1
+        self,
+        num_features: int,
+        num_classes: int,
+        bias: bool = True,
+        init: HeadInit = "torch",
+        init_std: float = 0.1,
+        detach: bool = False,
     ) -> None:
         check_positive("num_features", num_features)
         check_positive("num_classes", num_classes)
-        super().__init__(num_features, num_classes, {"output": nn.Linear(num_features, num_classes, bias=bias)})
+        linear = _DetachedLinear if detach else nn.Linear
+        super().__init__(num_features, num_classes, {"output": linear(num_features, num_classes, bias=bias)})
         _initialize(self, init, init_std)
 
 
@@ -157,9 +166,10 @@ class ClassVectorHead(Head):
 
     The paper "Redesigning the classification layer by randomizing the class representation vectors" (submitted to ICLR
     2021), Eq. 1 to 3. Fixed vectors are drawn from N(0, I), divided by their length, and have no bias (the paper's is 0
-    and fixed). They are a buffer: no gradient, weight decay or optimizer state ever reaches them, not even after
-    ``requires_grad_(True)`` on the whole model; checkpoints hold them as ``output.weight``. They depend on ``seed`` and
-    their number and width alone, so all ranks and resumed runs have the same. Loading a checkpoint with other vectors
+    and fixed); ``vectors`` names other layouts, see :mod:`lightning_repshape.functional.fixed_vectors`. They are a
+    buffer: no gradient, weight decay or optimizer state ever reaches them, not even after ``requires_grad_(True)`` on
+    the whole model; checkpoints hold them as ``output.weight``. They depend on ``vectors``, ``seed`` and their number
+    and width alone, so all ranks and resumed runs have the same. Loading a checkpoint with other vectors
     (trained ones, or those of another seed) is a :class:`CheckpointError`; vectors of one's own are put in place by
     ``head.output.weight.copy_(vectors)``, before such a checkpoint is loaded.
 
@@ -181,6 +191,9 @@ class ClassVectorHead(Head):
         embedding: Width of a trained linear layer ``embed`` before the class vectors; ours, not the paper's. None: no
             such layer.
         seed: Of the draw of fixed vectors.
+        vectors: How fixed vectors lie: ``random``, ``etf`` (a simplex turned at random), ``hadamard``, ``separated`` (a
+            simplex by recursion, behind a linear layer of K - 1 outputs if ``embedding`` names no other width) or
+            ``hypercube``; ``hadamard`` and ``separated`` draw nothing.
 
     Example:
         >>> import torch
@@ -203,10 +216,12 @@ class ClassVectorHead(Head):
         learn_scale: bool = False,
         embedding: int | None = None,
         seed: int = 0,
+        vectors: Layout = "random",
     ) -> None:
         check_positive("num_features", num_features)
         check_positive("num_classes", num_classes)
         check_choice("similarity", similarity, ("dot", "cosine"))
+        check_choice("vectors", vectors, LAYOUTS)
         # null in a config would pass for 'not fixed', and for a seed of its own
         for name, value in (("fixed", fixed), ("learn_scale", learn_scale)):
             if not isinstance(value, bool):
@@ -215,17 +230,27 @@ class ClassVectorHead(Head):
             raise ConfigError(f"seed={seed!r} must be a whole number")
         if isinstance(scale, bool) or not isinstance(scale, Real) or not (scale > 0.0 and math.isfinite(scale)):
             raise ConfigError(f"scale={scale!r} must be a finite number above 0: logits are multiplied by it")
+        if vectors != "random" and not fixed:
+            raise ConfigError(
+                f"vectors={vectors!r} says how fixed class vectors lie, and these are trained: fixed=True"
+            )
         steps: dict[str, nn.Module] = {}
         width = num_features
+        if vectors == "separated" and embedding is None and 1 < num_classes != num_features + 1:
+            embedding = num_classes - 1
         if embedding is not None:
             check_positive("embedding", embedding)
             steps["embed"] = nn.Linear(num_features, embedding)
             width = embedding
-        steps["output"] = _ClassVectors(width, num_classes, similarity, fixed, scale, learn_scale, int(seed))
+        try:
+            output = _ClassVectors(width, num_classes, similarity, fixed, scale, learn_scale, int(seed), vectors)
+        except ValueError as error:
+            raise ConfigError(f"ClassVectorHead: {error}; embedding=WIDTH puts a layer of that many before") from error
+        steps["output"] = output
         super().__init__(num_features, num_classes, steps)
         self.similarity = similarity
         self.fixed = fixed
-        if width < num_classes:
+        if width < num_classes and vectors in ("random", "hypercube"):
             nearest = f"; the largest cosine between two is {float(largest_class_cosine(self.output.drawn())):.2f}"
             warnings.warn(
                 f"{num_classes} {'fixed' if fixed else 'trained'} class vectors of width {width}: fewer features than "
@@ -252,11 +277,14 @@ class _ClassVectors(nn.Linear):
         scale: float,
         learn_scale: bool,
         seed: int,
+        layout: Layout = "random",
     ) -> None:
         super().__init__(in_features, out_features, bias=similarity == "dot" and not fixed)
         self.similarity = similarity
         self.fixed = fixed
         self.seed = seed
+        self.layout = layout
+        self.turns = False  # whether they may be turned as a whole, so that checkpoints hold them otherwise
         self.factor = float(scale)
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale))) if learn_scale else None
         if fixed:
@@ -286,11 +314,13 @@ class _ClassVectors(nn.Linear):
 
     def extra_repr(self) -> str:
         scale = "learned" if self.log_scale is not None else f"{self.factor:g}"
-        kind = f"fixed, seed={self.seed}" if self.fixed else "trained"
+        layout = "" if self.layout == "random" else f"{self.layout}, "
+        kind = f"fixed, {layout}seed={self.seed}" if self.fixed else "trained"
         return f"{super().extra_repr()}, {self.similarity}, {kind}, scale={scale}"
 
     def drawn(self) -> Tensor:
-        return random_class_vectors(self.out_features, self.in_features, generator("class vectors", self.seed))
+        seeded = generator("class vectors", self.seed)
+        return laid_out(self.layout, self.out_features, self.in_features, seeded)
 
 
 def _refuse_other_vectors(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -306,12 +336,20 @@ def _refuse_other_vectors(module: nn.Module, state_dict: dict[str, Any], prefix:
         )
     # Vectors of another draw differ by their own size; those of a 16-bit model by rounding alone.
     mine = module.drawn() if module.weight.is_meta else module.weight.double().cpu()
-    apart = (theirs.detach().double().cpu() - mine).abs().max()
+    theirs = theirs.detach().double().cpu()
+    apart = (theirs @ theirs.T - mine @ mine.T if module.turns else theirs - mine).abs().max()
     if not float(apart) <= 0.01:
         raise CheckpointError(
             f"{place} {module.seed}, are not those of the checkpoint, whose vectors were trained or drawn with "
-            "another seed: use the head's options (fixed, seed) of the run that wrote it (its config.yaml)"
+            "another seed: use the head's options (fixed, seed, vectors) of the run that wrote it (its config.yaml)"
         )
+
+
+class _DetachedLinear(nn.Linear):
+    """A linear layer whose gradient ends at its input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.detach())
 
 
 class _NoisyLinear(nn.Linear):

@@ -1,7 +1,8 @@
 """Regularizers with a weight and a layer, nameable in YAML; each is a thin face of a function.
 
 Choi and Rhee, "Utilizing Class Information for Deep Network Representation Shaping", AAAI 2019. The formulas and how
-they are computed stand in :mod:`lightning_repshape.functional.regularizers`.
+they are computed stand in :mod:`lightning_repshape.functional.regularizers`; those of others, which are compared with
+them, in :mod:`lightning_repshape.functional.further_regularizers`.
 """
 
 import warnings
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.functional.checks import check_shares
 from lightning_repshape.functional.class_statistics import class_counts
+from lightning_repshape.functional.further_regularizers import cw_rr, rr, supcon, vcreg
 from lightning_repshape.functional.regularizers import Positions, cr, cw_cr, cw_vr, l1r, l1w, l2w, vr
 from lightning_repshape.layers import check_choice, check_number, check_positive
 
@@ -265,6 +267,80 @@ class L1Representation(_OfActivations):
         return l1r(activations, scale=scale, sync=self._joined())
 
 
+class SupervisedContrastive(_OfClasses):
+    """SupCon: samples of a class against all others, :func:`lightning_repshape.functional.supcon`.
+
+    In the paper it trains the network alone, and a linear classifier follows: ``LinearHead(detach=True)`` trains one
+    beside it that the network does not feel. On a head that it does feel, it is a penalty beside cross entropy.
+
+    Args:
+        weight: Factor of the penalty in the loss, at least 0.
+        layer: Name of the activations that it applies to; ``features``: the backbone's output.
+        temperature: t, above 0; 0.1 as in the paper.
+        **kwargs: What all penalties on activations take.
+
+    Example:
+        >>> SupervisedContrastive(0.5, temperature=1.0, num_classes=2)(torch.eye(2)[[0, 0, 1]], torch.tensor([0, 0, 1]))
+        tensor(0.1044)
+    """
+
+    def __init__(self, weight: float, layer: str = "features", temperature: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(weight, layer, **kwargs)
+        self.temperature = check_number("SupervisedContrastive: temperature", temperature, positive=True)
+
+    def _scaled(self, activations: Tensor, labels: Tensor | None, num_classes: int | None, scale: float) -> Tensor:
+        labels, classes = self._labelled(labels, num_classes)
+        options: dict[str, Any] = {"positions": self.positions, "scale": scale, "sync": self._joined()}
+        return supcon(activations, labels, classes, temperature=self.temperature, **options)
+
+
+class VarianceCovariance(_OfActivations):
+    """VCReg: units that vary, and vary independently, :func:`lightning_repshape.functional.vcreg`.
+
+    Args:
+        weight: Factor of the penalty in the loss, at least 0.
+        layer: Name of the activations that it applies to; ``features``: the backbone's output.
+        ratio: Of the covariances' part to the variances', at least 0.
+        **kwargs: What all penalties on activations take.
+
+    Example:
+        >>> VarianceCovariance(0.5, ratio=1.0)(torch.tensor([[0.0, 0.0], [2.0, 1.0]]))
+        tensor(0.5732)
+    """
+
+    def __init__(self, weight: float, layer: str = "features", ratio: float = 0.125, **kwargs: Any) -> None:
+        super().__init__(weight, layer, **kwargs)
+        self.ratio = check_number("VarianceCovariance: ratio", ratio)
+
+    def _scaled(self, activations: Tensor, labels: Tensor | None, num_classes: int | None, scale: float) -> Tensor:
+        return vcreg(activations, ratio=self.ratio, positions=self.positions, scale=scale, sync=self._joined())
+
+
+class StableRank(_OfActivations):
+    """RR: a cheap bound of the stable rank of the batch's activations, :func:`lightning_repshape.functional.rr`.
+
+    Example:
+        >>> StableRank(0.5)(torch.eye(2))
+        tensor(1.)
+    """
+
+    def _scaled(self, activations: Tensor, labels: Tensor | None, num_classes: int | None, scale: float) -> Tensor:
+        return rr(activations, positions=self.positions, scale=scale, sync=self._joined())
+
+
+class ClasswiseStableRank(_OfClasses):
+    """cw-RR: the same by class, and the mean over classes, :func:`lightning_repshape.functional.cw_rr`.
+
+    Example:
+        >>> ClasswiseStableRank(0.5, num_classes=2)(torch.eye(2), torch.tensor([0, 0]))
+        tensor(0.5000)
+    """
+
+    def _scaled(self, activations: Tensor, labels: Tensor | None, num_classes: int | None, scale: float) -> Tensor:
+        labels, classes = self._labelled(labels, num_classes)
+        return cw_rr(activations, labels, classes, positions=self.positions, scale=scale, sync=self._joined())
+
+
 class WeightRegularizer(Regularizer):
     """A regularizer of weights; subclasses implement :meth:`value`."""
 
@@ -345,12 +421,16 @@ class L2Weight(WeightRegularizer):
 
 __all__ = [
     "ClasswiseCovariance",
+    "ClasswiseStableRank",
     "ClasswiseVariance",
     "Covariance",
     "L1Representation",
     "L1Weight",
     "L2Weight",
     "Regularizer",
+    "StableRank",
+    "SupervisedContrastive",
     "Variance",
+    "VarianceCovariance",
     "WeightRegularizer",
 ]

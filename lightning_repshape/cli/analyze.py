@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import platform
 import sys
+from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -24,6 +25,7 @@ from lightning_repshape.analyses.analysis import say
 from lightning_repshape.analyses.arrays import read_arrays, splits_of
 from lightning_repshape.analyses.headline import scalars_of
 from lightning_repshape.analyses.page import write_page
+from lightning_repshape.cli.own import names_given, own_analyses
 from lightning_repshape.cli.parsing import OneLineParser, given_device
 from lightning_repshape.cli.plain import listed
 from lightning_repshape.cli.training import CommandTrainer, RepshapeCLI, as_list, headline
@@ -114,7 +116,7 @@ class AnalyzeCLI(RepshapeCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the choice of analyses and their options."""
         super().add_arguments_to_parser(parser)
-        _add_analyses(parser, unpack=True)
+        _add_analyses(parser, unpack=True, own=own_analyses(names_given(self.words, self.configs)))
 
     def link_data_to_model(self, parser: LightningArgumentParser) -> None:
         """Links nothing to a model that knows nothing of this package's data modules."""
@@ -175,12 +177,12 @@ class AnalyzeCLI(RepshapeCLI):
         _finish(outcomes, page)
 
 
-def help_parser() -> OneLineParser:
-    """A parser for its help, which has all options but those of the command ``test``."""
-    return _parser(of_models=True)
+def help_parser(own: Sequence[type[Analysis]] = ()) -> OneLineParser:
+    """A parser for its help, with those of the user's own analyses; it lacks the options of the command ``test``."""
+    return _parser(of_models=True, own=own)
 
 
-def _parser(of_models: bool = False) -> OneLineParser:
+def _parser(of_models: bool = False, own: Sequence[type[Analysis]] = ()) -> OneLineParser:
     """The parser of ``--features``; with the options of models beside them, the one whose help is shown."""
     parser = OneLineParser(prog="lightning-repshape analyze", usage=_USAGE, description=_ABOUT)
     what = parser.add_argument_group("what is analysed")
@@ -209,18 +211,18 @@ def _parser(of_models: bool = False) -> OneLineParser:
         "optionally logits (N x K), test_features, test_labels, test_logits, weight (K x D), bias (K), class_names; "
         "the same of a second set behind other_, such as other_test_features.",
     )
-    own = parser.add_argument_group("only with --features")
+    only = parser.add_argument_group("only with --features")
     if not of_models:
-        own.add_argument("--other", type=str | None, default=None, metavar="FILE", help="Features of a second set.")
-    own.add_argument("--class_names", type=str | list[str] | None, default=None, help="Such as cat,dog.")
-    own.add_argument("--num_classes", type=int | None, default=None, help="Default: from logits or labels.")
-    own.add_argument("--seed_everything", type=int, default=0, metavar="SEED", help="Of random choices.")
-    own.add_argument("--device", type=str, default="cpu", help="Where to compute.")
-    _add_analyses(parser, unpack=of_models)
+        only.add_argument("--other", type=str | None, default=None, metavar="FILE", help="Features of a second set.")
+    only.add_argument("--class_names", type=str | list[str] | None, default=None, help="Such as cat,dog.")
+    only.add_argument("--num_classes", type=int | None, default=None, help="Default: from logits or labels.")
+    only.add_argument("--seed_everything", type=int, default=0, metavar="SEED", help="Of random choices.")
+    only.add_argument("--device", type=str, default="cpu", help="Where to compute.")
+    _add_analyses(parser, unpack=of_models, own=own)
     return parser
 
 
-def _add_analyses(parser: LightningArgumentParser, unpack: bool) -> None:
+def _add_analyses(parser: LightningArgumentParser, unpack: bool, own: Sequence[type[Analysis]]) -> None:
     """Adds the choice of analyses and their own options."""
     which = parser.add_argument_group("which analyses, and where")
     which.add_argument(
@@ -228,7 +230,8 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool) -> None:
         type=str | list[str] | None,
         default=None,
         metavar="LIST",
-        help="Some of them, such as lda,collapse. Default: all but "
+        help="Some of them, such as lda,collapse; one of your own by its import path, my_file.MyAnalysis. "
+        "Default: all but "
         f"{', '.join(kind.kind for kind in ANALYSES if kind.on_request)}, which run when they are named, or are in "
         "the run's config.",
     )
@@ -263,10 +266,18 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool) -> None:
     )
     for kind in ANALYSES:
         parser.add_class_arguments(kind, kind.kind, skip=_SHARED)
+    for kind in own:
+        try:
+            parser.add_class_arguments(kind, kind.kind, skip=_SHARED)
+        except (ArgumentError, ValueError) as error:  # an option without a type, or a kind that is another option
+            message = " ".join(str(error).split())
+            raise ConfigError(
+                f"--analyses: {kind.__module__}.{kind.__name__} cannot be given options: {message}"
+            ) from error
 
 
 def _analyze_features(words: list[str]) -> int:
-    parser = _parser()
+    parser = _parser(own=own_analyses(names_given(words)))
     options: Namespace = parser.parse_args([word for word in words if not word.startswith("--other.")])
     if options.interactive:
         hover.check_bokeh()
@@ -345,20 +356,20 @@ def chosen_analyses(
     names: str | list[str] | None, configured: Sequence[Analysis] = (), other: bool = False
 ) -> list[type[Analysis]]:
     """The analyses asked for, in their own order; ``other``: whether there is a second set."""
-    known = {kind.kind: kind for kind in ANALYSES}
     if names is None:
         there = [type(analysis) for analysis in configured]
         return [kind for kind in ANALYSES if not kind.on_request or kind in there or (other and kind.reads_other)]
+    known: dict[str, type[Analysis]] = {kind.kind: kind for kind in ANALYSES}
     wanted = listed(names) if isinstance(names, str) else names
     for word in wanted:
-        if word not in known:
+        if word not in known and "." not in word:
             raise ConfigError(f"there is no analysis {word!r}{did_you_mean(word, known)}")
-    return [kind for name, kind in known.items() if name in wanted]
+    return [*(kind for name, kind in known.items() if name in wanted), *own_analyses(wanted)]
 
 
 def made_analyses(names: str | None, words: Sequence[str]) -> list[Analysis]:
     """The analyses asked for, with options as words of the command line, such as ``--lda.label=3``."""
-    parser = _parser()
+    parser = _parser(own=own_analyses(names))
     made = parser.instantiate_classes(parser.parse_args(list(words)))
     return [made[kind.kind] for kind in chosen_analyses(names)]
 

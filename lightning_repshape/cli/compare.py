@@ -23,6 +23,7 @@ from lightning_repshape.callbacks.reseeding import Reseeding
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli import study
 from lightning_repshape.cli.analyze import AnalyzeCLI, made_analyses
+from lightning_repshape.cli.own import own_analyses
 from lightning_repshape.cli.plain import PlainParser, listed
 from lightning_repshape.comparisons.comparison import Comparison, check_same, compare
 from lightning_repshape.comparisons.contender import Contender
@@ -91,7 +92,7 @@ def run(words: list[str]) -> int:
     if names:
         if len(options.models) > 1:
             raise ConfigError(f"{names[0]} is a study, which is compared alone: its rows are the models")
-        for_analyses = _of_analyses(given)
+        for_analyses = _of_analyses(given, options.analyses)
         specs, status = _trained(names[0], options, [word for word in given if word not in for_analyses])
         if status:
             return status
@@ -135,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
         default="best",
         help="of run folders (default: best; none: untrained weights)",
     )
-    parser.add_argument("--analyses", metavar="LIST", help="some of them, such as lda,collapse (as in analyze)")
+    parser.add_argument(
+        "--analyses", metavar="LIST", help="some of them, such as lda,my_file.MyAnalysis (as in analyze)"
+    )
     parser.add_argument("--to", metavar="FOLDER", help="where the page goes (default: comparisons/NAME)")
     parser.add_argument(
         "--same_samples", action="store_true",
@@ -275,9 +278,9 @@ def _trained(name: str, options: argparse.Namespace, given: Sequence[str]) -> tu
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
-def _of_analyses(given: Sequence[str]) -> list[str]:
+def _of_analyses(given: Sequence[str], names: str | None) -> list[str]:
     """The options of analyses among words, which also go to trainings, or to runs beside files of features."""
-    own = tuple(f"--{kind.kind}." for kind in ANALYSES)
+    own = tuple(f"--{kind.kind}." for kind in (*ANALYSES, *own_analyses(names)))
     found = [word for word in given if word.startswith(own)]
     if any("=" not in word for word in found):
         raise ConfigError("options of analyses are written with '=' beside trainings and files, as --lda.label=3")
@@ -286,7 +289,8 @@ def _of_analyses(given: Sequence[str]) -> list[str]:
 
 def _contender(spec: Spec, options: argparse.Namespace, given: Sequence[str]) -> Contender:
     if spec.path.is_file() and spec.path.suffix in (".npz", ".safetensors"):
-        return of_file(spec.name, spec.path, spec.layer, made_analyses(options.analyses, _of_analyses(given)))
+        analyses = made_analyses(options.analyses, _of_analyses(given, options.analyses))
+        return of_file(spec.name, spec.path, spec.layer, analyses)
     run = spec.path if spec.path.is_dir() else run_of_checkpoint(spec.path)
     if run is None or not (Path(run) / CONFIG).is_file():
         raise ConfigError(

@@ -95,7 +95,7 @@ what is analysed:
                        labels (N); optionally logits (N x K), test_features, test_labels, test_logits, weight (K x D),
                        bias (K), class_names; of a second set other_features, other_test_features, ...
 
-which analyses (--analyses lda,collapse; default: all but those marked *):
+which analyses (--analyses lda,collapse; default: all but those marked *; one of your own: my_file.MyAnalysis):
 {analyses}
   * only where they are named, or in the run's config: they take minutes, or need what saved features lack
 
@@ -198,13 +198,16 @@ def _sections(text: str, part: str) -> Iterator[str]:
 
 
 def _of_analyses(part: str) -> int:
-    if part not in (*ANALYSES, "all"):
+    if part not in (*ANALYSES, "all") and "." not in part:
         raise ConfigError(f"there is no analysis {part!r}{did_you_mean(part, ('all', *ANALYSES))}")
     from lightning_repshape.cli.process import quieten
 
     quieten()
     from lightning_repshape.cli import analyze
+    from lightning_repshape.cli.own import own_analyses
 
-    full = analyze.help_parser().format_help()
+    own = own_analyses(part)
+    part = own[0].kind if own else part
+    full = analyze.help_parser(own).format_help()
     print(full if part == "all" else "\n".join(_sections(full, part)), end="" if part == "all" else "\n")
     return 0

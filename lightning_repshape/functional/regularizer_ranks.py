@@ -134,6 +134,22 @@ def joined_l1(rows: Tensor, *, ranks: int, group: dist.ProcessGroup | None) -> R
     return total[0] / total[1], rows.sign().div_(total[1]), 1.0, ranks
 
 
+def joined_batch(
+    rows: Tensor, *labels: Tensor, sync: bool = True, group: dist.ProcessGroup | None = None
+) -> tuple[Tensor, ...]:
+    """Rows of all processes, and labels, for penalties by autograd: one's own rows are live, the others are numbers.
+
+    A penalty of them is the same in all processes, and its gradient reaches one's own rows W times.
+    """
+    ranks = world_size(sync, group)
+    if ranks == 1:
+        return rows, *labels
+    sizes, rank = _gather_sizes(rows, ranks, group), dist.get_rank(group)
+    parts = list(torch.split(_gather_rows(rows.detach(), sizes, group), sizes))
+    parts[rank] = rows + (ranks - 1) * (rows - rows.detach())
+    return torch.cat(parts), *(_gather_rows(own, sizes, group) for own in labels)
+
+
 def _gather_sizes(rows: Tensor, ranks: int, group: dist.ProcessGroup | None) -> list[int]:
     sizes = torch.zeros(ranks, dtype=torch.int64, device=rows.device)
     sizes[dist.get_rank(group)] = rows.shape[0]

@@ -1,7 +1,7 @@
 """Metrics whose states are additive, so that several processes give the result of one."""
 
 from lightning_repshape.metrics.base import ExactSums
-from lightning_repshape.metrics.class_vectors import ClassCosines
+from lightning_repshape.metrics.class_vectors import ClassCosines, ClassMeans
 from lightning_repshape.metrics.classification import ClassificationSums
 from lightning_repshape.metrics.reconstruction import ReconstructionSums
 from lightning_repshape.metrics.representation import RepresentationStatistics
@@ -11,6 +11,7 @@ from lightning_repshape.metrics.verification import PairFeatures, VerificationMe
 
 __all__ = [
     "ClassCosines",
+    "ClassMeans",
     "ClassificationSums",
     "ExactSums",
     "LDAEigenvalueMetric",

@@ -1,8 +1,9 @@
-"""How near samples lie to class vectors, as one additive metric."""
+"""Where classes lie, and how near samples lie to class vectors, as additive metrics."""
 
 import torch
 from torch import Tensor
 
+from lightning_repshape.functional.class_statistics import class_sums
 from lightning_repshape.functional.class_vectors import sample_cosines
 from lightning_repshape.metrics.base import ExactSums
 
@@ -38,3 +39,37 @@ class ClassCosines(ExactSums):
     def compute(self) -> dict[str, Tensor]:
         """``cosine_own`` and ``cosine_predicted``, means over samples; NaN where nothing was added."""
         return {"cosine_own": self.own_sum / self.count, "cosine_predicted": self.predicted_sum / self.count}
+
+
+class ClassMeans(ExactSums):
+    """Means of features by class, of any number of batches.
+
+    Args:
+        num_classes: K.
+        num_features: D.
+
+    Example:
+        >>> import torch
+        >>> means = ClassMeans(2, 1)
+        >>> means.update(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]))
+        >>> means.compute().tolist()
+        [[2.0], [5.0]]
+    """
+
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(self, num_classes: int, num_features: int) -> None:
+        super().__init__()
+        self.add_sums("sums", shape=(num_classes, num_features))
+        self.add_sums("counts", shape=(num_classes,))
+
+    def update(self, features: Tensor, target: Tensor) -> None:
+        """Adds features N x D and their N class indices or N x K memberships."""
+        counts, sums = class_sums(features.detach().to(self.sums.dtype), target, len(self.counts))
+        self.counts.add_(counts)
+        self.sums.add_(sums)
+
+    def compute(self) -> Tensor:
+        """K x D means, NaN of a class without samples."""
+        return self.sums / self.counts.unsqueeze(1)

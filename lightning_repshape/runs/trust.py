@@ -137,6 +137,7 @@ def ask_for_trust(words: Sequence[str], own: Sequence[Path], of_runs: Sequence[P
 def named_by(words: Sequence[str], configs: Sequence[Path]) -> list[str]:
     """What words of the command line and configs name."""
     values = [word.partition("=")[2] if word.startswith("--") else word for word in words]
+    values += [part for value in values for part in value.split(",")]  # such as several analyses
     return [*names_in(values), *(name for path in configs for name in _names_of(path))]
 
 

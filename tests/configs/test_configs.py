@@ -249,11 +249,11 @@ CLASS_VECTORS = [base for base in BASES if base.endswith(("resnet18", "mobilenet
 def test_the_tables_of_class_vectors_parse(base: str, parser: LightningArgumentParser) -> None:
     scenarios = [name for name in SCENARIOS if name.startswith("scenario/class-vectors")]
     methods = [name for name in METHODS if name.startswith("method/class-vectors")]
-    assert len(CLASS_VECTORS) == 12 and len(methods) == 4 and len(scenarios) == 9
+    assert len(CLASS_VECTORS) == 12 and len(methods) == 9 and len(scenarios) == 9
     for place, scenario in enumerate(scenarios):
         # scales belong to cosines, and stand behind the method, whose own they replace
         scaled = "-scale-" in scenario
-        method = methods[place % (2 if scaled else 4)]
+        method = methods[place % (2 if scaled else 9)]
         parsed = parse(parser, base, *((method, scenario) if scaled else (scenario, method)))
         wanted = content(method)
         if scaled:

@@ -31,6 +31,7 @@ STUDIES = {
     "feed-backward/table-2": (6, 2),
     "iclr21/table-1": (12, 2),
     "iclr21/table-2": (12, 2),
+    "iclr21/fixed-heads": (12, 7),
     "iclr21/table-3": (12, 2),
     "iclr21/table-4": (4, 5),
     "iclr21/spearman": (4, 2),
@@ -44,6 +45,8 @@ STUDIES = {
     "icml19/table-1": (4, 5),
     "icml19/recipe": (1, 10),
     "quickstart/digits": (1, 4),
+    "beside/digits": (1, 15),
+    "beside/mnist": (1, 15),
 }
 # How many of a table's cells have a number, a range or words in the paper.
 PUBLISHED = {
@@ -58,6 +61,7 @@ PUBLISHED = {
     "feed-backward/table-2": 48,
     "iclr21/table-1": 24,
     "iclr21/table-2": 24,
+    "iclr21/fixed-heads": 0,
     "iclr21/table-3": 24,
     "iclr21/table-4": 16,
     "iclr21/spearman": 8,
@@ -71,6 +75,8 @@ PUBLISHED = {
     "icml19/table-1": 10,
     "icml19/recipe": 0,
     "quickstart/digits": 0,
+    "beside/digits": 0,
+    "beside/mnist": 0,
 }
 
 

@@ -387,7 +387,15 @@ class ClassifierModule(LightningModule):
         """Calls the optimizer callable, with the fused implementation where it exists and fits.
 
         It is left out where it does not go with the trainer's precision or clipping.
+
+        Raises:
+            ConfigError: If there is nothing to train.
         """
+        if not parameters:
+            raise ConfigError(
+                f"nothing is left to train in {type(self).__name__}: set backbone.frozen to false, or name parts of the "
+                "backbone in backbone.trainable"
+            )
         plain = made("optimizer", self.optimizer_callable, parameters)
         for group in plain.param_groups if self._lr is not None else ():
             group["lr"] = self._lr

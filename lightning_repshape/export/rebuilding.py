@@ -91,7 +91,7 @@ def _offline(options: Mapping[str, Any]) -> dict[str, Any]:
         return dict(options)
     if given.get("name") in ("googlenet", "inception_v3"):
         return dict(options)
-    replaced = {"weights": None}
+    replaced: dict[str, str | None] = {"weights": None}
     if name == "TorchvisionBackbone" and given.get("stem", "auto") == "auto":
         replaced["stem"] = "keep"  # as it is with weights
     return {**options, "backbone": {**backbone, "init_args": {**given, **replaced}}}  # type: ignore[dict-item]

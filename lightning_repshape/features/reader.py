@@ -91,8 +91,8 @@ class LayerReader:
             return
         module = _submodule(model, layer)
         if module is None and layer.endswith("]"):
-            owner, _, key = layer[:-1].rpartition("[")
-            module, self.key = (_submodule(model, owner) if owner else model), key
+            before, _, self.key = layer[:-1].rpartition("[")
+            module = _submodule(model, before) if before else model
         if module is None and layer.endswith(ENTRY):
             module, self.before = _submodule(model, layer.removesuffix(ENTRY)), True
         if module is None and layer.endswith(PRE):

@@ -125,6 +125,7 @@ class Backbone(NamedActivations):
                 self.get_submodule(stage).requires_grad_(False)
             for path in self._trained:
                 self.get_submodule(path).requires_grad_(True)
+            self.train()
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode, training or evaluation; what is frozen stays in evaluation mode."""

@@ -181,7 +181,7 @@ def _load(timm: "ModuleType", net: nn.Module, weights: str, name: str, channels:
     published: Any = net.pretrained_cfg
     for key in _listed(published.get("first_conv")):
         path = f"{key}.weight"
-        if path in state and state[path].shape[1] != channels and isinstance(net.get_submodule(key), nn.Conv2d):
+        if path in state and state[path].dim() == 4 and state[path].shape[1] != channels:
             state[path] = timm.models.adapt_input_conv(channels, state[path])
     heads = tuple(f"{key}." for key in _listed(published.get("classifier")))
     left_out = [key for key in state if key.startswith(heads)] if heads else []

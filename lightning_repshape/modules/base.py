@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, ClassVar, Literal, NamedTuple, cast
@@ -207,6 +208,8 @@ class ClassifierModule(LightningModule):
     def on_fit_start(self) -> None:
         """Spares small networks the callbacks' hooks that do nothing."""
         skip_idle_hooks(self.trainer.callbacks)  # type: ignore[attr-defined]
+        if getattr(self.backbone, "frozen", False):  # on purpose
+            warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
 
     def unpack(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Inputs and labels of a batch: N class indices, or N x K memberships as of mixup and CutMix.

@@ -74,7 +74,7 @@ def test_names_of_torchvision() -> None:
     [
         lambda: SupervisedModule(10, SHAPE, NET),
         lambda: RegularizedModule(
-            10, SHAPE, NET, [ClasswiseVariance(layer="head.fc1")], head=partial(MLPHead, hidden=(8,))
+            10, SHAPE, NET, [ClasswiseVariance(1.0, layer="head.fc1")], head=partial(MLPHead, hidden=(8,))
         ),
         lambda: FeedBackwardModule(10, SHAPE, NET),
         lambda: ClassVectorModule(10, SHAPE, NET, embedding=6),
@@ -100,7 +100,7 @@ def test_foca_trains_a_part_and_bounds_no_frozen_weights() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: RegularizedModule(10, SHAPE, NET, [ClasswiseVariance(layer="fc2")]), "a penalty on 'fc2' moves nothing"),
+        (lambda: RegularizedModule(10, SHAPE, NET, [ClasswiseVariance(1.0, layer="fc2")]), "a penalty on 'fc2' moves nothing"),
         (lambda: NET(SHAPE, trainable=("fc3",)), "trainable: MLP has no part 'fc3'; did you mean 'fc"),
         (lambda: NET(SHAPE, trainable=("fc1.act",)), "'fc1.act' of MLP has nothing to train"),
         (lambda: MLP(SHAPE, trainable=("fc1",)), "set frozen to true"),

@@ -190,6 +190,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "ResNet110",
         "ResNet18",
         "ResNet32",
+        "TimmBackbone",
         "TorchvisionBackbone",
         "VGG16",
         "WideResNet",

@@ -298,6 +298,7 @@ SMALL: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "ResNet110": ((3, 8, 8), {"width": 2}),
     "ResNet18": ((3, 16, 16), {"width": 4}),
     "ResNet32": ((3, 8, 8), {"width": 4}),
+    "TimmBackbone": ((3, 32, 32), {"name": "test_resnet"}),
     "TorchvisionBackbone": ((3, 32, 32), {"name": "squeezenet1_1"}),
     "VGG16": ((3, 32, 32), {}),
     "WideResNet": ((3, 8, 8), {"depth": 10, "width": 1, "dropout": 0.1}),
@@ -307,6 +308,8 @@ SMALL: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 @named(parts("networks", Backbone))
 def test_networks(part: type) -> None:
     assert part.__name__ in SMALL, f"{part.__name__} is new: add a small version to SMALL"
+    if part.__name__ == "TimmBackbone":
+        pytest.importorskip("timm")
     shape, options = SMALL[part.__name__]
     torch.manual_seed(0)
     net = part(shape, **options).eval()

@@ -239,7 +239,8 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool, own: Sequence[t
         "--layer",
         type=str | None,
         default=None,
-        help=f"The activation, or the submodule of another project's model. Default: {_LAYER}.",
+        help="The activation, or the submodule of another project's model; NAME[KEY]: one of several values that it "
+            f"returns. Default: {_LAYER}.",
     )
     if unpack:
         which.add_argument(
@@ -247,7 +248,8 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool, own: Sequence[t
             type=str | list[int | str] | None,
             default=None,
             metavar="X,Y",
-            help="Positions or keys of inputs and labels in a batch, such as image,label. Default: 0,1.",
+            help="Positions or keys of inputs and labels in a batch, such as image,label; '**,label': all but the "
+            "label, as keyword arguments. Default: 0,1.",
         )
         which.add_argument(
             "--other",

@@ -89,7 +89,8 @@ what is analysed:
   --ckpt_path WHICH    best, last, a file, or none for untrained weights
   --model, --data      a LightningModule and a LightningDataModule of any project, by import path
   --layer NAME         an activation, or a submodule of another project's model (default: features)
-  --unpack X,Y         where a batch has inputs and labels: positions or keys, such as image,label (default: 0,1)
+  --unpack X,Y         where a batch has inputs and labels: positions or keys, such as image,label (default: 0,1);
+                       "**,label": all but the label, as keyword arguments
   --other CLASS        a second data set, its options as --other.NAME: for transfer, and as out of distribution
   --features FILE      saved features without a model: .npz or .safetensors with the arrays features (N x D) and
                        labels (N); optionally logits (N x K), test_features, test_labels, test_logits, weight (K x D),

@@ -32,6 +32,7 @@ from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.seeding import generator, global_seed, key_to_seed
 
 SplitName = Literal["train", "val", "test", "predict"]
+_EVAL_BYTES = 2**27  # inputs of an evaluation batch; ten times as much is usual for the activations behind them
 _SPLITS: tuple[SplitName, ...] = ("train", "val", "test", "predict")
 
 
@@ -96,7 +97,8 @@ class ImageDataModule(RawBatchDataModule):
     Args:
         root: Folder that holds the unpacked set.
         batch_size: Training images a batch (of each rank).
-        eval_batch_size: Validation, test and prediction images a batch.
+        eval_batch_size: Validation, test and prediction images a batch; fewer where they are large, as many as take
+            128 MiB as float32 (RGB of 224 x 224 pixels: 222).
         val_size: Images (int) or share (float below 1) of the training part that become the validation part; 0: none,
             and no validation. None: the set's own.
         val_split: Which these are: the "last" ones of the file, or a "stratified" draw that keeps the classes' shares,
@@ -197,7 +199,6 @@ class ImageDataModule(RawBatchDataModule):
                 raise ConfigError(f"{where}: {option}={choice!r}{did_you_mean(str(choice), known)}")
         self.root = Path(root).expanduser()
         self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
         self.train_size = train_size
         self.train_subset = train_subset
         self.augment = augment
@@ -219,6 +220,7 @@ class ImageDataModule(RawBatchDataModule):
         self.name_classes(described.class_names)
         self.num_classes = len(self.class_names)
         self.input_shape = described.input_shape
+        self.eval_batch_size = min(eval_batch_size, max(1, _EVAL_BYTES // (4 * math.prod(self.input_shape))))
         if cutout > min(self.input_shape[1:]):
             raise ConfigError(
                 f"{where}: cutout={cutout}, but images are {self.input_shape[1]} x {self.input_shape[2]} pixels: such "

@@ -78,19 +78,23 @@ def _config(run: Path) -> dict[str, Any]:
 
 
 def _offline(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by which a pretrained network of torchvision is built without its weights, which would be downloaded.
+    """Options by which a pretrained network is built without its weights, a download or a file.
 
-    The two whose inputs go with the weights keep them.
+    The two of torchvision whose inputs go with the weights keep them.
     """
     backbone = options.get("backbone")
     given = backbone.get("init_args") if isinstance(backbone, Mapping) else None
     name = str(backbone.get("class_path")).rpartition(".")[2] if isinstance(backbone, Mapping) else ""
-    if name != "TorchvisionBackbone" or not isinstance(given, Mapping) or given.get("weights") is None:
+    if name not in ("TimmBackbone", "TorchvisionBackbone") or not isinstance(given, Mapping):
+        return dict(options)
+    if given.get("weights") is None:
         return dict(options)
     if given.get("name") in ("googlenet", "inception_v3"):
         return dict(options)
-    stem = "keep" if given.get("stem", "auto") == "auto" else given["stem"]
-    return {**options, "backbone": {**backbone, "init_args": {**given, "weights": None, "stem": stem}}}  # type: ignore[dict-item]
+    replaced: dict[str, str | None] = {"weights": None}
+    if name == "TorchvisionBackbone" and given.get("stem", "auto") == "auto":
+        replaced["stem"] = "keep"  # as it is with weights
+    return {**options, "backbone": {**backbone, "init_args": {**given, **replaced}}}  # type: ignore[dict-item]
 
 
 def _made(kind: type[Made], class_path: str, options: Mapping[str, Any], where: Path) -> Made:

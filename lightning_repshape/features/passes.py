@@ -46,6 +46,11 @@ class _Rows:
 
     def append(self, values: Tensor) -> None:
         chunk = values.numpy()
+        if self.shape and self.shape[1:] != chunk.shape[1:]:
+            raise DataError(
+                f"the layer gives {chunk.shape[1]} values a sample in one batch and {self.shape[1]} in another, as "
+                "inputs of different lengths do; bring them to one length, or name a layer behind the pooling"
+            )
         self.shape = (self.shape[0] + chunk.shape[0] if self.shape else chunk.shape[0], *chunk.shape[1:])
         self.bytes += chunk.nbytes
         if self.file is None and self.bytes > self.spill_bytes:
@@ -116,9 +121,14 @@ def extract_features(
     with evaluating(model), torch.random.fork_rng(devices=devices), task(text, total) as advance:
         for batch in batches:
             x, labels = unpack_samples(batch, unpack)
-            if isinstance(x, Tensor) and place is not None:
-                x = x.to(place)
+            if place is not None:
+                x = _moved(x, place)
             values, logits = reader(x)
+            if values.shape[0] != labels.shape[0]:
+                raise DataError(
+                    f"layer {layer!r} gives {values.shape[0]} rows for a batch of {labels.shape[0]} labels; name a layer "
+                    "that gives one row a sample"
+                )
             rows.append(values.float().cpu())
             all_labels.append(labels.cpu())
             if logits is not None:
@@ -130,6 +140,15 @@ def extract_features(
         raise DataError("there are no samples to take features from")
     labels = torch.cat(all_labels)
     return Features(rows.tensor(), labels, torch.cat(all_logits) if len(all_logits) == len(all_labels) else None)
+
+
+def _moved(x: Any, place: torch.device) -> Any:
+    """Inputs on a device: a tensor, or those of a mapping or a sequence."""
+    if isinstance(x, Tensor):
+        return x.to(place)
+    if isinstance(x, dict):
+        return type(x)({key: _moved(value, place) for key, value in x.items()})
+    return type(x)(_moved(value, place) for value in x) if type(x) in (list, tuple) else x
 
 
 def save_features(

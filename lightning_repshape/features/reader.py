@@ -1,5 +1,6 @@
 """One layer's activations of any model, by name, and inputs and labels of any batch."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,26 +11,38 @@ from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.layers import Chain, NamedActivations
 
 Unpack = tuple[int | str, int | str]
+ALL = "**"  # as the place of the inputs: everything of a batch but its labels, as keyword arguments
 PRE = ".pre"  # behind a layer's name: the values before its activation function
 ENTRY = ".input"  # behind a layer's name: what enters it
 
 
+class Keywords(dict[str, Any]):
+    """Inputs that a model takes as keyword arguments."""
+
+
 def unpack_batch(batch: Any, unpack: Unpack = (0, 1)) -> tuple[Any, Tensor]:
     """Takes inputs and labels out of a batch, a sequence or a mapping, by their positions or keys.
+
+    ``("**", "labels")`` takes everything but the labels out of a mapping, as the model's keyword arguments.
 
     Raises:
         ConfigError: If the batch has no such entries.
         DataError: If the labels are not integers.
     """
     try:
-        x, y = batch[unpack[0]], batch[unpack[1]]
+        y = batch[unpack[1]]
+        if unpack[0] == ALL and isinstance(batch, Mapping):
+            x: Any = Keywords({key: value for key, value in batch.items() if key != unpack[1]})
+        else:
+            x = batch[unpack[0]]
     except (KeyError, IndexError, TypeError) as error:
         kind = f"keys {list(batch)}" if isinstance(batch, Mapping) else f"{type(batch).__name__}"
         if isinstance(batch, Sequence):
             kind += f" of {len(batch)} entries"
         raise ConfigError(
             f"unpack={tuple(unpack)} does not fit the batches, which are {kind}; say where inputs and labels lie, "
-            "such as unpack=(0, 1) or unpack=('image', 'label')"
+            "such as unpack=(0, 1), unpack=('image', 'label') or, for a mapping whose entries are the model's keyword "
+            "arguments, unpack=('**', 'label')"
         ) from error
     try:
         labels = torch.as_tensor(y)
@@ -62,8 +75,12 @@ class LayerReader:
     this package's modules, ``model.2.pre`` of another's whose ``model.2`` is a ReLU or a Sequential that ends in one.
     ``NAME.input`` is what enters the submodule NAME, such as ``fc.input``.
 
+    Of a submodule that returns a tuple, a mapping or a dataclass, ``NAME[KEY]`` is one of its values, by position, key
+    or attribute, such as ``encoder[last_hidden_state]``; ``[KEY]`` is one of what the model itself returns. A tuple
+    with one tensor among its values needs no key.
+
     Args:
-        model: Any module; it is called with the inputs alone.
+        model: Any module; it is called with the inputs alone, with :class:`Keywords` as keyword arguments.
         layer: The activation's or submodule's name.
 
     Raises:
@@ -77,9 +94,13 @@ class LayerReader:
         names = getattr(model, "activation_names", ())
         self.by_name = layer in names
         self.before = False
+        self.key: str | None = None
         if self.by_name:
             return
         module = _submodule(model, layer)
+        if module is None and layer.endswith("]"):
+            before, _, self.key = layer[:-1].rpartition("[")
+            module = _submodule(model, before) if before else model
         if module is None and layer.endswith(ENTRY):
             module, self.before = _submodule(model, layer.removesuffix(ENTRY)), True
         if module is None and layer.endswith(PRE):
@@ -102,6 +123,8 @@ class LayerReader:
         Raises ConfigError if the layer did not run or returned something else than a tensor.
         """
         if self.by_name:
+            if isinstance(x, Keywords):
+                raise ConfigError(f"{type(self.model).__name__} takes no keyword arguments: unpack must name its inputs")
             output = self.model(x, (self.layer,))
             return output.activations[self.layer].flatten(1), output.logits
         caught: list[Any] = []
@@ -111,25 +134,41 @@ class LayerReader:
             caught[:] = [value.clone() if isinstance(value, Tensor) else value]
 
         if self.before:
-            handle = self.module.register_forward_pre_hook(lambda module, args: keep(args[0] if args else None))
+            handle = self.module.register_forward_pre_hook(
+                lambda module, args, named: keep(next(iter((*args, *named.values())), None)), with_kwargs=True
+            )
         else:
-            handle = self.module.register_forward_hook(lambda module, args, result: keep(result))
+            handle = self.module.register_forward_hook(lambda module, args, result: keep(self._chosen(result)))
         try:
             with torch.compiler.set_stance("force_eager"):  # compiled code may know nothing of the hook
-                output = self.model(x)
+                output = self.model(**x) if isinstance(x, Keywords) else self.model(x)
         finally:
             handle.remove()
         if not caught:
             raise ConfigError(f"layer {self.layer!r} took no part in the forward pass of {type(self.model).__name__}")
         value = caught[-1]
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or value.dim() == 0:
+            what = "a single number" if isinstance(value, Tensor) else f"{type(value).__name__}, not a tensor"
+            places = [f"{self.layer}[{name}]" for name in _tensors_in(value)]
             raise ConfigError(
-                f"layer {self.layer!r} of {type(self.model).__name__} returns {type(value).__name__}, not a tensor; "
-                "name a layer inside it or behind it"
+                f"layer {self.layer!r} of {type(self.model).__name__} returns {what}; name "
+                + (f"one of its values: {', '.join(places)}" if places else "a layer inside it or behind it")
             )
-        logits = getattr(output, "logits", output)
+        logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
         is_logits = isinstance(logits, Tensor) and logits.dim() == 2 and logits.shape[0] == value.shape[0]
         return value.flatten(1), logits if is_logits else None
+
+    def _chosen(self, result: Any) -> Any:
+        """The value asked for of what a module returned."""
+        within = _tensors_in(result)
+        if self.key is None:
+            return next(iter(within.values())) if isinstance(result, tuple | list) and len(within) == 1 else result
+        if self.key not in within:
+            owner = self.layer.rpartition("[")[0]
+            raise ConfigError(
+                f"{owner or type(self.model).__name__} returns no tensor {self.key!r}{did_you_mean(self.key, within)}"
+            )
+        return within[self.key]
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:
@@ -142,6 +181,19 @@ def _submodule(model: nn.Module, name: str) -> nn.Module | None:
         path = backbone.output_name if name == "features" else name
         return modules.get(f"backbone.{path}")
     return None
+
+
+def _tensors_in(value: Any) -> dict[str, Tensor]:
+    """The tensors of a tuple, a mapping or a dataclass, by position, key or attribute."""
+    if isinstance(value, Mapping):
+        found = dict(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif isinstance(value, tuple) and hasattr(value, "_asdict"):
+        found = value._asdict()
+    else:
+        found = dict(enumerate(value)) if isinstance(value, tuple | list) else {}
+    return {str(name): part for name, part in found.items() if isinstance(part, Tensor)}
 
 
 def _last_activation(module: nn.Module | None) -> nn.Module | None:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, ClassVar, Literal, NamedTuple, cast
@@ -207,6 +208,8 @@ class ClassifierModule(LightningModule):
     def on_fit_start(self) -> None:
         """Spares small networks the callbacks' hooks that do nothing."""
         skip_idle_hooks(self.trainer.callbacks)  # type: ignore[attr-defined]
+        if getattr(self.backbone, "frozen", False):  # on purpose
+            warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
 
     def unpack(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Inputs and labels of a batch: N class indices, or N x K memberships as of mixup and CutMix.
@@ -387,7 +390,15 @@ class ClassifierModule(LightningModule):
         """Calls the optimizer callable, with the fused implementation where it exists and fits.
 
         It is left out where it does not go with the trainer's precision or clipping.
+
+        Raises:
+            ConfigError: If there is nothing to train.
         """
+        if not parameters:
+            raise ConfigError(
+                f"nothing is left to train in {type(self).__name__}: set backbone.frozen to false, or name parts of the "
+                "backbone in backbone.trainable"
+            )
         plain = made("optimizer", self.optimizer_callable, parameters)
         for group in plain.param_groups if self._lr is not None else ():
             group["lr"] = self._lr

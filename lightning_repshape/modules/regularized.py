@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from lightning_repshape.errors import ConfigError
 from lightning_repshape.heads import LinearHead
 from lightning_repshape.modules.base import BackboneCallable, HeadCallable, ModelOutput
 from lightning_repshape.modules.options import Options
@@ -57,6 +58,13 @@ class RegularizedModule(SupervisedModule):
         self.regularizers = nn.ModuleList(regularizers)
         self._penalties = Penalties(regularizers, self.check_activation_name, self._layer_of_weights, self)
         self._epochs_done = 0.0
+        if regularizers and next((p for p in self.backbone.parameters() if p.requires_grad), None) is None:
+            for layer in self._penalties.layers:
+                if layer != "logits" and not layer.startswith("head."):
+                    raise ConfigError(
+                        f"a penalty on {layer!r} moves nothing, since no weights of the backbone are trained: set "
+                        "backbone.frozen to false, name parts of it in backbone.trainable, or penalise a layer of the head"
+                    )
 
     def _layer_of_weights(self, layer: str) -> nn.Module:
         """The part that computes an activation."""

@@ -9,6 +9,7 @@ from lightning_repshape.networks.mlp import MLP
 from lightning_repshape.networks.mobilenet import MobileNetV2
 from lightning_repshape.networks.nin import NiN
 from lightning_repshape.networks.resnet import PreActResNet18, ResNet18, ResNet32, ResNet110, WideResNet
+from lightning_repshape.networks.timm_backbone import TimmBackbone
 from lightning_repshape.networks.torchvision_backbone import TorchvisionBackbone
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ResNet18",
     "ResNet32",
     "ResNet110",
+    "TimmBackbone",
     "TorchvisionBackbone",
     "WideResNet",
 ]

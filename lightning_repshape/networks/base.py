@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 from torch import Tensor, nn
 
-from lightning_repshape.errors import ConfigError
+from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.layers import NamedActivations, Tap, check_positive, linear_layer
 
 __all__ = ["Backbone", "Ending", "Neck", "Options", "check_image_shape", "describe"]
@@ -58,9 +58,11 @@ class Neck:
 
 
 class Ending(TypedDict, total=False):
-    """Options that all networks share, how they end; see :class:`Backbone`."""
+    """Options that all networks share, how they end and what of them is trained; see :class:`Backbone`."""
 
     neck: Neck | None
+    frozen: bool
+    trainable: tuple[str, ...]
 
 
 class Backbone(NamedActivations):
@@ -76,6 +78,13 @@ class Backbone(NamedActivations):
         num_features: Width of the features.
         stages: The modules by name, in forward order; the last one returns N x ``num_features``.
         neck: Layers behind them, whose last width is the network's ``num_features`` then. None: none.
+        frozen: Whether the stages stay as they are: no gradients, and evaluation mode in training, too, so that batch
+            normalisation keeps its statistics and nothing is dropped. A neck is trained all the same.
+        trainable: Of a frozen network, the activations or parts that are trained, such as ``layer4``, with all that is
+            within them.
+
+    Raises:
+        ConfigError: If there is no part named in ``trainable``, or the network is not frozen.
 
     Example:
         >>> import torch
@@ -90,6 +99,8 @@ class Backbone(NamedActivations):
 
     #: Whether other heights and widths than those of ``input_shape`` give as many features (global pooling does).
     any_size: bool = False
+    #: What stands before the name of an activation in the path of its module.
+    path_prefix: str = ""
 
     def __init__(
         self,
@@ -97,11 +108,33 @@ class Backbone(NamedActivations):
         num_features: int,
         stages: Mapping[str, nn.Module],
         neck: Neck | None = None,
+        frozen: bool = False,
+        trainable: tuple[str, ...] = (),
     ) -> None:
-        super().__init__({**stages, **(neck.stages(num_features) if neck else {})})
+        ending = neck.stages(num_features) if neck else {}
+        super().__init__({**stages, **ending})
         self.input_shape = tuple(input_shape)
         self.neck = neck
         self.num_features = neck.widths[-1] if neck else num_features
+        self.frozen = frozen
+        if trainable and not frozen:
+            raise ConfigError(f"trainable={list(trainable)} says what of a frozen network is trained: set frozen to true")
+        self._trained = (*ending, *(self._path_of(name) for name in trainable))
+        if frozen:
+            for stage in stages:
+                self.get_submodule(stage).requires_grad_(False)
+            for path in self._trained:
+                self.get_submodule(path).requires_grad_(True)
+            self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode, training or evaluation; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        if mode and self.frozen:
+            trained = {part for path in self._trained for part in self.get_submodule(path).modules()}
+            for part in self.modules():
+                part.training = part in trained
+        return self
 
     def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
         """N x ``input_shape`` to N x ``num_features``; :meth:`forward_activations` is the way to values from within.
@@ -112,6 +145,17 @@ class Backbone(NamedActivations):
         if isinstance(x, Tensor):  # a tracer's stand-in has no shape to compare
             self._check_batch(x)
         return super().forward(x, tap)
+
+    def _path_of(self, name: str) -> str:
+        """The path of a part, by its activation's name or its own."""
+        parts: dict[str, nn.Module] = dict(self.named_modules())
+        for path in (self.path_prefix + name, name):
+            if path and path in parts:
+                if next(parts[path].parameters(), None) is None:
+                    raise ConfigError(f"trainable: {name!r} of {type(self).__name__} has nothing to train")
+                return path
+        known = [path.removeprefix(self.path_prefix) for path, part in parts.items() if path]
+        raise ConfigError(f"trainable: {type(self).__name__} has no part {name!r}{did_you_mean(name, known)}")
 
     def _check_batch(self, x: Tensor) -> None:
         shape, expected = tuple(x.shape[1:]), self.input_shape

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_repshape.errors import ConfigError, did_you_mean
-from lightning_repshape.layers import NO_TAP, Layer, Tap, check_choice, evaluating
-from lightning_repshape.networks.base import Backbone, Ending, Options, check_image_shape, describe
+from lightning_repshape.layers import Tap, check_choice, evaluating
+from lightning_repshape.networks.base import Ending, Options, check_image_shape, describe
+from lightning_repshape.networks.wrapped import WrappedBackbone, first_line
 
 # families whose first convolution can do without its stride, and what else of their stem shrinks the image
 _SMALL_STEMS: dict[str, tuple[str, ...]] = {
@@ -23,7 +24,7 @@ _SMALL_STEMS: dict[str, tuple[str, ...]] = {
 }
 
 
-class TorchvisionBackbone(Backbone):
+class TorchvisionBackbone(WrappedBackbone):
     """A classifier of ``torchvision.models`` without its last linear layer (and the dropout right before that).
 
     The features are what entered that layer. The network keeps torchvision's keys, under ``net``. The activation names
@@ -70,37 +71,12 @@ class TorchvisionBackbone(Backbone):
         num_features = _drop_classifier(net, name)
         super().__init__(input_shape, num_features, {"net": net}, **kwargs)
         self.any_size = not name.startswith(("vit", "maxvit"))
-        self._names = self._probe(name, num_features)
-
-    @property
-    def output_name(self) -> str:
-        """Path of the identity that stands where the last linear layer was, or the neck's last layer."""
-        return [self._names[-1], *self._neck()][-1]
-
-    def inner_names(self, every: bool = False) -> list[str]:
-        """Paths of all modules that run exactly once and return a tensor, and the neck's layers."""
-        neck = self._neck().items()
-        inner = [
-            path for name, layer in neck for path in (*(f"{name}.{step}" for step in layer.inner_names(every)), name)
-        ]
-        return [*self._names, *inner][:-1]
-
-    def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
-        """Inputs to features; see :meth:`Backbone.forward`."""
-        if isinstance(x, Tensor):
-            self._check_batch(x)
-        net = self.get_submodule("net")
-        tap = tap if isinstance(tap, Tap) else NO_TAP
-        features: Tensor = tap(self._names[-1], self._recorded(x, tap)) if tap.names else net(x).flatten(1)
-        for name, layer in self._neck().items():
-            features = tap(name, layer(features, tap.into(name)))
-        return features
-
-    def _neck(self) -> dict[str, Layer]:
-        return {name: layer for name, layer in self.named_children() if isinstance(layer, Layer)}
+        self.names = self._probe(name, num_features)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _recorded(self, x: Tensor, tap: Tap) -> Tensor:
+    def tapped(self, x: Tensor, tap: Tap) -> Tensor:
+        """Records what is asked for by forward hooks."""
+
         def record(path: str, output: Tensor) -> None:
             tap(path, output.clone())  # a copy: torchvision works in place on some values right after
 
@@ -109,7 +85,7 @@ class TorchvisionBackbone(Backbone):
             net.get_submodule(path).register_forward_hook(
                 lambda _module, _args, output, path=path: record(path, output)
             )
-            for path in self._names
+            for path in self.names
             if path in tap.names
         ]
         try:
@@ -138,7 +114,7 @@ class TorchvisionBackbone(Backbone):
                 features = net(torch.zeros(1, *self.input_shape))
         except (RuntimeError, ValueError, AssertionError) as error:
             raise ConfigError(
-                f"torchvision's {name} cannot take images of {describe(self.input_shape)}: {_first_line(error)}; "
+                f"torchvision's {name} cannot take images of {describe(self.input_shape)}: {first_line(error)}; "
                 "take larger images or another model"
             ) from error
         finally:
@@ -170,7 +146,7 @@ def _make(name: str, weights: str | None, height: int, width: int) -> nn.Module:
         net: nn.Module = models.get_model(name, weights=weights, **options)
     except (ValueError, ZeroDivisionError, AssertionError) as error:
         raise ConfigError(
-            f"torchvision's {name} cannot take images of {height} x {width}: {_first_line(error)}"
+            f"torchvision's {name} cannot take images of {height} x {width}: {first_line(error)}"
         ) from error
     except OSError as error:
         raise ConfigError(f"the weights {weights} of torchvision's {name} cannot be had: {error}") from error
@@ -243,10 +219,6 @@ def _like(
     if fresh.bias is not None:
         nn.init.zeros_(fresh.bias)
     return fresh
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _replace(net: nn.Module, path: str, module: nn.Module) -> None:

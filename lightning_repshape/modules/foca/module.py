@@ -139,7 +139,7 @@ class FOCAModule(ClassifierModule):
         self._last_norm: Tensor | None = None
         self._warned = False
         self._norm_layers = [module for module in self.backbone.modules() if isinstance(module, _BATCH_NORM)]
-        self._projected = [parameter for parameter in self.backbone.parameters() if parameter.dim() > 1]
+        self._projected = [parameter for parameter in self.trainable_parameters() if parameter.dim() > 1]
 
     def _check_options(self) -> None:
         """What recipes cannot check by themselves."""

@@ -188,8 +188,8 @@ def test_latex_compiles_and_stays_on_the_page(results: Results, tmp_path: Path) 
     styles = Path(tmp_path, "booktabs.sty")
     if not subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).stdout:
         styles.write_text(rules)  # which is no part of the smallest TeX
-    text = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n%s\\end{document}\n" % own
-    (tmp_path / "t.tex").write_text(text, encoding="utf-8")
+    begin, end = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n", "\\end{document}\n"
+    (tmp_path / "t.tex").write_text(begin + own + end, encoding="utf-8")
     words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "t.tex"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0 and (tmp_path / "t.pdf").is_file(), done.stdout[-2000:]

@@ -277,7 +277,8 @@ def _print(found: Comparison, page: Path) -> None:
         for best in [best_of(values, line.better)]
     ]
     table = Table(title=f"{len(found.contenders[0].samples.labels):,} test samples", title_justify="left")
-    across = sum(max(len(name), 8) + 3 for name in found.names) + 23 <= console.width
+    room = console.width - max((len(line.label) for line, _ in rows), default=0) - 4
+    across = sum(max(len(name), 8) + 3 for name in found.names) <= room
     heads, lines = ([line.label for line, _ in rows], list(found.names))
     if across:
         heads, lines = lines, heads

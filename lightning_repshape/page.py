@@ -72,6 +72,7 @@ pre { overflow-x: auto; font-size: .82rem; }
 summary { cursor: pointer; color: var(--soft); }
 details { margin: .6rem 0; }
 footer { border-top: 1px solid var(--line); margin-top: 2.5rem; padding-top: .8rem; }
+@media screen and (prefers-color-scheme: dark) { figure img { filter: brightness(.86); } }
 @media (min-width: 900px) { .gallery.two { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
 @media (min-width: 1200px) {
   body { max-width: 92rem; padding: 2rem; }
@@ -82,10 +83,13 @@ footer { border-top: 1px solid var(--line); margin-top: 2.5rem; padding-top: .8r
 }
 @media print {
   :root { color-scheme: light; --back: #fff; --text: #000; --soft: #444; --line: #bbb; --card: #fff; }
-  body { max-width: none; padding: 0; font-size: 11pt; }
+  html { font-size: 9pt; }
+  body { max-width: none; padding: 0; font-size: 1rem; }
   .beside { display: block; }
   nav, dialog, summary { display: none; }
   .card, tr { break-inside: avoid; }
+  th, td { padding-right: .5rem; }
+  td { min-width: 0; }
   h2, h3 { break-after: avoid; }
   div.wide { overflow: visible; max-height: none; }
 }

@@ -194,6 +194,9 @@ class Blocked:
             raise ImportError(f"{{name}} is blocked")
 sys.meta_path.insert(0, Blocked())
 import importlib
+from lightning_repshape import functional
+assert "torch" not in sys.modules  # functions are loaded when they are used
+assert functional.vr.__name__ == "vr"
 from lightning_repshape.functional import cw_vr
 from lightning_repshape import MLP, ClasswiseVariance, LinearHead
 heavy = [name for name in ("torchmetrics", "torchvision", "sklearn", "scipy", "matplotlib") if name in sys.modules]

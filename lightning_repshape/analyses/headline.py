@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from lightning_repshape.terminal.printing import figure_text
+
 if TYPE_CHECKING:
     from lightning_repshape.analyses.result import Outcome
 
@@ -106,18 +108,6 @@ def scalars_of(outcomes: "Iterable[Outcome]") -> dict[str, float]:
     return found if own is None else {"test/error": own, **found}
 
 
-def figure_text(name: str, value: float) -> str:
-    """A figure as it is shown everywhere: errors and accuracies in percent, else four digits; a dash for none."""
-    if math.isnan(value):
-        return "–"
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    last = name.rpartition("/")[2].split("_")
-    if ({"error", "accuracy"} & set(last) and "calibration" not in last) or last[0] == "std":
-        return f"{100 * value:.2f} %"
-    return f"{value:.4g}"
-
-
 def _retrained(scalars: Mapping[str, float], classes: int) -> list[str]:
     """Errors of heads trained on the fewest images, and on about ten a class."""
     sizes = sorted(int(match[1]) for name in scalars if (match := _RETRAINED.fullmatch(name)))
@@ -133,10 +123,10 @@ def _headline(name: str, value: float, classes: int) -> Headline:
         label, meaning, source, better = _KNOWN[name]
         return Headline(name, label, value, meaning, source, better)
     size = int(retrained[1])
-    each = f"{size // classes:,} a class" if classes and size % classes == 0 else f"{size:,}"
+    each, count = (" a class", size // classes) if classes and size % classes == 0 else ("", size)
     return Headline(
         name,
-        f"heads on {each}",
+        f"heads on {count:,} {'image' if count == 1 else 'images'}{each}",
         value,
         f"Test error of fresh heads that saw {size:,} images of the frozen features: low where few images say it all.",
         _FOCA,

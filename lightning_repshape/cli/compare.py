@@ -23,8 +23,9 @@ from lightning_repshape.callbacks.reseeding import Reseeding
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli import study
 from lightning_repshape.cli.analyze import AnalyzeCLI, made_analyses
+from lightning_repshape.cli.options import BASES, CHECKPOINTS, compare_parser
 from lightning_repshape.cli.own import own_analyses
-from lightning_repshape.cli.plain import PlainParser, listed
+from lightning_repshape.cli.plain import listed
 from lightning_repshape.comparisons.comparison import Comparison, check_same, compare
 from lightning_repshape.comparisons.contender import Contender
 from lightning_repshape.comparisons.gathering import Gathering, of_file
@@ -45,32 +46,6 @@ from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
 from lightning_repshape.studies.reading import FORMAT, filtered, find_studies
 from lightning_repshape.terminal.progress import shown_in_terminal, task
 
-_CHECKPOINTS = ("best", "last", "none")
-_BASES = {
-    "DigitsDataModule": "digits-mlp",
-    "MNISTDataModule": "mnist-mlp",
-    "CIFAR10DataModule": "cifar10-focanet-small",
-    "CIFAR100DataModule": "cifar100-cnn",
-    "STL10DataModule": "stl10-resnet18",
-    "TinyImageNetDataModule": "tiny-imagenet-resnet18",
-}
-
-_HELP = """\
-Puts models side by side that were tested on the same samples: figures of the test and of all analyses, features in one
-aligned view, heads on few images, differences of errors with intervals, similarity of features and layers, cost.
-
-  lightning-repshape compare runs/plain runs/foca                     two runs (their best checkpoints)
-  lightning-repshape compare ours=runs/a theirs=features.npz          runs and saved features, with names
-  lightning-repshape compare runs/a:best runs/a:last runs/a@fc1       checkpoints (none: untrained); another layer
-  lightning-repshape compare quickstart                               a study: what is not trained yet is trained first
-  lightning-repshape compare --methods plain,cw-vr,foca --data MNISTDataModule -- --data.root data
-
-Behind '--' stand options of the training (data.root, trainer.accelerator, ...), or where nothing is trained of analyze
-(lda.label, data.root, trainer.accelerator, ...). Files of features need the arrays test_features, test_labels, and
-test_ids: a number or name for each test sample, the same in all files. The page, its figures, comparison.json and
-figures.csv go to comparisons/NAME.
-"""
-
 
 class Spec(NamedTuple):
     """What is compared: a name, where it lies, its layer, and of a run the checkpoint."""
@@ -84,7 +59,7 @@ class Spec(NamedTuple):
 def run(words: list[str]) -> int:
     """Runs the command; 0, or what the trainings end with. Users' errors are RepshapeErrors."""
     cut = words.index("--") if "--" in words else len(words)
-    options = _parser().parse_args(words[:cut])
+    options = compare_parser().parse_args(words[:cut])
     given = words[cut + 1 :]
     if options.methods:
         options.models.append(str(_study_of(options)))
@@ -121,43 +96,6 @@ def run(words: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = PlainParser(
-        prog="lightning-repshape compare", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "models", nargs="*", metavar="[NAME=]MODEL[:CHECKPOINT][@LAYER]",
-        help="a run's folder, a checkpoint in one, a file of features (.npz, .safetensors); or a study alone",
-    )  # fmt: skip
-    parser.add_argument("--layer", default="features", help="the activation of all runs (default: features)")
-    parser.add_argument(
-        "--ckpt_path",
-        choices=_CHECKPOINTS,
-        default="best",
-        help="of run folders (default: best; none: untrained weights)",
-    )
-    parser.add_argument(
-        "--analyses", metavar="LIST", help="some of them, such as lda,my_file.MyAnalysis (as in analyze)"
-    )
-    parser.add_argument("--to", metavar="FOLDER", help="where the page goes (default: comparisons/NAME)")
-    parser.add_argument(
-        "--same_samples", action="store_true",
-        help="files without test_ids hold the same samples in the same order",
-    )  # fmt: skip
-    parser.add_argument("--trust", action="store_true", help="import what the runs' own configs name")
-    training = parser.add_argument_group("training what is compared")
-    training.add_argument("--methods", metavar="LIST", help="recommended/NAME, else method/NAME: plain,cw-vr,foca")
-    training.add_argument(
-        "--data", metavar="CLASS", help=f"with --methods: {', '.join(_BASES)}; chooses the base (default: digits)"
-    )
-    training.add_argument("--base", metavar="NAME", help="with --methods: another base, such as mnist-lenet")
-    training.add_argument("--out", default="studies", metavar="FOLDER", help="of the runs (default: studies)")
-    training.add_argument("--budget", default="1", metavar="PART", help="fraction of the epochs (default: 1)")
-    training.add_argument("--jobs", metavar="N", help="trainings at once (default: as many as cores, on a GPU 1)")
-    training.add_argument("--filter", action="append", default=[], metavar="WORDS", help="only these rows of a study")
-    return parser
-
-
 # -- what is compared --------------------------------------------------------------------------------------------------
 
 
@@ -169,7 +107,7 @@ def _spec(text: str, layer: str, checkpoint: str) -> Spec:
         name, text = (name, rest) if equals else ("", text)
     if not given_path(text, "model").exists() and "@" in text:
         text, _, layer = text.rpartition("@")
-    if not given_path(text, "model").exists() and text.rpartition(":")[2] in _CHECKPOINTS:
+    if not given_path(text, "model").exists() and text.rpartition(":")[2] in CHECKPOINTS:
         text, _, checkpoint = text.rpartition(":")
     path = given_path(text, "model")
     if not path.exists():
@@ -218,9 +156,9 @@ def _study_of(options: argparse.Namespace) -> Path:
     base = options.base
     if base is None:
         data = options.data or "DigitsDataModule"
-        if data not in _BASES:
-            raise ConfigError(f"--data {data}: no base is known for it{did_you_mean(data, _BASES)}; name one by --base")
-        base = _BASES[data]
+        if data not in BASES:
+            raise ConfigError(f"--data {data}: no base is known for it{did_you_mean(data, BASES)}; name one by --base")
+        base = BASES[data]
     base = base.removeprefix("base/")
     configs_library.find(f"base/{base}")
     methods: dict[str, Any] = {}
@@ -341,7 +279,8 @@ def _print(found: Comparison, page: Path) -> None:
         for best in [best_of(values, line.better)]
     ]
     table = Table(title=f"{len(found.contenders[0].samples.labels):,} test samples", title_justify="left")
-    across = sum(max(len(name), 8) + 3 for name in found.names) + 23 <= console.width
+    room = console.width - max((len(line.label) for line, _ in rows), default=0) - 4
+    across = sum(max(len(name), 8) + 3 for name in found.names) <= room
     heads, lines = ([line.label for line, _ in rows], list(found.names))
     if across:
         heads, lines = lines, heads

@@ -8,6 +8,7 @@ from typing import Any
 import lightning_repshape
 from lightning_repshape import configs_library
 from lightning_repshape.cli import help as helps
+from lightning_repshape.cli.options import BASES, CHECKPOINTS, FORMATS, LIGHT
 
 _ACTIONS = {"study": ("list", "show", "run", "report"), "configs": ("list", "show", "copy", "schema")}
 _COMMAND = re.compile(r"^  (\w+) {2,}", re.MULTILINE)
@@ -35,9 +36,12 @@ def _parser(overview: str) -> argparse.ArgumentParser:
             actions = own.add_subparsers()
             for action in _ACTIONS[command]:
                 _add_names(actions.add_parser(action), command)
-        elif command in helps.COMMANDS:
-            for option in dict.fromkeys(("help", *_OPTION.findall(helps.short(command)), "debug", "quiet")):
-                values = _VALUES.get(option)
+        elif command in helps.COMMANDS or command in LIGHT:
+            text = LIGHT[command]().format_usage() if command in LIGHT else helps.short(command)
+            if command == "compare":
+                _complete(own.add_argument("models", nargs="*"), _studies, files=True)
+            for option in dict.fromkeys(("help", *_OPTION.findall(text), "debug", "quiet")):
+                values = _OF_COMMAND.get(command, {}).get(option) or _VALUES.get(option)
                 _complete(own.add_argument(f"--{option}", nargs="?" if values is None else None), values)
     return parser
 
@@ -49,10 +53,21 @@ def _add_names(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument(f"--{option}", nargs="?")
 
 
-def _complete(action: Any, values: Callable[[], Iterable[str]] | None) -> None:
-    """Lets values complete an option; without, files do."""
+def _complete(action: Any, values: Callable[[], Iterable[str]] | None, files: bool = False) -> None:
+    """Lets values complete an option, or files, too; without values, files do."""
     if values is not None:
-        action.completer = lambda prefix, **_: [value for value in values() if value.startswith(prefix)]
+
+        def found(prefix: str, **given: Any) -> list[str]:
+            more: Iterable[str] = _files(prefix) if files else ()
+            return [value for value in (*values(), *more) if value.startswith(prefix)]
+
+        action.completer = found
+
+
+def _files(prefix: str) -> list[str]:
+    from argcomplete.completers import FilesCompleter
+
+    return list(FilesCompleter()(prefix))
 
 
 def _studies() -> list[str]:
@@ -65,6 +80,15 @@ def _rows() -> list[str]:
     from lightning_repshape.studies.reading import shipped
 
     return [row.id for study in shipped() for row in study.rows]
+
+
+def _methods() -> list[str]:
+    parts = [name.partition("/") for name in configs_library.names()]
+    return list(dict.fromkeys(name for room, _, name in parts if room in ("recommended", "method")))
+
+
+def _bases() -> list[str]:
+    return [name.removeprefix("base/") for name in configs_library.names() if name.startswith("base/")]
 
 
 def _names(room: str, end: str = "") -> Callable[[], list[str]]:
@@ -84,4 +108,8 @@ _VALUES: dict[str, Callable[[], Iterable[str]]] = {
     "then_test": lambda: ("true", "false"),
     "row": _rows,
     "analyses": lambda: helps.ANALYSES,
+}
+_OF_COMMAND: dict[str, dict[str, Callable[[], Iterable[str]]]] = {
+    "compare": {"data": lambda: BASES, "methods": _methods, "ckpt_path": lambda: CHECKPOINTS, "base": _bases},
+    "export": {"format": lambda: FORMATS},
 }

@@ -5,34 +5,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lightning_repshape.cli.options import export_parser
 from lightning_repshape.cli.plain import listed
-from lightning_repshape.cli.predict import read_model, source_parser
+from lightning_repshape.cli.predict import read_model
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.export import export_model
-from lightning_repshape.export.formats import CARD, FILES
+from lightning_repshape.export.formats import CARD
 from lightning_repshape.runs.folders import given_path
-
-_ABOUT = """\
-Writes a trained model for other programs: safetensors (weights, with a config and a model card), ONNX, and a program of
-torch.export. Each is held against the original, and all is written or nothing."""
 
 
 def run(words: list[str]) -> int:
     """Runs the command; returns 0."""
-    parser = source_parser("export", _ABOUT)
-    parser.add_argument(
-        "--format",
-        type=str | list[str],
-        default="safetensors",
-        metavar="LIST",
-        help=f"Some of {', '.join(FILES)}, with commas between them. Default: safetensors.",
-    )
-    parser.add_argument(
-        "--to", type=str | None, default=None, metavar="FOLDER", help="Where to. Default: export in the run's folder."
-    )
-    parser.add_argument("--samples", type=int, default=64, help="Images on which each is held against the original.")
-    options = parser.parse_args(words)
-    formats = [name for name in (listed(options.format) if isinstance(options.format, str) else options.format) if name]
+    options = export_parser().parse_args(words)
+    formats = [name for name in listed(options.format) if name]
     model = read_model(options, "export")
     if options.to is None and model.origin.run is None:
         raise ConfigError("--to FOLDER says where to, since the checkpoint lies in no run's folder")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import lightning_repshape
 from lightning_repshape import configs_library
+from lightning_repshape.cli.options import LIGHT
 from lightning_repshape.errors import ConfigError, did_you_mean
 
 COMMANDS = ("fit", "validate", "test", "predict", "analyze")
@@ -72,7 +73,9 @@ what people change:
 _ABOUT = {
     "validate": "Runs the validation set through a checkpoint.",
     "test": "Runs the test set through a checkpoint, with the run's analyses.",
-    "predict": "Writes a CSV of image, predicted class and probability for the images in --data.predict_dir FOLDER.",
+    "predict": "Writes a CSV of image, predicted class and probability: of --images PATH, files of any sizes "
+    "(--top N classes of each, and a contact sheet; the training data are not needed), else of --data.predict_dir "
+    "FOLDER, else of the test images.",
 }
 _ANALYZE = """\
 usage: lightning-repshape analyze --run_dir RUN [OPTIONS]
@@ -131,6 +134,9 @@ ANALYSES = {
 
 def run(command: str, words: list[str]) -> int:
     """Prints a command's help; what follows ``--help`` says which."""
+    if command in LIGHT:
+        print(_fitted(LIGHT[command]().format_help()), end="")
+        return 0
     at = next(position for position, word in enumerate(words) if word in ("-h", "--help"))
     part, *names = [word for word in words[at + 1 :] if not word.startswith("-")] or [""]
     if part == "":

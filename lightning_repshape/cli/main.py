@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from lightning_repshape._version import __version__
 from lightning_repshape.cli import help
+from lightning_repshape.cli.options import LIGHT
 from lightning_repshape.cli.output import lasting_output
 from lightning_repshape.cli.process import Hangup, check_environment, check_figures, hangup_as_termination, quieten
 from lightning_repshape.errors import ConfigError, RepshapeError, did_you_mean
@@ -131,9 +132,10 @@ def dispatch(words: list[str]) -> int:
         print(f"lightning-repshape {__version__}")
         return 0
     command, rest = words[0], words[1:]
-    if command in help.COMMANDS and {"-h", "--help"} & set(rest):
+    helped = bool({"-h", "--help"} & set(rest[: rest.index("--")] if "--" in rest else rest))
+    if helped and command in (*help.COMMANDS, *LIGHT):
         return help.run(command, rest)
-    if command != "configs":
+    if command != "configs" and not helped:
         check_figures()
     # Each is imported when it is called, so that the answers above need no Lightning.
     if command == "predict" and names_images(rest):

@@ -50,6 +50,10 @@ ROOMS = {
     "lr_scheduler": ["torch.optim.lr_scheduler"],
     "callbacks": ["lightning_repshape.callbacks", "lightning.pytorch.callbacks"],
     "regularizers": ["lightning_repshape.regularizers"],
+    "logger": ["lightning.pytorch.loggers"],
+    "plugins": ["lightning.pytorch.plugins"],
+    "profiler": ["lightning.pytorch.profilers"],
+    "strategy": ["lightning.pytorch.strategies"],
 }
 
 
@@ -186,11 +190,20 @@ def explain(message: str, options: Iterable[str] = (), owner: str = "") -> str:
     value = _VALUE.search(message)
     expected = [_PLAIN_TYPE.sub(r"\1", text) for text in _EXPECTED.findall(message)]
     wanted = [text for text in dict.fromkeys(expected) if "NoneType" not in text and not text.startswith("path but")]
-    wanted = ["a list" if text == "collections.abc.Sequence" else text for text in wanted]
+    wanted = ["a list" if text in ("collections.abc.Sequence", "list") else text for text in wanted]
     if place and value and wanted:
-        return f"{place} is {_shorten(value.group(1))!r}, but {' or '.join(wanted[:3])} is expected"
+        hint = _as_list(place, value.group(1)) if "a list" in wanted else ""
+        return f"{place} is {_shorten(value.group(1))!r}, but {' or '.join(wanted[:3])} is expected{hint}"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     return _shorten(" ".join(lines), 400)
+
+
+def _as_list(place: str, value: str) -> str:
+    """How a list is written, after what was given in its place."""
+    name, inside = place.rpartition(".")[2], value.strip("'\"")
+    if not re.fullmatch(r"[\w.,/-]+", inside):
+        return f"; write {name}=[...], or {name}+=... for each"
+    return f"; write {name}=[{inside}], or {name}+={inside.split(',')[0]} for each"
 
 
 def _other_class(name: str, place: str) -> str:

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Table
 
 from lightning_repshape import plots
-from lightning_repshape.cli.parsing import OneLineParser, given_device
+from lightning_repshape.cli.options import images_parser
+from lightning_repshape.cli.parsing import given_device
 from lightning_repshape.data.preprocessing import Preprocessing, find_images
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.export import RepshapeModel
@@ -25,39 +25,8 @@ _THUMBNAIL = 180  # pixels of the longer side
 _NAME = 20  # letters that fit below a thumbnail
 
 
-def add_image_options(parser: LightningArgumentParser) -> None:
-    """Adds what ``predict`` takes besides the trainer's options."""
-    parser.add_argument(
-        "--images",
-        type=str | None,
-        default=None,
-        metavar="PATH",
-        help="An image, or a folder of images, of any sizes and without labels, to be predicted in place of the test "
-        "images; the training data are not needed. Writes predictions-NAME.csv and a contact sheet, "
-        "predictions-NAME.png, into the run's folder.",
-    )
-    parser.add_argument("--top", type=int, default=1, help="How many of the most probable classes a row holds.")
-
-
-def source_parser(command: str, about: str) -> OneLineParser:
-    """A parser with the options on which trained model is meant; :func:`read_model` takes them."""
-    parser = OneLineParser(prog=f"lightning-repshape {command}", description=about)
-    parser.add_argument(
-        "--run_dir", type=str | None, default=None, metavar="RUN", help="The run's folder, or that of an export."
-    )
-    parser.add_argument(
-        "--ckpt_path", type=str | None, default=None, metavar="FILE", help="A file, best or last. Default: best."
-    )
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="Import what the run names of other packages than this one, PyTorch and Lightning.",
-    )
-    return parser
-
-
 def read_model(options: Any, command: str) -> RepshapeModel:
-    """The model that the options of :func:`source_parser` mean."""
+    """The model that the options of ``predict --images`` and ``export`` mean."""
     run, checkpoint = options.run_dir, options.ckpt_path
     which = checkpoint if checkpoint in ("best", "last") else "best"
     source = run if checkpoint in (None, "best", "last") else checkpoint
@@ -68,10 +37,7 @@ def read_model(options: Any, command: str) -> RepshapeModel:
 
 def run(words: list[str]) -> int:
     """Runs ``predict`` with ``--images``; returns 0."""
-    parser = source_parser("predict", "Predicts the classes of images of any sizes.")
-    add_image_options(parser)
-    parser.add_argument("--device", type=str, default="auto", help="Where to compute. auto: a GPU if there is one.")
-    options = parser.parse_args(words)
+    options = images_parser().parse_args(words)
     header = top_header(options.top)
     images = given_path(options.images or "", "--images")
     paths = find_images(images)

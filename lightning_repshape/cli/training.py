@@ -27,8 +27,8 @@ from lightning_repshape.callbacks.reseeding import Reseeding
 from lightning_repshape.callbacks.roc import ROCCurves
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli.limits import check_limits, refusal
+from lightning_repshape.cli.options import add_image_options
 from lightning_repshape.cli.parsing import OneLineParser
-from lightning_repshape.cli.predict import add_image_options
 from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, is_restarted, job, quieten, rank
 from lightning_repshape.cli.renaming import current_options
 from lightning_repshape.cli.resolving import of_a_run, resolve_configs
@@ -222,7 +222,7 @@ class RepshapeCLI(LightningCLI):
             help="Import what the run's own config names of other packages than this one, PyTorch and Lightning.",
         )
         if self.command == "predict":
-            add_image_options(parser)
+            add_image_options(parser, str | None)
         self.link_data_to_model(parser)
 
     def link_data_to_model(self, parser: LightningArgumentParser) -> None:

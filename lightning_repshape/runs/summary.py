@@ -13,7 +13,7 @@ from rich.console import Console
 from lightning_repshape.runs.folders import analysis_folder
 from lightning_repshape.runs.predictions import PredictionWriter
 from lightning_repshape.runs.record import figures_of, run_folder
-from lightning_repshape.terminal.printing import figure_table
+from lightning_repshape.terminal.printing import figure_table, is_share
 
 Headline = Callable[[Mapping[str, float], int], list[tuple[str, str]]]
 _NAMES = {"classwise_variance": "class-wise variance"}
@@ -61,7 +61,7 @@ class ModelTable(RichModelSummary):
 class ResultTable(Callback):
     """Prints a stage's figures, the run folder and where figures were drawn, once the progress bar is gone.
 
-    Figures that a module names in its attribute ``fractions``, and errors and accuracies of analyses, are shown in
+    Figures that a module names in its attribute ``fractions``, and shares of analyses, such as errors, are shown in
     percent; all others as they were logged.
 
     Args:
@@ -122,10 +122,8 @@ class ResultTable(Callback):
             label = _NAMES.get(name, name.replace("_", " "))
             if name == "classwise_variance":
                 label = f"{label} of {layer}"
-            # an analysis's errors and accuracies are fractions, as AnalysisResult says
-            words = {"error", "accuracy"} & set(last.split("_")) if by_analysis else ()
-            percent = bool(words) or last in getattr(pl_module, "fractions", ())
-            rows.append((label, f"{100 * value:.2f} %" if percent else _short(value)))
+            share = is_share(name) if by_analysis else last in getattr(pl_module, "fractions", ())
+            rows.append((label, f"{100 * value:.2f} %" if share else _short(value)))
         if self.headline is not None and of_analyses:
             chosen = self.headline(of_analyses, getattr(module_of_data, "num_classes", 0) or 0)
             rows += chosen

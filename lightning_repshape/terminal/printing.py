@@ -1,6 +1,8 @@
-"""What is printed: figures in one form of table, and nothing but errors where ``--quiet`` asks for it."""
+"""What is printed: figures in one form and table, and nothing but errors where ``--quiet`` asks for it."""
 
+import math
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -44,6 +46,31 @@ def error(text: str) -> None:
 def is_terminal() -> bool:
     """Whether a person looks on in a terminal, and is to see what is going on."""
     return _errors is None and sys.stdout.isatty()
+
+
+_SHARES = {"error", "accuracy", "agreement", "explained", "nc4"}
+_OF_VALUES = {"squared", "square", "reconstruction", "mse"}
+
+
+def is_share(name: str) -> bool:
+    """Whether a figure is a share of samples or of variance, by the words of its name; such are shown in percent.
+
+    Args:
+        name: As ``ANALYSIS/FIGURE``, or a table's heading; one that says "%" is in percent already.
+    """
+    words = re.split(r"[\W_]+", name.rpartition("/")[2].lower())
+    if "%" in name or _OF_VALUES & set(words):
+        return False
+    return bool(_SHARES & set(words)) or words[0] == "std"
+
+
+def figure_text(name: str, value: float) -> str:
+    """A figure as it is shown everywhere: shares such as errors in percent, else four digits; a dash for none."""
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{100 * value:.2f} %" if is_share(name) else f"{value:.4g}"
 
 
 def figure_table(rows: Sequence[tuple[str, str]]) -> "Table":

@@ -117,7 +117,16 @@ def shown_in_terminal() -> Iterator[None]:
 def terminal_bars() -> Bars:
     """Bars on standard error, with the time left, that are there while there is work."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, Task, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Time(TimeRemainingColumn):
+        def render(self, task: Task) -> Text:
+            """The time left; of work without a known end, the time that it has taken."""
+            if task.total is not None:
+                return super().render(task)
+            minutes, seconds = divmod(int(task.elapsed or 0), 60)
+            return Text(f"since {minutes:02d}:{seconds:02d}", style="progress.elapsed")
 
     class TerminalBars(Progress):
         def add_task(self, description: str, *args: Any, **kwargs: Any) -> TaskID:
@@ -130,7 +139,7 @@ def terminal_bars() -> Bars:
                 self.stop()
 
     text = TextColumn("{task.description}", markup=False)
-    time = TimeRemainingColumn(compact=True)
+    time = Time(compact=True)
     console = Console(stderr=True)
     columns = text, BarColumn(), TaskProgressColumn(), time
     return TerminalBars(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -13,16 +13,19 @@ from lightning_repshape import configs_library
 from lightning_repshape.analyses import ANALYSES
 from lightning_repshape.cli import help as helps
 from lightning_repshape.cli import main
+from lightning_repshape.cli.options import FORMATS, LIGHT
+from lightning_repshape.export.formats import FILES
 
 
 def test_short_help_names_what_there_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert {kind.kind for kind in ANALYSES} == set(helps.ANALYSES)
+    assert tuple(FILES) == FORMATS
     assert {kind.kind for kind in ANALYSES if kind.on_request} == {
         name for name, about in helps.ANALYSES.items() if about.startswith("*")
     }
     for columns in ("80", "120"):
         monkeypatch.setenv("COLUMNS", columns)
-        for command in helps.COMMANDS:
+        for command in (*helps.COMMANDS, *LIGHT):
             assert main([command, "--help"]) == 0
             lines = capsys.readouterr().out.splitlines()
             assert len(lines) < 80 and max(map(len, lines)) <= int(columns), command
@@ -46,16 +49,21 @@ def test_the_rest_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'lda'" in capsys.readouterr().err
 
 
-NOT_FOR_FIRST_ANSWERS = "import sys; from lightning_repshape.cli import main; status = main(sys.argv[1:]); "
-NOT_FOR_FIRST_ANSWERS += "assert not {'torch', 'lightning', 'matplotlib'} & set(sys.modules), 'heavy'; sys.exit(status)"
+FIRST = [[command, "--help"] for command in (*helps.COMMANDS, *LIGHT, "configs")]
+FIRST += [["study", "--help"], ["study", "run", "--help"], ["configs", "list"], ["study", "list", "aaai19"]]
 
 
-@pytest.mark.parametrize("words", ["fit --help", "analyze --help", "configs list", "study list aaai19"])
-def test_first_answers_import_nothing_heavy(words: str) -> None:
+def test_first_answers_import_nothing_heavy() -> None:
+    code = f"""
+import sys
+from lightning_repshape.cli import main
+for words in {FIRST}:
+    assert main(words) == 0, words
+    assert not {{"torch", "lightning", "matplotlib"}} & set(sys.modules), words
+"""
     plain = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}  # which is looked at, if set
-    command = [sys.executable, "-c", NOT_FOR_FIRST_ANSWERS, *words.split()]
-    done = subprocess.run(command, env=plain, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout, done.stderr
+    done = subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("usage:") == len(FIRST) - 2, done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell's file descriptors")
@@ -70,10 +78,18 @@ def test_first_answers_import_nothing_heavy(words: str) -> None:
         ("study run aaai19/table-7", ["aaai19/table-7"]),
         ("configs s", ["schema", "show"]),
         ("analyze --analyses ld", ["lda"]),
+        ("compare --same", ["--same_samples"]),
+        ("compare --methods cw-v", ["cw-vr", "cw-vr-output"]),
+        ("compare --data MN", ["MNISTDataModule"]),
+        ("compare quickst", ["quickstart/digits"]),
+        ("compare someth", ["something/"]),
+        ("export --format on", ["onnx"]),
     ],
 )
-def test_tab_completion(line: str, expected: list[str]) -> None:
+def test_tab_completion(line: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("argcomplete")
+    monkeypatch.chdir(tmp_path)
+    Path("something").mkdir()
     read, write = os.pipe()
     whole = f"lightning-repshape {line}"
     asked = {"COMP_LINE": whole, "COMP_POINT": str(len(whole)), "_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n"}

@@ -264,6 +264,20 @@ def test_a_mistake_deep_in_a_config_is_one_sentence(
     assert len(line) < 250
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--model.regularizers", "Variance"], "regularizers=[Variance], or regularizers+=Variance for each"),
+        (["--data.classes", "3,4"], "classes=[3,4], or classes+=3 for each"),
+        (["--model.backbone.widths", "{a: 3}"], "widths=[...], or widths+=... for each"),
+    ],
+)
+def test_how_a_list_is_written_is_told(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ["--model", "RegularizedModule"] if "regularizers" in words[0] else []
+    assert main(["fit", "--config", "quickstart", *model, *words]) == 2
+    assert f"a list is expected; write {hint}" in capsys.readouterr().err
+
+
 def test_broken_yaml_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     Path("broken.yaml").write_text("model: [")
     assert main(["fit", "--config", "broken.yaml"]) == 2

@@ -2,8 +2,6 @@ import importlib.util
 import inspect
 import math
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -667,15 +665,6 @@ def test_torchvision_without_the_network_says_so(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", fail)
     with pytest.raises(ConfigError, match=r"weights DEFAULT of torchvision's resnet18 cannot be had: name or service"):
         TorchvisionBackbone((3, 32, 32), weights="DEFAULT")
-
-
-def test_importing_the_networks_imports_no_torchvision_and_no_lightning() -> None:
-    code = (
-        "import sys, lightning_repshape.networks, lightning_repshape.heads\n"
-        "print({'lightning', 'torchvision', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
 
 
 # ---------------------------------------------------------------------------------------- command line

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from study_runs import PENALTY, Results, fill, records
 
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.studies.check import check_report
+from lightning_repshape.studies.formats import Table
 from lightning_repshape.studies.latex import as_latex, escaped
 from lightning_repshape.studies.report import tables_of, write_report
 from lightning_repshape.studies.results import read_results
@@ -173,3 +175,23 @@ def test_latex_is_escaped_and_the_best_is_bold(results: Results) -> None:
         assert len(counts) == 1
     signs = r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d\_\{e\} \textless{}1 é"
     assert escaped("a\\b~c^d_{e}\n<1 é") == signs
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex")
+def test_latex_compiles_and_stays_on_the_page(results: Results, tmp_path: Path) -> None:
+    fill(results)
+    signs = "[\\~^_{}&%$#] <> | \" ' − – — × ≥ → · ∞ … “” ⁰₁ αλΔ ε ′ ½ é"
+    headers = ["method", *(name for k in range(6) for name in (f"{signs} column {k} with a long name", "paper"))]
+    rows = [[f"[{k}] {signs}", *["86.71 ± 4.34 (2 of 5)⁵", "31.62 ± 0.07"] * 6] for k in range(10)]
+    own = as_latex("small_1: 100 % & more", tables_of(results.read())) + as_latex(signs, [Table(headers, rows, 1)])
+    rules = r"\newcommand\toprule{\hline}\newcommand\midrule{\hline}\newcommand\bottomrule{\hline}"
+    styles = Path(tmp_path, "booktabs.sty")
+    if not subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).stdout:
+        styles.write_text(rules)  # which is no part of the smallest TeX
+    begin, end = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n", "\\end{document}\n"
+    (tmp_path / "t.tex").write_text(begin + own + end, encoding="utf-8")
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "t.tex"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0 and (tmp_path / "t.pdf").is_file(), done.stdout[-2000:]
+    assert not re.findall(r"(?:Overfull|Float too large|LaTeX Warning).*", done.stdout)
+    assert "(6 of 6)" in own and own.count("86.71") == 60

@@ -283,12 +283,14 @@ class _Descent:
         done = 0
         if best is not None:
             best.look(0)
-        # how many updates there will be, only those know that make a given number; FOCA's few take no time
-        with task(f"solving a head on {self.samples.count:,} samples") if best is not None else nullcontext():
+        # those that make a given number of updates are FOCA's few, which take no time
+        text, most = f"solving a head on {self.samples.count:,} samples, at most", rule.updates
+        with task(text, most) if best is not None else nullcontext(lambda count: None) as advance:
             while done < rule.updates:
                 self.update(None if batches is None else batches[done])
                 done += 1
                 if best is not None and (done % best.rule.every == 0 or done == rule.updates):
+                    advance(min(best.rule.every, done))
                     best.look(done)
                     if best.all_finished():
                         break

@@ -129,7 +129,8 @@ def area_under_risk_coverage(confidence: Tensor, wrong: Tensor) -> Tensor:
 
     A confidence that says nothing gives the error itself. Returns a float64 scalar; raises as the curve does.
     """
-    return risk_coverage(confidence, wrong).mean()
+    area: Tensor = risk_coverage(confidence, wrong).mean()
+    return area
 
 
 def _check(logits: Tensor, labels: Tensor) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from analysis_data import inputs
 
+from lightning_repshape.analyses.headline import headlines
 from lightning_repshape.callbacks import (
     LDAEigenvalues,
     PrincipalComponents,

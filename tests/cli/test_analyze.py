@@ -69,7 +69,7 @@ def test_a_run_gets_all_analyses_and_a_page(
     assert metrics["test/partial_retraining/joint_error"] == pytest.approx(metrics["test/error"])
     page = (trained / "analysis/index.html").read_text()
     figures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
-    assert len(figures) == 11 and page.count('<div class="card">') == 5  # the cosines of the class vectors once
+    assert len(figures) == 14 and page.count('<div class="card">') == 5  # the cosines of the class vectors once
     assert all(base64.b64decode(figure).startswith(b"\x89PNG") for figure in figures)
     assert not re.search(
         "https?:", re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL)

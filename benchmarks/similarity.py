@@ -16,7 +16,8 @@ from lightning_repshape.networks import ResNet18
 
 
 def gram(x: Tensor) -> Tensor:
-    """Products of rows, without those with themselves."""
+    """Products of centred rows, without those with themselves."""
+    x = x - x.mean(dim=0)
     return (x @ x.T).fill_diagonal_(0)
 
 

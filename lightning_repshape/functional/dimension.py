@@ -13,7 +13,7 @@ from lightning_repshape.functional.checks import (
     check_matrix,
 )
 from lightning_repshape.functional.class_statistics import class_moments
-from lightning_repshape.functional.numerics import float64_device, rounding
+from lightning_repshape.functional.numerics import CHUNK_ELEMENTS, float64_device, rounding
 
 _ROWS = 512  # whose distances to all others are held at a time
 _SPARE = 8  # candidates beyond those that are wanted, since products of rows lose digits of short distances
@@ -46,13 +46,15 @@ def nearest_distances(x: Tensor, neighbours: int) -> Tensor:
     rows = rows - rows.mean(dim=0)
     squares = rows.square().sum(dim=1)
     candidates = min(neighbours + _SPARE, count - 1)
+    few = max(1, CHUNK_ELEMENTS // 4 // (candidates * rows.shape[1]))  # rows whose candidates are gathered at a time
     found = rows.new_empty(count, neighbours)
     for start in range(0, count, _ROWS):
         own = rows[start : start + _ROWS]
         apart = torch.addmm(squares, own, rows.mT, alpha=-2)
         apart[torch.arange(len(own)), torch.arange(start, start + len(own))] = torch.inf
         near = apart.topk(candidates, largest=False).indices
-        exact = torch.stack([(one - rows[at]).norm(dim=1) for one, at in zip(own, near, strict=True)])
+        pieces = zip(torch.split(own, few), torch.split(near, few), strict=True)
+        exact = torch.cat([(part.unsqueeze(1) - rows[at]).norm(dim=2) for part, at in pieces])
         found[start : start + len(own)] = exact.sort(dim=1).values[:, :neighbours]
     return found
 

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from lightning_repshape.functional.checks import check_at_least, check_matrix
-from lightning_repshape.functional.numerics import at_least_float32, float64_device, full_precision, rounding, unit_rows
+from lightning_repshape.functional.numerics import (
+    at_least_float32,
+    eigh,
+    float64_device,
+    full_precision,
+    rounding,
+    unit_rows,
+)
 
 _ROWS = 512  # whose cosines with all others are held at a time
 
@@ -154,17 +161,20 @@ def regression_score(x: Tensor, y: Tensor, orthogonal: bool = False, adjusted: b
     a, b = _pair(x, y, least=2)
     if orthogonal:
         return _overlap(a, b).square()
-    b = _unit(b)
-    basis, values, _ = torch.linalg.svd(_unit(a), full_matrices=False)
-    basis = basis[:, values.square() > rounding(max(a.shape)) * values[0].square()]
-    found: Tensor = (basis.mT @ b).square().sum().clamp_max(1)
-    left = len(a) - 1 - basis.shape[1]
+    a, b = _unit(a), _unit(b)
+    tall = len(a) > a.shape[1]
+    values, vectors = eigh(a.mT @ a if tall else a @ a.mT)
+    kept = values > rounding(max(a.shape)) * values[-1]
+    along = (vectors[:, kept].mT @ (a.mT @ b if tall else b)).square().sum(dim=1)
+    found: Tensor = (along / values[kept] if tall else along).sum().clamp_max(1)
+    rank = int(kept.sum())
+    left = len(a) - 1 - rank
     if adjusted and left < 1:
         raise ValueError(
-            f"x has {basis.shape[1]} independent features of {len(a)} samples, so that a linear map gives any y; more "
+            f"x has {rank} independent features of {len(a)} samples, so that a linear map gives any y; more "
             "samples are needed"
         )
-    return found if not adjusted else found - (1 - found) * basis.shape[1] / left
+    return found if not adjusted else found - (1 - found) * rank / left
 
 
 def unbiased_gram(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import readme_commands
 import torch
 
 from lightning_repshape.cli import TRAINER_COMMANDS, main
+from lightning_repshape.cli.options import LIGHT
 
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CELL = re.compile(r"^```\{code-cell\} ipython3\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -51,6 +52,9 @@ def test_commands_parse(
         if "--config" not in words:  # it reads a run's own config
             words = [words[0], "--config", "quickstart", *words[1:]]
         words.append("--print_config")
+    elif words[0] in LIGHT:
+        LIGHT[words[0]]().parse_args(words[1 : words.index("--") if "--" in words else None])
+        return
     elif words[0] not in (*TRAINER_COMMANDS, "configs", "--help", "--version"):
         words = [words[0], "--help"]
     assert main(words) == 0, capsys.readouterr().err

@@ -13,7 +13,7 @@ def result_lines(
     """Notes, tables by heading, and all figures folded away."""
     lines = page.notes(notes)
     for heading, rows in tables.items():
-        lines += [page.heading(heading), *_table(rows)]
+        lines += [page.heading(heading), *_table(rows)] if rows else []
     figures = [[name, figure_text(name, value)] for name, value in scalars.items()]
     return [*lines, *page.details("logged figures", page.table(["figure", "value"], figures, [False, True]))]
 

@@ -18,7 +18,6 @@ from rich.text import Text
 from lightning_repshape import configs_library
 from lightning_repshape._version import __version__
 from lightning_repshape.analyses import ANALYSES
-from lightning_repshape.analyses.headline import figure_text
 from lightning_repshape.callbacks.reseeding import Reseeding
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli import study
@@ -44,6 +43,7 @@ from lightning_repshape.runs.folders import (
 )
 from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
 from lightning_repshape.studies.reading import FORMAT, filtered, find_studies
+from lightning_repshape.terminal.printing import figure_text
 from lightning_repshape.terminal.progress import shown_in_terminal, task
 
 

@@ -65,9 +65,10 @@ def _complete(action: Any, values: Callable[[], Iterable[str]] | None, files: bo
 
 
 def _files(prefix: str) -> list[str]:
-    from argcomplete.completers import FilesCompleter
+    from argcomplete import completers
 
-    return list(FilesCompleter()(prefix))
+    of_files: Any = completers.FilesCompleter
+    return list(of_files()(prefix))
 
 
 def _studies() -> list[str]:

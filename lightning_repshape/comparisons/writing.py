@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_repshape import page, plots
-from lightning_repshape.analyses.headline import Headline, figure_text, headlines
+from lightning_repshape.analyses.headline import Headline, headlines
 from lightning_repshape.analyses.result import plain
 from lightning_repshape.comparisons.comparison import Comparison
 from lightning_repshape.comparisons.pictures import pictures
@@ -18,6 +18,7 @@ from lightning_repshape.page import Card, Section, Shown, Strong
 from lightning_repshape.plots import save_figure
 from lightning_repshape.runs.files import csv_text, plain_number, write_json, written_atomically
 from lightning_repshape.runs.folders import folder_name, make_folder
+from lightning_repshape.terminal.printing import figure_text
 
 PAGE = "index.html"
 FIGURES = "figures.csv"

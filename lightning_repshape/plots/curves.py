@@ -151,6 +151,8 @@ def eigenvalues_figure(values: Array, errors: Array, class_names: Sequence[str],
     style(rows[0], "" if has_errors else along, "LDA eigenvalue", "Each class against the rest")
     if has_errors:
         rows[1].bar(numbers, 100 * np.nan_to_num(errors), color=colours, width=0.75)
+        if not np.nan_to_num(errors).any():
+            rows[1].set_ylim(0, 1)
         style(rows[1], along, "threshold test error (%)")
     name_classes(rows[-1], class_names)
     return figure

@@ -297,7 +297,7 @@ def confusion_cosine_figure(
             fontsize="x-small",
             bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.6},  # over the dots of other pairs
         )
-    axes.set_ylim(bottom=-0.03 * max(float(counts.max()), 1.0))
+    axes.set_ylim(-0.03 * max(float(counts.max()), 1.0), None if counts.any() else 1)
     axes.locator_params(axis="y", integer=True)
     correlation = "" if np.isnan(rho) else f"; Spearman's rank correlation {rho:.2f}"
     style(axes, "cosine of the two class vectors", "samples of one class taken for the other", title + correlation)

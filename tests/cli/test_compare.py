@@ -91,7 +91,7 @@ def test_mistakes_end_in_one_line(runs: Path, tmp_path: Path, capsys: pytest.Cap
         (["--methods", "plain,nonsense"], 2, "nonsense"),
         (["--methods", "plain", "--data", "MNISTDataModul"], 2, "did you mean 'MNISTDataModule'"),
         (["--methods", "plain"], 2, "two models or more"),
-        (["--wrong", plain], 2, "--wrong"),
+        (["--wrong", plain], 2, "there is no option 'wrong'"),
         (["quickstart", plain], 2, "compared alone"),
     ):
         assert main(["compare", *words, "--analyses", "lda"]) == status, words

@@ -25,6 +25,7 @@ SMALL = [
     *("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1"),
     *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
 ]
+ONE_BATCH = ["--trainer.limit_train_batches", "1"]
 
 # Networks that would take minutes as they are.
 SLIM = {
@@ -194,7 +195,7 @@ def test_bases_run(base: str) -> None:
     given = words(base, *([] if "model" in content(base) else [method]))
     backbone = content(base).get("model", {}).get("init_args", {}).get("backbone", {}).get("class_path", "")
     given += SLIM.get(backbone, [])
-    assert main(["fit", *given, *([] if "digits" in base else ["--data.batch_size", "4"]), *SMALL]) == 0
+    assert main(["fit", *given, *([] if "digits" in base else ["--data.batch_size", "4"]), *SMALL, *ONE_BATCH]) == 0
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -32,7 +32,9 @@ def test_shares_are_percent(name: str, text: str) -> None:
 
 def test_tables_of_shares() -> None:
     rows = [{"measure": "accuracy of the model", "train": 0.5, "test": None}, {"measure": "NC1", "train": math.inf}]
-    html = "".join(result_lines([], {"measures": rows, "own": [{"accuracy": 0.25, "e(W)": 0.1}]}, {"error_few": 0.75}))
+    tables = {"measures": rows, "own": [{"accuracy": 0.25, "e(W)": 0.1}], "nothing found": []}
+    html = "".join(result_lines([], tables, {"error_few": 0.75}))
+    assert "nothing found" not in html
     for cell in ("50.00 %", "25.00 %", "75.00 %", "∞", ">0.1<", "–"):
         assert cell in html, cell
     assert [cell_text(value) for value in (1234, True, "a", math.nan)] == ["1,234", "yes", "a", "–"]

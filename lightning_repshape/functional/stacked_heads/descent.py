@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -284,12 +284,13 @@ class _Descent:
         if best is not None:
             best.look(0)
         # those that make a given number of updates are FOCA's few, which take no time
-        text, most = f"solving a head on {self.samples.count:,} samples, at most", rule.updates
-        with task(text, most) if best is not None else nullcontext(lambda count: None) as advance:
+        text = f"solving a head on {self.samples.count:,} samples, at most"
+        with ExitStack() as stack:
+            advance = None if best is None else stack.enter_context(task(text, rule.updates))
             while done < rule.updates:
                 self.update(None if batches is None else batches[done])
                 done += 1
-                if best is not None and (done % best.rule.every == 0 or done == rule.updates):
+                if best is not None and advance and (done % best.rule.every == 0 or done == rule.updates):
                     advance(min(best.rule.every, done))
                     best.look(done)
                     if best.all_finished():

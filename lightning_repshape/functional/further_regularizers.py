@@ -2,10 +2,10 @@ r"""Penalties on activations that are compared with the class-wise ones: SupCon,
 
 For a minibatch of N samples (n_k of class k), I units and the task's K classes:
 
-- :func:`supcon` -1/N sum_n 1/``|P(n)|`` sum_{p in P(n)} log( exp(u_n u_p / t) / sum_{a != n} exp(u_n u_a / t) )
-- :func:`vcreg`  1/I sum_i max(0, 1 - s_i) + ratio/(I (I-1)) sum_{i != j} c_ij^2
-- :func:`rr`     ``|Z|``_F^2 / (``|Z|``_1 ``|Z|``_inf)
-- :func:`cw_rr`  1/K sum_k of the same for Z_k, the rows of class k
+- :func:`supcon` ``-1/N sum_n 1/|P(n)| sum_{p in P(n)} log( exp(u_n u_p / t) / sum_{a != n} exp(u_n u_a / t) )``
+- :func:`vcreg`  ``1/I sum_i max(0, 1 - s_i) + ratio/(I (I-1)) sum_{i != j} c_ij^2``
+- :func:`rr`     ``|Z|_F^2 / (|Z|_1 |Z|_inf)``
+- :func:`cw_rr`  ``1/K sum_k`` of the same for Z_k, the rows of class k
 
 with rows u of unit length, P(n) the other samples of n's class, and s and c of VCReg with 1/(N-1).
 
@@ -145,7 +145,7 @@ def rr(
 ) -> Tensor:
     """Rank regularizer (RR): a cheap lower bound of the stable rank of the batch's activations Z.
 
-    The stable rank is ``|Z|``_F^2 / ``|Z|``_2^2, and ``|Z|``_2^2 is at most the largest column sum times the largest
+    The stable rank is ``|Z|_F^2 / |Z|_2^2``, and ``|Z|_2^2`` is at most the largest column sum times the largest
     row sum of absolute values, which stand in its place: so in the code of Choi and Rhee (AAAI 2019), not in the paper.
 
     Args:

@@ -1,4 +1,4 @@
-"""Models of timm from the command line: trained from a file of weights, resumed, analysed, exported; in every module."""
+"""Models of timm from the command line: trained from a file, resumed, analysed, exported; in every module."""
 
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,9 @@ def test_from_weights_to_an_export(capsys: pytest.CaptureFixture[str]) -> None:
 def test_onnx() -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    assert main(["fit", "--model", "SupervisedModule", *VIT, *DATA, "--trainer.max_epochs", "1", "--run_dir", "run"]) == 0
+    assert (
+        main(["fit", "--model", "SupervisedModule", *VIT, *DATA, "--trainer.max_epochs", "1", "--run_dir", "run"]) == 0
+    )
     assert main(["export", "--run_dir", "run", "--format", "onnx"]) == 0  # which holds it against the original
     assert list(Path("run").rglob("model.onnx"))
 
@@ -76,6 +78,8 @@ def test_every_module(words: list[str]) -> None:
 
 
 def test_a_name_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", "--model", "SupervisedModule", *NET, "--model.backbone.name", "vit_tiny_patch16_22", *DATA]) == 2
+    assert (
+        main(["fit", "--model", "SupervisedModule", *NET, "--model.backbone.name", "vit_tiny_patch16_22", *DATA]) == 2
+    )
     assert "did you mean 'vit_tiny_patch16_224'" in capsys.readouterr().err
     assert not Path("runs").exists()

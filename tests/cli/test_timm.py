@@ -47,10 +47,12 @@ def test_from_weights_to_an_export(capsys: pytest.CaptureFixture[str]) -> None:
     again = RepshapeModel.from_run("exported")
     assert torch.equal(again.predict(images).probabilities, model.predict(images).probabilities)
     assert model.activations(images, ["layer4"])["layer4"].shape[0] == 3
+    assert main(["test", "--run_dir", "whole", *QUIET]) == 0
+    assert main(["fit", "--run_dir", "whole", "--ckpt_path", "last", "--trainer.max_epochs", "3", *QUIET]) == 0
     capsys.readouterr()
-    assert main(["test", "--run_dir", "whole", *QUIET]) == 1
+    assert main([*words, "--run_dir", "anew"]) == 1
     assert "there is no file weights.pth; give one of timm's test_resnet" in capsys.readouterr().err
-    assert main(["test", "--run_dir", "whole", "--model.backbone.weights", "null", *QUIET]) == 0
+    assert not (Path("anew") / "checkpoints").exists()
 
 
 def test_onnx() -> None:

@@ -240,7 +240,7 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool, own: Sequence[t
         type=str | None,
         default=None,
         help="The activation, or the submodule of another project's model; NAME[KEY]: one of several values that it "
-            f"returns. Default: {_LAYER}.",
+        f"returns. Default: {_LAYER}.",
     )
     if unpack:
         which.add_argument(

@@ -256,6 +256,7 @@ class RepshapeCLI(LightningCLI):
         if self.checkpoint is not None:
             self._content = read_checkpoint(self.checkpoint)
             self._take_hyper_parameters()
+            self._forget_lost_weights()
             of_checkpoint = run_of_checkpoint(self.checkpoint)
         given = given or of_checkpoint
         same = given is not None and of_checkpoint is not None and given.resolve() == of_checkpoint.resolve()
@@ -330,6 +331,15 @@ class RepshapeCLI(LightningCLI):
                 soft_wrap=True,
                 highlight=False,
             )
+
+    def _forget_lost_weights(self) -> None:
+        """A file of pretrained weights that is gone is not missed: the checkpoint holds what was made of them."""
+        backbone = (self.options.model.get("init_args") or {}).get("backbone")
+        given = (
+            backbone.get("init_args") if backbone and str(backbone.get("class_path")).endswith("TimmBackbone") else None
+        )
+        if given and given.get("weights") and not Path(given["weights"]).expanduser().is_file():
+            given["weights"] = None
 
     def _hold_against_config(self, theirs: Any, instantiator: Any, known: Mapping[str, Any]) -> None:
         """Refuses hyper-parameters of another model, and those that name code which the config does not."""

@@ -126,8 +126,8 @@ def extract_features(
             values, logits = reader(x)
             if values.shape[0] != labels.shape[0]:
                 raise DataError(
-                    f"layer {layer!r} gives {values.shape[0]} rows for a batch of {labels.shape[0]} labels; name a layer "
-                    "that gives one row a sample"
+                    f"layer {layer!r} gives {values.shape[0]} rows for a batch of {labels.shape[0]} labels; name a "
+                    "layer that gives one row a sample"
                 )
             rows.append(values.float().cpu())
             all_labels.append(labels.cpu())

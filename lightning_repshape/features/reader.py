@@ -124,7 +124,9 @@ class LayerReader:
         """
         if self.by_name:
             if isinstance(x, Keywords):
-                raise ConfigError(f"{type(self.model).__name__} takes no keyword arguments: unpack must name its inputs")
+                raise ConfigError(
+                    f"{type(self.model).__name__} takes no keyword arguments: unpack must name its inputs"
+                )
             output = self.model(x, (self.layer,))
             return output.activations[self.layer].flatten(1), output.logits
         caught: list[Any] = []

@@ -396,8 +396,8 @@ class ClassifierModule(LightningModule):
         """
         if not parameters:
             raise ConfigError(
-                f"nothing is left to train in {type(self).__name__}: set backbone.frozen to false, or name parts of the "
-                "backbone in backbone.trainable"
+                f"nothing is left to train in {type(self).__name__}: set backbone.frozen to false, or name parts of "
+                "it in backbone.trainable"
             )
         plain = made("optimizer", self.optimizer_callable, parameters)
         for group in plain.param_groups if self._lr is not None else ():

@@ -63,7 +63,8 @@ class RegularizedModule(SupervisedModule):
                 if layer != "logits" and not layer.startswith("head."):
                     raise ConfigError(
                         f"a penalty on {layer!r} moves nothing, since no weights of the backbone are trained: set "
-                        "backbone.frozen to false, name parts of it in backbone.trainable, or penalise a layer of the head"
+                        "backbone.frozen to false, name parts of it in backbone.trainable, or penalise a layer of the "
+                        "head"
                     )
 
     def _layer_of_weights(self, layer: str) -> nn.Module:

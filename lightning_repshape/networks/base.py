@@ -118,7 +118,9 @@ class Backbone(NamedActivations):
         self.num_features = neck.widths[-1] if neck else num_features
         self.frozen = frozen
         if trainable and not frozen:
-            raise ConfigError(f"trainable={list(trainable)} says what of a frozen network is trained: set frozen to true")
+            raise ConfigError(
+                f"trainable={list(trainable)} says what of a frozen network is trained: set frozen to true"
+            )
         self._trained = (*ending, *(self._path_of(name) for name in trainable))
         if frozen:
             for stage in stages:

@@ -26,7 +26,7 @@ class TimmBackbone(WrappedBackbone):
     to the pooling (a ViT's class token or mean token, its last norm; MobileNetV3's last convolution). The network keeps
     timm's keys, under ``net``. The activation names are those of timm's stages or blocks (``feature_info``), such as
     ``layer4``, ``stages.3``, ``blocks.11``, and ``net`` for the features; the values come from timm's
-    ``forward_intermediates``: maps N x C x H x W, of a ViT without its class token. No hooks, so that compilers see them.
+    ``forward_intermediates``: maps N x C x H x W, of a ViT without its class token. No hooks: compilers see them.
 
     A file of weights is read as tensors alone and fitted as timm does it (position embeddings to the image size, the
     first convolution to the channels). Its classifier is left out; further keys that the model lacks are a warning, and
@@ -169,7 +169,8 @@ def _load(timm: "ModuleType", net: nn.Module, weights: str, name: str, channels:
     file = Path(weights).expanduser()
     if not file.is_file():
         raise CheckpointError(
-            f"weights: there is no file {file}; give one of timm's {name} (.safetensors, .pth), or null for random numbers"
+            f"weights: there is no file {file}; give one of timm's {name} (.safetensors, .pth), or null for random "
+            "numbers"
         )
     try:
         state: Mapping[str, Any] = timm.models.load_state_dict(str(file), weights_only=True)
@@ -198,7 +199,8 @@ def _load(timm: "ModuleType", net: nn.Module, weights: str, name: str, channels:
         )
     if further:
         warnings.warn(
-            f"weights: {file} has {len(further)} tensors that timm's {name} lacks ({_some(further)}); they are left out",
+            f"weights: {file} has {len(further)} tensors that timm's {name} lacks ({_some(further)}); they are left "
+            "out",
             stacklevel=3,
         )
     report = f"{len(state) - len(left_out) - len(further)} tensors of {file}"

@@ -1,4 +1,4 @@
-"""Models of timm from the command line: trained from a file of weights, resumed, analysed, exported; in every module."""
+"""Models of timm from the command line: trained from a file, resumed, analysed, exported; in every module."""
 
 from pathlib import Path
 from typing import Any
@@ -47,16 +47,20 @@ def test_from_weights_to_an_export(capsys: pytest.CaptureFixture[str]) -> None:
     again = RepshapeModel.from_run("exported")
     assert torch.equal(again.predict(images).probabilities, model.predict(images).probabilities)
     assert model.activations(images, ["layer4"])["layer4"].shape[0] == 3
+    assert main(["test", "--run_dir", "whole", *QUIET]) == 0
+    assert main(["fit", "--run_dir", "whole", "--ckpt_path", "last", "--trainer.max_epochs", "3", *QUIET]) == 0
     capsys.readouterr()
-    assert main(["test", "--run_dir", "whole", *QUIET]) == 1
+    assert main([*words, "--run_dir", "anew"]) == 1
     assert "there is no file weights.pth; give one of timm's test_resnet" in capsys.readouterr().err
-    assert main(["test", "--run_dir", "whole", "--model.backbone.weights", "null", *QUIET]) == 0
+    assert not (Path("anew") / "checkpoints").exists()
 
 
 def test_onnx() -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    assert main(["fit", "--model", "SupervisedModule", *VIT, *DATA, "--trainer.max_epochs", "1", "--run_dir", "run"]) == 0
+    assert (
+        main(["fit", "--model", "SupervisedModule", *VIT, *DATA, "--trainer.max_epochs", "1", "--run_dir", "run"]) == 0
+    )
     assert main(["export", "--run_dir", "run", "--format", "onnx"]) == 0  # which holds it against the original
     assert list(Path("run").rglob("model.onnx"))
 
@@ -76,6 +80,8 @@ def test_every_module(words: list[str]) -> None:
 
 
 def test_a_name_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", "--model", "SupervisedModule", *NET, "--model.backbone.name", "vit_tiny_patch16_22", *DATA]) == 2
+    assert (
+        main(["fit", "--model", "SupervisedModule", *NET, "--model.backbone.name", "vit_tiny_patch16_22", *DATA]) == 2
+    )
     assert "did you mean 'vit_tiny_patch16_224'" in capsys.readouterr().err
     assert not Path("runs").exists()

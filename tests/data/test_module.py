@@ -213,3 +213,11 @@ def test_a_hole_larger_than_the_image_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"cutout=9, but images are 8 x 8 pixels"):
         DigitsDataModule(cutout=9)
     DigitsDataModule(cutout=8)
+
+
+@pytest.mark.parametrize(("size", "given", "wanted"), [(96, 1000, 1000), (224, 1000, 222), (224, 64, 64), (9000, 9, 1)])
+def test_evaluation_batches_of_large_images_are_smaller(size: int, given: int, wanted: int, tmp_path: Path) -> None:
+    (tmp_path / "train" / "ant").mkdir(parents=True)
+    data = ImageFolderDataModule(str(tmp_path), image_size=size, eval_batch_size=given)
+    assert data.eval_batch_size == wanted
+    assert wanted == 1 or wanted * 3 * size * size * 4 <= 2**27

@@ -100,7 +100,10 @@ def test_foca_trains_a_part_and_bounds_no_frozen_weights() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: RegularizedModule(10, SHAPE, NET, [ClasswiseVariance(1.0, layer="fc2")]), "a penalty on 'fc2' moves nothing"),
+        (
+            lambda: RegularizedModule(10, SHAPE, NET, [ClasswiseVariance(1.0, layer="fc2")]),
+            "a penalty on 'fc2' moves nothing",
+        ),
         (lambda: NET(SHAPE, trainable=("fc3",)), "trainable: MLP has no part 'fc3'; did you mean 'fc"),
         (lambda: NET(SHAPE, trainable=("fc1.act",)), "'fc1.act' of MLP has nothing to train"),
         (lambda: MLP(SHAPE, trainable=("fc1",)), "set frozen to true"),

@@ -11,8 +11,8 @@ from lightning_repshape.analyses.discriminant import LDAEigenvalues
 from lightning_repshape.analyses.error_counts import ErrorCount, corruption_errors
 from lightning_repshape.analyses.geodesic import FisherGeodesic
 from lightning_repshape.analyses.inputs import AnalysisInputs, FeatureInputs, ModelInputs
-from lightning_repshape.analyses.probes import Probes
 from lightning_repshape.analyses.ood import OutOfDistribution
+from lightning_repshape.analyses.probes import Probes
 from lightning_repshape.analyses.result import AnalysisResult, Outcome
 from lightning_repshape.analyses.retraining import PartialDatasetRetraining
 from lightning_repshape.analyses.robustness import Corruptions

@@ -53,7 +53,9 @@ def compare_parser() -> PlainParser:
         default="best",
         help="of run folders (default: best; none: untrained weights)",
     )
-    parser.add_argument("--analyses", metavar="LIST", help="some of them, such as lda,my_file.MyAnalysis (as in analyze)")
+    parser.add_argument(
+        "--analyses", metavar="LIST", help="some of them, such as lda,my_file.MyAnalysis (as in analyze)"
+    )
     parser.add_argument("--to", metavar="FOLDER", help="where the page goes (default: comparisons/NAME)")
     parser.add_argument(
         "--same_samples", action="store_true",

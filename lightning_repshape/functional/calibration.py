@@ -121,7 +121,8 @@ def risk_coverage(confidence: Tensor, wrong: Tensor) -> Tensor:
     errors.index_add_(0, group, wrong[order].double())
     spread = (errors / counts)[group]  # the mean of a sample's group
     numbers = torch.arange(1, len(wrong) + 1, dtype=torch.float64, device=wrong.device)
-    return spread.cumsum(dim=0) / numbers
+    found: Tensor = spread.cumsum(dim=0) / numbers
+    return found
 
 
 def area_under_risk_coverage(confidence: Tensor, wrong: Tensor) -> Tensor:

@@ -4,19 +4,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_repshape import plots
 from lightning_repshape.analyses.analysis import Analysis
-from lightning_repshape.analyses.collapse import reliability_bins
+from lightning_repshape.analyses.collapse import calibration_error, reliability_bins
 from lightning_repshape.analyses.inputs import AnalysisInputs
 from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.features.passes import Features
 from lightning_repshape.functional.calibration import (
     area_under_risk_coverage,
-    expected_calibration_error,
     fit_temperature,
-    negative_log_likelihood,
     risk_coverage,
 )
 
@@ -76,8 +75,8 @@ class Calibration(Analysis):
             confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
             wrong = predicted != test.labels
             found = {
-                "ece": float(expected_calibration_error(logits, test.labels, self.bins)),
-                "nll": float(negative_log_likelihood(logits, test.labels)),
+                "ece": calibration_error(logits, test.labels, self.bins),
+                "nll": float(F.cross_entropy(logits.double(), test.labels)),
                 "aurc": float(area_under_risk_coverage(confidence, wrong)),
             }
             scalars |= {f"{key}{'_scaled' if number else ''}": value for key, value in found.items()}

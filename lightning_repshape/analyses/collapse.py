@@ -172,12 +172,14 @@ class NeuralCollapse(Analysis):
             figures["classwise_variance"] = spread
         if part.logits is not None:
             figures["accuracy"] = float((part.logits.argmax(dim=1) == part.labels).double().mean())
-            figures["calibration_error"] = float(
-                multiclass_calibration_error(
-                    part.logits.softmax(dim=1), part.labels, num_classes=part.logits.shape[1], n_bins=self.bins
-                )
-            )
+            figures["calibration_error"] = calibration_error(part.logits, part.labels, self.bins)
         return figures
+
+
+def calibration_error(logits: Tensor, labels: Tensor, bins: int) -> float:
+    """Mean distance of confidence and accuracy over equally wide bins of the confidence (Guo et al. 2017)."""
+    confidences = logits.softmax(dim=1)
+    return float(multiclass_calibration_error(confidences, labels, num_classes=logits.shape[1], n_bins=bins))
 
 
 def reliability_bins(part: Features, bins: int) -> dict[str, list[float]]:

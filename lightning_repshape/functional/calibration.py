@@ -1,40 +1,14 @@
-"""How far confidences can be believed: calibration error, temperature scaling, and risk against coverage."""
+"""How far confidences can be believed: temperature scaling, and risk against coverage."""
 
 import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from lightning_repshape.functional.checks import check_at_least, check_class_indices, check_floating, check_matrix
+from lightning_repshape.functional.checks import check_class_indices, check_floating, check_matrix
 
 _HOTTEST = 1e3  # of temperatures and their inverses
 _STEPS = 100
-
-
-def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
-    """Mean distance of confidence and accuracy over equally wide bins of the confidence (Guo et al. 2017).
-
-    Args:
-        logits: N x K.
-        labels: N integers in 0 .. K - 1.
-        bins: How many.
-
-    Returns:
-        A float64 scalar in [0, 1].
-
-    Raises:
-        TypeError: If logits are no floating-point tensor or labels no integers.
-        ValueError: If shapes or labels do not fit, or ``bins`` is below 1.
-    """
-    _check(logits, labels)
-    check_at_least("bins", bins, 1)
-    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
-    place = (confidence * bins).long().clamp(max=bins - 1)
-    apart = (predicted == labels).double() - confidence
-    return torch.zeros(bins, dtype=torch.float64, device=logits.device).index_add_(0, place, apart).abs().sum() / len(
-        labels
-    )
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -137,9 +111,3 @@ def area_under_risk_coverage(confidence: Tensor, wrong: Tensor) -> Tensor:
 def _check(logits: Tensor, labels: Tensor) -> None:
     check_matrix("logits", logits, "N x K")
     check_class_indices(labels, len(logits), logits.shape[1])
-
-
-def negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of logits N x K, a float64 scalar."""
-    _check(logits, labels)
-    return F.cross_entropy(logits.double(), labels)

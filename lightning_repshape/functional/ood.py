@@ -2,7 +2,7 @@
 
 All scores are float64, the higher the more a sample looks like the training samples. Rows that are not finite are a
 ValueError, as are shapes that do not fit; what is no floating-point tensor is a TypeError. Training features are gone
-through by pieces; beside them a function holds a D x D matrix, and :func:`neighbour_score` a copy in float32.
+through by pieces; beside them a function holds a D x D matrix, and :func:`neighbour_score` a copy.
 """
 
 import math
@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_repshape.functional.checks import check_at_least, check_class_indices, check_columns, check_matrix
+from lightning_repshape.functional.checks import check_class_indices, check_columns, check_matrix
 from lightning_repshape.functional.class_statistics import class_moments
-from lightning_repshape.functional.numerics import chunks, eigh, float64_device, full_precision, rounding, unit_rows
+from lightning_repshape.functional.numerics import chunks, eigh, float64_device, rounding, unit_rows
+from lightning_repshape.functional.probes import cosine_neighbours
 from lightning_repshape.functional.scatter import scatter_state
 from lightning_repshape.functional.verification import area_under_curve, roc_curve
 
@@ -135,18 +136,12 @@ def neighbour_score(features: Tensor, train: Tensor, neighbours: int = 50) -> Te
     Returns:
         M scores between -2 and 0.
     """
-    check_at_least("neighbours", neighbours, 1)
-    rows = unit_rows(_rows(features, train))
-    if neighbours > len(train):
-        raise ValueError(f"{neighbours} neighbours need as many training samples, got {len(train)}")
-    known = torch.cat([chunk.float() for _, chunk in chunks(train, normalize=True)])
-    found = rows.new_empty(len(rows))
-    with full_precision(rows.device):
-        for start in range(0, len(rows), 512):
-            own = rows[start : start + 512]
-            near = (own.float() @ known.mT).topk(neighbours, sorted=True).indices[:, -1]
-            found[start : start + len(own)] = -(own - known[near]).norm(dim=1)
-    return found
+    rows = _rows(features, train)
+    if not bool(train.isfinite().all()):
+        raise ValueError("train must be finite")
+    nearest = cosine_neighbours(train.to(rows.device).float(), rows.float(), neighbours)[:, -1]
+    known = _double("train", train[nearest.to(train.device)]).to(rows.device)
+    return -(unit_rows(rows) - unit_rows(known)).norm(dim=1)
 
 
 def vim_score(

@@ -107,7 +107,7 @@ def test_neighbours_are_scikit_learns() -> None:
     near = NearestNeighbors(n_neighbors=5).fit(normalize(train.double().numpy()))
     distances, _ = near.kneighbors(normalize(others.double().numpy()))
     assert np.allclose(neighbour_score(others, train, 5), -distances[:, -1], atol=1e-6)
-    with pytest.raises(ValueError, match="91 neighbours need as many training samples, got 90"):
+    with pytest.raises(ValueError, match="91 neighbours need as many rows, got 90"):
         neighbour_score(others, train, 91)
 
 

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from ddp_pool import GlooPool
 from torch import Tensor, nn
 
-from lightning_repshape.analyses import Analysis, Corruptions, FeatureInputs
+from lightning_repshape.analyses import Analysis, Corruptions, FeatureInputs, LayerSimilarity
 from lightning_repshape.features.passes import Features
 from lightning_repshape.heads import Head
 from lightning_repshape.losses import ClassificationLoss, FeedBackwardReconstruction
@@ -137,6 +137,7 @@ Arguments = Callable[[Tensor, Tensor], tuple[Any, ...]]
 # the constructor's arguments, and those of an update
 METRIC_CALLS: dict[str, tuple[tuple[Any, ...], Arguments]] = {
     "ClassCosines": ((), lambda x, y: (x, torch.eye(K, D, dtype=x.dtype), y, y)),
+    "ClassMeans": ((K, D), lambda x, y: (x, y)),
     "ClassificationSums": ((), lambda x, y: (x.mean(), x[:, :K], y)),
     "LDAEigenvalueMetric": ((K, D), lambda x, y: (x, y)),
     "PairFeatures": ((N, D), lambda x, y: (x, torch.arange(len(x)))),
@@ -344,10 +345,12 @@ def analysis_inputs(dtype: torch.dtype = torch.float32, rows: int = 30, empty: b
     weight = torch.randn(K, D, generator=source)
     features = weight[labels] + 0.5 * torch.randn(rows, D, generator=source).relu()
     given = Features(features.to(dtype), labels, (features @ weight.T).to(dtype))
-    return FeatureInputs({"train": given, "test": given}, K, weight=weight)
+    far = Features((features + 3).to(dtype), torch.full_like(labels, -1), ((features + 3) @ weight.T).to(dtype))
+    return FeatureInputs({"train": given, "test": given}, K, weight=weight, other={"test": far})
 
 
-@named([part for part in parts("analyses", Analysis) if part is not Corruptions])  # which needs images
+# the first needs images, the second a model
+@named([part for part in parts("analyses", Analysis) if part not in (Corruptions, LayerSimilarity)])
 def test_analyses(part: type) -> None:
     analysis = part(**QUICK.get(part.__name__, {}))
     for other in (copy.deepcopy(analysis), pickle.loads(pickle.dumps(analysis))):

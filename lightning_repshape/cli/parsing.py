@@ -226,7 +226,8 @@ def class_names(place: str) -> list[str]:
     for module in modules:
         contents = importlib.import_module(module)
         public = getattr(contents, "__all__", None) or dir(contents)
-        names += [name for name in public if not name.startswith("_") and inspect.isclass(getattr(contents, name))]
+        found = {name: getattr(contents, name) for name in public if not name.startswith("_")}
+        names += [name for name, kind in found.items() if inspect.isclass(kind) and not inspect.isabstract(kind)]
     return names
 
 

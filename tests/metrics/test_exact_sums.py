@@ -14,6 +14,7 @@ from lightning_repshape.metrics import ClassificationSums, ExactSums
 
 MADE: dict[str, Callable[[], ExactSums]] = {
     "ClassCosines": metrics.ClassCosines,
+    "ClassMeans": lambda: metrics.ClassMeans(3, 4),
     "ClassificationSums": metrics.ClassificationSums,
     "LDAEigenvalueMetric": lambda: metrics.LDAEigenvalueMetric(3, 4, shift=0.1),
     "PairFeatures": lambda: metrics.PairFeatures(5, 4),

@@ -228,7 +228,8 @@ def _size(size: int) -> str:
 def _cards(cards: Sequence[Card]) -> list[str]:
     lines = []
     for card in cards:
-        texts = {"label": card.label, "value": card.value, "meaning": card.meaning, "source": card.source}
+        value = card.value.replace(" %", "\N{NO-BREAK SPACE}%")
+        texts = {"label": card.label, "value": value, "meaning": card.meaning, "source": card.source}
         shown = "".join(f'<p class="{kind}">{html.escape(text)}</p>' for kind, text in texts.items() if text)
         lines.append(f'<div class="card">{shown}</div>')
     return ['<div class="cards">', *lines, "</div>"] if lines else []

@@ -30,7 +30,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         page.Section("wide one", "Wide <one>", [*wide, *page.gallery(figures), page.preformatted("x" * 900)]),
         page.Section("long", "Long", page.table(["n"], [[str(n)] for n in range(200)], [True])),
     ]
-    cards = [page.Card(f"card {k}", "1 %", "A sentence about it.", "Paper, 2019") for k in range(5)]
+    cards = [page.Card(f"card {k}", "14.17 % → 2.42 %", "A sentence about it.", "Paper, 2019") for k in range(5)]
     target = folder / "page.html"
     target.write_text(page.document("A title", sections, about=["word" * 60], cards=cards), encoding="utf-8")
     return target
@@ -67,6 +67,19 @@ def test_the_page_does_not_scroll_sideways(browser: Any, width: int) -> None:
     )
     assert whole <= seen <= width
     assert abreast is (width == 1400)
+
+
+def test_a_figure_and_its_unit_stay_in_one_line(browser: Any) -> None:
+    lines = browser.execute_script(
+        "const own = document.querySelector('.value'), text = own.firstChild, range = document.createRange();"
+        "let most = 0; for (let width = 100; width < 300; width += 5) { own.style.width = `${width}px`;"
+        "  for (const part of text.data.matchAll(/[0-9.]+.%/gu)) {"
+        "    range.setStart(text, part.index); range.setEnd(text, part.index + part[0].length);"
+        "    const tops = [...range.getClientRects()].map(one => Math.round(one.top));"
+        "    most = Math.max(most, new Set(tops).size) } }"
+        "own.style.width = ''; return most"
+    )
+    assert lines == 1
 
 
 def test_the_navigation_stays_in_sight_and_leads_to_its_sections(browser: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import lightning_repshape
 from lightning_repshape import configs_library
 from lightning_repshape.cli.options import LIGHT
+from lightning_repshape.cli.plain import fitted
 from lightning_repshape.errors import ConfigError, did_you_mean
 
 COMMANDS = ("fit", "validate", "test", "predict", "analyze")
@@ -135,12 +136,12 @@ ANALYSES = {
 def run(command: str, words: list[str]) -> int:
     """Prints a command's help; what follows ``--help`` says which."""
     if command in LIGHT:
-        print(_fitted(LIGHT[command]().format_help()), end="")
+        print(LIGHT[command]().format_help(), end="")
         return 0
     at = next(position for position, word in enumerate(words) if word in ("-h", "--help"))
     part, *names = [word for word in words[at + 1 :] if not word.startswith("-")] or [""]
     if part == "":
-        print(_fitted(short(command)), end="")
+        print(fitted(short(command)), end="")
         return 0
     if command == "analyze":
         return _of_analyses(part)
@@ -179,17 +180,6 @@ def short(command: str) -> str:
             f"  {call} trainer        the trainer's options\n  {call} all            everything"
         )
     return f"{text}\nmore help:\n  {more}\n"
-
-
-def _fitted(text: str) -> str:
-    """A help whose longer lines are broken for a narrow terminal, below where their text begins."""
-    columns = shutil.get_terminal_size((120, 24)).columns
-    lines = []
-    for line in text.splitlines():
-        begin = re.match(r"usage: |  +\S+(?: \S+)*  +|  --.*?  +| *", line)
-        indent = " " * (begin.end() if begin else 0)
-        lines += textwrap.wrap(line, max(60, columns), subsequent_indent=indent, break_on_hyphens=False) or [""]
-    return "\n".join(lines) + "\n"
 
 
 def _listed(names: Iterator[str]) -> str:

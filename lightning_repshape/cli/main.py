@@ -14,6 +14,7 @@ from lightning_repshape._version import __version__
 from lightning_repshape.cli import help
 from lightning_repshape.cli.options import LIGHT
 from lightning_repshape.cli.output import lasting_output
+from lightning_repshape.cli.plain import fitted
 from lightning_repshape.cli.process import Hangup, check_environment, check_figures, hangup_as_termination, quieten
 from lightning_repshape.errors import ConfigError, RepshapeError, did_you_mean
 from lightning_repshape.terminal.printing import error as print_error
@@ -55,6 +56,11 @@ examples:
   lightning-repshape fit --help                                          the options that people change
 """
 
+_GOES_ON = {
+    "fit": "; fit goes on with --run_dir RUN --ckpt_path last",
+    "study": "; the same command goes on",
+    "compare": "; the same command goes on",
+}
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -89,14 +95,14 @@ def _run(words: list[str], debug: bool, hangups: Sequence[int]) -> int:
     except SystemExit as stop:
         # Lightning turns both Ctrl-C and SIGTERM into a SystemExit.
         if isinstance(stop, Hangup) or (hangups and type(stop).__name__ == "SIGTERMException"):
-            return _interrupted(128 + hangups[0])
+            return _interrupted(words, 128 + hangups[0])
         if isinstance(stop.__context__, KeyboardInterrupt):
-            return _interrupted(130)
+            return _interrupted(words, 130)
         if type(stop).__name__ == "SIGTERMException":
-            return _interrupted(143)
+            return _interrupted(words, 143)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        return _interrupted(130)
+        return _interrupted(words, 130)
     except Exception as error:
         # The parser and Lightning wrap what constructors and hooks raise; the cause says more.
         causes = list(_chain(error))
@@ -110,8 +116,9 @@ def _run(words: list[str], debug: bool, hangups: Sequence[int]) -> int:
         return _fail(f"{type(causes[-1]).__name__}: {lines[0] if lines else 'without a message'}{hint}", 1)
 
 
-def _interrupted(status: int) -> int:
-    print_error("interrupted; fit goes on with --run_dir RUN --ckpt_path last")
+def _interrupted(words: Sequence[str], status: int) -> int:
+    command = next(iter(words), "")
+    print_error(f"interrupted{_GOES_ON.get(command, '')}")
     return status
 
 
@@ -126,7 +133,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def dispatch(words: list[str]) -> int:
     """Calls the command that the first word names; returns its status. ConfigError if there is no such command."""
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_OVERVIEW, end="")
+        print(fitted(_OVERVIEW), end="")
         return 0
     if words[0] in ("-V", "--version"):
         print(f"lightning-repshape {__version__}")

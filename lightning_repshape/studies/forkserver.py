@@ -120,7 +120,10 @@ class ForkedProcess:
         """Sends a signal to the training and what it has started; one that has not begun never will."""
         if self.pid is not None:
             with suppress(ProcessLookupError):
-                os.killpg(self.pid, number)
+                try:
+                    os.killpg(self.pid, number)
+                except ProcessLookupError:  # just forked, and in no group of its own yet
+                    os.kill(self.pid, number)
         elif self.returncode is None:
             self._answers.close()
             self.returncode = -number

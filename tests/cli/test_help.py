@@ -14,6 +14,7 @@ from lightning_repshape.analyses import ANALYSES
 from lightning_repshape.cli import help as helps
 from lightning_repshape.cli import main
 from lightning_repshape.cli.options import FORMATS, LIGHT
+from lightning_repshape.cli.plain import fitted
 from lightning_repshape.export.formats import FILES
 
 
@@ -25,14 +26,49 @@ def test_short_help_names_what_there_is(capsys: pytest.CaptureFixture[str], monk
     }
     for columns in ("80", "120"):
         monkeypatch.setenv("COLUMNS", columns)
-        for command in (*helps.COMMANDS, *LIGHT):
-            assert main([command, "--help"]) == 0
+        for words in ([], *([command] for command in (*helps.COMMANDS, *LIGHT, "study", "configs")), ["study", "run"]):
+            assert main([*words, "--help"]) == 0
             lines = capsys.readouterr().out.splitlines()
-            assert len(lines) < 80 and max(map(len, lines)) <= int(columns), command
+            assert len(lines) < 80 and max(map(len, lines)) <= int(columns), words
     assert main(["fit", "--help"]) == 0
     text = capsys.readouterr().out
     for name in ("quickstart", "SupervisedModule", "DigitsDataModule", "--trainer.max_epochs", "--help all"):
         assert name in text
+
+
+def test_a_help_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    short = "usage: lightning-repshape it\n\nTwo lines of prose, of which\none is short.\n"
+    assert fitted(short) == short, "nothing is joined where all fits"
+    text = """\
+Prose that stands in lines of seventy or fewer letters, as its author had it,
+is filled.
+
+heading:
+  --option X  a text that stands beside an option and is far too long for it,
+              and goes on below
+  --other     short
+
+  lightning-repshape compare runs/plain runs/foca --layer features   beside an example
+  lightning-repshape study run aaai19/table-7 --budget 0.2 --jobs 2 -- --data.root data
+"""
+    assert (
+        fitted(text)
+        == """\
+Prose that stands in lines of seventy or fewer letters, as its author
+had it, is filled.
+
+heading:
+  --option X  a text that stands beside an option and is far too long
+              for it, and goes on below
+  --other     short
+
+  lightning-repshape compare runs/plain runs/foca --layer features
+      beside an example
+  lightning-repshape study run aaai19/table-7 --budget 0.2 --jobs 2 --
+      --data.root data
+"""
+    )
 
 
 def test_the_rest_of_the_help(capsys: pytest.CaptureFixture[str]) -> None:

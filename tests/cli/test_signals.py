@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,22 @@ def test_nohup_is_kept_by_a_study() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         assert signal.getsignal(signal.SIGTERM) is study._end
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("fit", "interrupted; fit goes on with --run_dir RUN --ckpt_path last\n"),
+        ("study", "interrupted; the same command goes on\n"),
+        ("analyze", "interrupted\n"),
+    ],
+)
+def test_what_goes_on(
+    command: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[main.__module__], "dispatch", interrupt)
+    assert main([command, "run"]) == 130
+    assert capsys.readouterr().err == said

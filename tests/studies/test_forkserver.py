@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,6 +74,19 @@ def test_a_signal_ends_it_with_what_it_has_started(server: Forkserver, tmp_path:
     process.end(signal.SIGKILL)
     wait_for(lambda: process.poll() is not None)
     assert process.returncode == -signal.SIGKILL and not is_claimed(tmp_path / "lock")
+
+
+def test_a_signal_reaches_one_that_leads_no_group_yet() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        theirs.send(str(child.pid).encode())
+        process = ForkedProcess(ours)
+        assert process.poll() is None and os.getpgid(child.pid) != child.pid
+        process.end(signal.SIGTERM)
+        assert child.wait(10) == -signal.SIGTERM
+    process.end(signal.SIGTERM)  # of one that is gone
+    ours.close()
+    theirs.close()
 
 
 def test_what_has_not_begun_never_does(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import readme_commands
 import torch
 
+from lightning_repshape.analyses.headline import headlines
 from lightning_repshape.cli import TRAINER_COMMANDS, main
 from lightning_repshape.cli.options import LIGHT
 
@@ -115,3 +116,14 @@ def test_the_reading_path_lists_every_page() -> None:
     written = {str(page.relative_to(docs).with_suffix("")) for page in docs.rglob("*.md")}
     kept = {name for name in written if not name.startswith(("api/", "results/", "_build/")) and name != "index"}
     assert kept <= set(listed)
+
+
+def test_the_tables_of_compare_have_the_rows_that_it_prints() -> None:
+    names = ["test/error", "partial_retraining/error_10", "partial_retraining/error_100"]
+    names += ["collapse/test_classwise_variance", "collapse/train_lda_eigenvalue", "geodesic/full"]
+    names += ["probes/linear_error", "probes/knn_error", "weight_separability/unit"]
+    labels = [one.label for one in headlines(dict.fromkeys(names, 0.5), 10, most=6)]
+    for name, count in (("compare", 1), ("tour", 2)):
+        page = (readme_commands.ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        tables = re.findall("┩\n(.*?)\n└", page, re.DOTALL)
+        assert [re.findall("^│ (.*?) +│", table, re.MULTILINE) for table in tables] == [labels] * count, name

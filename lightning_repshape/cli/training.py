@@ -1,4 +1,4 @@
-"""``fit``, ``validate``, ``test`` and ``predict``: a LightningCLI that knows run folders."""
+"""``fit``, ``validate``, ``test`` and ``predict``: one class, a LightningCLI that knows run folders."""
 
 import sys
 import tempfile

@@ -141,4 +141,4 @@ def _check(logits: Tensor, labels: Tensor) -> None:
 def negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy in nats of logits N x K, a float64 scalar."""
     _check(logits, labels)
-    return F.cross_entropy(logits.double(), labels)
+    return F.cross_entropy(logits.double(), labels.long())

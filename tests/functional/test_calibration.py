@@ -40,7 +40,7 @@ def test_the_temperature_is_that_of_a_line_search(scale: float) -> None:
     )  # fmt: skip
     assert found == pytest.approx(1 / peer.x, rel=1e-4)
     assert found == pytest.approx(scale, rel=0.15)  # labels were drawn at scale 1
-    before, after = (float(negative_log_likelihood(logits / t, labels)) for t in (1.0, found))
+    before, after = (float(negative_log_likelihood(logits / t, labels.int())) for t in (1.0, found))
     assert after <= before
     assert fit_temperature(logits / found, labels) == pytest.approx(1.0, abs=1e-6)
 

@@ -90,19 +90,19 @@ def _misspelt(prefix: str, arrays: dict[str, Any]) -> bool:
     return "did you mean" in did_you_mean(f"{prefix}labels", rest)
 
 
-def splits_of(arrays: dict[str, Any], path: Path, other: bool = False) -> dict[str, Features]:
+def splits_of(arrays: dict[str, Any], path: Path, other: bool = False, some: bool = False) -> dict[str, Features]:
     """Features of ``train`` and, where a file's arrays have them, ``val`` and ``test``.
 
     Labels are -1 where there are none. With ``other``, those of a second data set, whose arrays' names begin with
-    ``other_``: every split where there is one. Raises DataError, naming the file, if arrays are missing or of the wrong
-    kind.
+    ``other_``: every split where there is one. With ``some``, a test set alone will do. Raises DataError, naming the
+    file, if arrays are missing or of the wrong kind.
     """
     splits = {}
     first = "other_" if other else ""
     for split, prefix in (("train", first), ("val", f"{first}val_"), ("test", f"{first}test_")):
         wanted = [f"{prefix}{name}" for name in ("features", "labels", "logits")]
         if (split != "train" and not any(name.startswith(prefix) for name in arrays)) or (
-            other and not any(name in arrays for name in wanted)
+            (other or (some and "test_features" in arrays)) and not any(name in arrays for name in wanted)
         ):
             continue
         rows = arrays.get(f"{prefix}features")

@@ -61,8 +61,8 @@ class Calibration(Analysis):
         versions: dict[str, Tensor] = {"as it is": test.logits}
         scalars = {"error": float((test.logits.argmax(dim=1) != test.labels).double().mean())}
         val = inputs.optional("val")
-        if val is None or val.logits is None:
-            notes.append("temperature scaling is left out: there is no validation set with logits")
+        if val is None or val.logits is None or int(val.labels.max()) < 0:
+            notes.append("temperature scaling is left out: there is no validation set with logits and labels")
         else:
             val = inputs.labelled("val", classes=1)
             temperature = fit_temperature(val.logits, val.labels)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from lightning_repshape.functional.dimension import (
     spectral_decay,
     twonn_dimension,
 )
+from lightning_repshape.functional.numerics import rounding
 from lightning_repshape.functional.projection import effective_rank, scatter_spectrum
 
 _LABELS = {
@@ -103,7 +104,7 @@ class RepresentationDimension(SplitAnalysis):
             notes.append(f"{_LABELS['decay']}: {error}")
         if len(chosen) < len(features):
             notes.append(f"neighbours are those among {len(chosen):,} of {len(features):,} samples")
-        spectrum = values[values > 0].cpu().numpy()
+        spectrum = values[values > rounding(len(values)) * values[0]].cpu().numpy()
         line = None if law is None else (law.first, law.last, law.exponent)
         heading = f"{inputs.layer} of {len(features):,} {split} samples{inputs.moment}"
 

@@ -120,7 +120,7 @@ class OutOfDistribution(SplitAnalysis):
         tables: dict[str, list[dict[str, Any]]] = {"scores": rows}
         if "nc5" in scalars:
             tables["orthogonality"] = [
-                {"measure": "NC5, mean cosine of class means and the second set's mean (0: orthogonal)",
+                {"measure": "NC5, mean size of the cosine of class means and the second set's mean (0: orthogonal)",
                  "value": scalars["nc5"]}
             ]  # fmt: skip
         heading = f"{inputs.layer}: {count:,} own {split} samples, {len(others.features):,} of a second set"

@@ -149,8 +149,10 @@ class PartialDatasetRetraining(HeadAnalysis):
         if measures is not None:
             scalars["code_length"] = measures.code_length
             for epsilon in self.epsilons:
-                scalars[f"surplus_{epsilon:g}"] = measures.surplus[epsilon]
-                scalars[f"samples_{epsilon:g}"] = measures.samples[epsilon]
+                if math.isfinite(measures.samples[epsilon]):
+                    scalars[f"samples_{epsilon:g}"] = measures.samples[epsilon]
+                if math.isfinite(measures.surplus[epsilon]):
+                    scalars[f"surplus_{epsilon:g}"] = measures.surplus[epsilon]
             tables["loss against data (nats)"] = [
                 {
                     "epsilon": epsilon,

@@ -45,6 +45,7 @@ from lightning_repshape.terminal.progress import shown_in_terminal, task
 
 PAGE = "index.html"
 _LAYER = "features"  # what is analysed unless another layer is named
+_ALL = "all"  # every analysis, those on request, too
 _SHARED = {option.name for option in dataclasses.fields(Analysis)}
 
 _USAGE = """\
@@ -231,7 +232,7 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool, own: Sequence[t
         default=None,
         metavar="LIST",
         help="Some of them, such as lda,collapse; one of your own by its import path, my_file.MyAnalysis. "
-        "Default: all but "
+        f"Default: {_ALL} but "
         f"{', '.join(kind.kind for kind in ANALYSES if kind.on_request)}, which run when they are named, or are in "
         "the run's config.",
     )
@@ -351,7 +352,7 @@ def _other_features(name: str | None, arrays: dict[str, Any], path: Path) -> dic
             "second set's features in the first one, as the arrays other_features, other_test_features and so on"
         )
     file = given_path(name, "--other")
-    return splits_of(read_arrays(file), file)
+    return splits_of(read_arrays(file), file, some=True)
 
 
 def chosen_analyses(
@@ -363,9 +364,11 @@ def chosen_analyses(
         return [kind for kind in ANALYSES if not kind.on_request or kind in there or (other and kind.reads_other)]
     known: dict[str, type[Analysis]] = {kind.kind: kind for kind in ANALYSES}
     wanted = listed(names) if isinstance(names, str) else names
+    if _ALL in wanted:
+        wanted = [*known, *(word for word in wanted if "." in word)]
     for word in wanted:
         if word not in known and "." not in word:
-            raise ConfigError(f"there is no analysis {word!r}{did_you_mean(word, known)}")
+            raise ConfigError(f"there is no analysis {word!r}{did_you_mean(word, [*known, _ALL])}")
     return [*(kind for name, kind in known.items() if name in wanted), *own_analyses(wanted)]
 
 

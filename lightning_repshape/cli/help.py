@@ -100,7 +100,7 @@ what is analysed:
                        labels (N); optionally logits (N x K), test_features, test_labels, test_logits, weight (K x D),
                        bias (K), class_names; of a second set other_features, other_test_features, ...
 
-which analyses (--analyses lda,collapse; default: all but those marked *; one of your own: my_file.MyAnalysis):
+which analyses (--analyses lda,collapse, or all; default: all but those marked *; own ones: my_file.MyAnalysis):
 {analyses}
   * only where they are named, or in the run's config: they take minutes, or need what saved features lack
 

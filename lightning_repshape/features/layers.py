@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_repshape.features.reader import LayerReader
+from lightning_repshape.features.reader import LayerReader, run_model
 
 
 class EachLayer:
@@ -17,7 +18,7 @@ class EachLayer:
     caught by hooks, and handed on as soon as they are there.
 
     Args:
-        model: Any module; it is called with the inputs alone.
+        model: Any module; it is called with the inputs alone, or with keyword arguments, see :class:`LayerReader`.
         layers: Names, see :class:`LayerReader`. Default: the named activations or, of another model, all submodules.
 
     Attributes:
@@ -55,16 +56,9 @@ class EachLayer:
 
         with ExitStack() as hooks:
             for reader in self.caught:
-                hooks.callback(_hook(reader, hand_on).remove)
+                hooks.callback(reader.hook(partial(hand_on, reader.layer)).remove)
             if self.caught:  # compiled code may know nothing of a hook
                 hooks.enter_context(torch.compiler.set_stance("force_eager"))
-            output = self.model(x, self.named) if self.named else self.model(x)
+            output = run_model(self.model, x, self.named)
         for name in self.named:
             hand_on(name, output.activations[name])
-
-
-def _hook(reader: LayerReader, hand_on: Callable[[str, Any], None]) -> Any:
-    name = reader.layer
-    if reader.before:
-        return reader.module.register_forward_pre_hook(lambda module, args: hand_on(name, args[0] if args else None))
-    return reader.module.register_forward_hook(lambda module, args, result: hand_on(name, result))

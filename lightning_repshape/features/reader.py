@@ -1,11 +1,12 @@
 """One layer's activations of any model, by name, and inputs and labels of any batch."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.layers import Chain, NamedActivations
@@ -63,6 +64,18 @@ def unpack_samples(batch: Any, unpack: Unpack = (0, 1)) -> tuple[Any, Tensor]:
     if isinstance(batch, list | tuple) and len(batch) == 1 and isinstance(batch[0], Tensor):
         alone = batch[0]
     return unpack_batch(batch, unpack) if alone is None else (alone, torch.full((len(alone),), -1))
+
+
+def run_model(model: nn.Module, x: Any, names: Sequence[str] = ()) -> Any:
+    """What a model makes of its inputs, with the activations of these names where it gives them by name.
+
+    Raises ConfigError if keyword arguments are to go to a model that gives activations by name: it takes none.
+    """
+    if not isinstance(x, Keywords):
+        return model(x, tuple(names)) if names else model(x)
+    if names:
+        raise ConfigError(f"{type(model).__name__} takes no keyword arguments: unpack must name its inputs")
+    return model(**x)
 
 
 class LayerReader:
@@ -123,11 +136,7 @@ class LayerReader:
         Raises ConfigError if the layer did not run or returned something else than a tensor.
         """
         if self.by_name:
-            if isinstance(x, Keywords):
-                raise ConfigError(
-                    f"{type(self.model).__name__} takes no keyword arguments: unpack must name its inputs"
-                )
-            output = self.model(x, (self.layer,))
+            output = run_model(self.model, x, (self.layer,))
             return output.activations[self.layer].flatten(1), output.logits
         caught: list[Any] = []
 
@@ -135,15 +144,10 @@ class LayerReader:
             # a copy, since a ReLU behind may work in place; the last call of several counts
             caught[:] = [value.clone() if isinstance(value, Tensor) else value]
 
-        if self.before:
-            handle = self.module.register_forward_pre_hook(
-                lambda module, args, named: keep(next(iter((*args, *named.values())), None)), with_kwargs=True
-            )
-        else:
-            handle = self.module.register_forward_hook(lambda module, args, result: keep(self._chosen(result)))
+        handle = self.hook(keep)
         try:
             with torch.compiler.set_stance("force_eager"):  # compiled code may know nothing of the hook
-                output = self.model(**x) if isinstance(x, Keywords) else self.model(x)
+                output = run_model(self.model, x)
         finally:
             handle.remove()
         if not caught:
@@ -159,6 +163,14 @@ class LayerReader:
         logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
         is_logits = isinstance(logits, Tensor) and logits.dim() == 2 and logits.shape[0] == value.shape[0]
         return value.flatten(1), logits if is_logits else None
+
+    def hook(self, receive: Callable[[Any], None]) -> RemovableHandle:
+        """Calls ``receive`` with what enters the submodule, or with the value asked for, whenever it runs."""
+        if self.before:
+            return self.module.register_forward_pre_hook(
+                lambda module, args, named: receive(next(iter((*args, *named.values())), None)), with_kwargs=True
+            )
+        return self.module.register_forward_hook(lambda module, args, result: receive(self._chosen(result)))
 
     def _chosen(self, result: Any) -> Any:
         """The value asked for of what a module returned."""

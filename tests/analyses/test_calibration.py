@@ -33,6 +33,9 @@ def test_without_validation_or_logits() -> None:
     done = Calibration().compute(FeatureInputs(given))
     assert "temperature" not in done.scalars and "ece" in done.scalars
     assert any("no validation set" in note for note in done.notes)
+    blank = parts()["val"]
+    given["val"] = blank._replace(labels=torch.full_like(blank.labels, -1))
+    assert Calibration().compute(FeatureInputs(given)).scalars == done.scalars
     bare = {name: part._replace(logits=None) for name, part in parts().items()}
     assert "the model gave no logits" in Calibration().run(FeatureInputs(bare)).failure
     with pytest.raises(ConfigError, match="bins"):

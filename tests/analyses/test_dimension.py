@@ -30,6 +30,14 @@ def test_figures_of_a_plane() -> None:
     assert outcome.result.figures[""]().axes
 
 
+def test_the_figure_shows_no_rounding() -> None:
+    source = torch.Generator().manual_seed(0)
+    plane = torch.randn(200, 2, generator=source) @ torch.randn(2, 6, generator=source)
+    part = Features(plane, torch.arange(200) % 2, None)
+    figure = RepresentationDimension().compute(FeatureInputs({"train": part})).figures[""]()
+    assert len(figure.axes[0].lines[0].get_xdata()) == 2
+
+
 def test_features_that_never_change_are_told() -> None:
     for width in (3, 30):
         inputs = FeatureInputs({"train": Features(torch.ones(20, width), torch.arange(20) % 2, None)})

@@ -9,7 +9,7 @@ import torch
 from analysis_data import QUIET, clusters, digits, module
 from lightning.pytorch import Trainer
 
-from lightning_repshape.analyses import FeatureInputs, OutOfDistribution
+from lightning_repshape.analyses import ANALYSES, FeatureInputs, OutOfDistribution
 from lightning_repshape.cli import main
 from lightning_repshape.data import DigitsDataModule
 from lightning_repshape.errors import ConfigError
@@ -95,8 +95,16 @@ def test_two_files_of_features(
     assert main([*words, "--other", "far.npz", "--analyses", "ood"]) == 0
     record = json.loads(Path("found/analysis/ood.json").read_text())
     assert record["scalars"]["auroc_energy"] > 0 and record["other_samples"] == 40
+    np.savez("test.npz", test_features=others().features.numpy())
+    assert main([*words, "--other", "test.npz", "--analyses", "ood"]) == 0
+    assert json.loads(Path("found/analysis/ood.json").read_text())["other_split"] == "test"
+    np.savez("none.npz", labels=others().labels.numpy())
+    capsys.readouterr()
+    assert main([*words, "--other", "none.npz"]) == 1
+    assert "no array 'features'" in capsys.readouterr().err
     assert main([*words, "--analyses", "ood"]) == 1
     assert "give a second set" in capsys.readouterr().err
     from lightning_repshape.cli.analyze import chosen_analyses
 
+    assert chosen_analyses("all") == list(ANALYSES)
     assert OutOfDistribution in chosen_analyses(None, other=True) and OutOfDistribution not in chosen_analyses(None)

@@ -1,5 +1,6 @@
 """Another project's model that takes dictionaries by keyword and returns a dataclass, from the command line."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,13 @@ def test_a_model_that_takes_keywords(
     assert main([*words, "--layer", "block"]) == 1  # a tuple of two
     assert "name one of its values: block[0], block[1]" in capsys.readouterr().err
     assert torch.is_grad_enabled()
+    words[words.index("lda,collapse")] = "similarity,dimension"
+    assert main(words) == 0
+    folder = in_tmp / "run" / "analysis"
+    assert json.loads((folder / "similarity.json").read_text())["names"] == ["embed", "classifier"]
+    found = json.loads((folder / "dimension.json").read_text())
+    assert "lidar" not in found["scalars"] and any("no augmented views" in note for note in found["notes"])
+    layers = ["classifier.input", "block[0]", "[pooler_output]", "classifier"]
+    assert main([*words, "--similarity.layers", json.dumps(layers)]) == 0
+    found = json.loads((folder / "similarity.json").read_text())
+    assert found["names"] == layers and found["cka"][0][2] == pytest.approx(1)

@@ -141,4 +141,5 @@ def _check(logits: Tensor, labels: Tensor) -> None:
 def negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy in nats of logits N x K, a float64 scalar."""
     _check(logits, labels)
-    return F.cross_entropy(logits.double(), labels.long())
+    found: Tensor = F.cross_entropy(logits.double(), labels.long())
+    return found

@@ -19,7 +19,7 @@ class Odd(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Dropout(0.5))
-        self.recurrent = nn.LSTM(8, 5, batch_first=True)
+        self.recurrent: nn.Module = nn.GRU(8, 5, batch_first=True)
         self.flat, self.dead, self.head = nn.Flatten(), nn.Linear(6, 2), nn.Linear(5, 3)
         nn.init.zeros_(self.dead.weight)
 
@@ -51,6 +51,9 @@ def test_all_layers_of_another_model_but_those_that_say_nothing() -> None:
     assert found.scalars["first_last"] == pytest.approx(float(linear_cka(first, last)), abs=0.05)
     assert found.content["cka"].shape == (4, 4) and found.figures[""]().axes
     assert found.tables["layers"][0]["width"] == 8
+    net.recurrent = nn.LSTM(8, 5, batch_first=True)
+    found = LayerSimilarity().compute(ModelInputs(net, {"test": pairs()}, layer="flat"))
+    assert found.content["names"] == ["body.0", "body", "recurrent", "head"], "a tuple with one tensor is that tensor"
 
 
 def test_one_batch_is_the_cka_itself() -> None:

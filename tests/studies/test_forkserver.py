@@ -70,7 +70,9 @@ def test_variables_reach_one_process_alone(server: Forkserver, tmp_path: Path) -
 
 def test_a_signal_ends_it_with_what_it_has_started(server: Forkserver, tmp_path: Path) -> None:
     process = blocked(server, tmp_path)
-    assert process.pid is not None and os.getpgid(process.pid) == process.pid
+    pid = process.pid
+    assert pid is not None
+    wait_for(lambda: os.getpgid(pid) == pid)  # a group of its own
     process.end(signal.SIGKILL)
     wait_for(lambda: process.poll() is not None)
     assert process.returncode == -signal.SIGKILL and not is_claimed(tmp_path / "lock")

@@ -111,13 +111,3 @@ def area_under_risk_coverage(confidence: Tensor, wrong: Tensor) -> Tensor:
 def _check(logits: Tensor, labels: Tensor) -> None:
     check_matrix("logits", logits, "N x K")
     check_class_indices(labels, len(logits), logits.shape[1])
-<<<<<<< HEAD
-=======
-
-
-def negative_log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of logits N x K, a float64 scalar."""
-    _check(logits, labels)
-    found: Tensor = F.cross_entropy(logits.double(), labels.long())
-    return found
->>>>>>> eyes17

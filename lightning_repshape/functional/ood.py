@@ -141,7 +141,8 @@ def neighbour_score(features: Tensor, train: Tensor, neighbours: int = 50) -> Te
         raise ValueError("train must be finite")
     nearest = cosine_neighbours(train.to(rows.device).float(), rows.float(), neighbours)[:, -1]
     known = _double("train", train[nearest.to(train.device)]).to(rows.device)
-    return -(unit_rows(rows) - unit_rows(known)).norm(dim=1)
+    found: Tensor = -(unit_rows(rows) - unit_rows(known)).norm(dim=1)
+    return found
 
 
 def vim_score(

@@ -70,7 +70,8 @@ class Calibration(Analysis):
             versions[f"T = {temperature:.3g}"] = test.logits.double() / temperature
             if not 2e-3 < temperature < 500:
                 notes.append("the temperature has come to an end of its range: validation predictions are all right")
-        rows, reliability, curves = [], {}, {}
+        rows: list[dict[str, Any]] = []
+        reliability, curves = {}, {}
         for number, (name, logits) in enumerate(versions.items()):
             confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
             wrong = predicted != test.labels

@@ -90,9 +90,9 @@ class Probes(Analysis):
         rows: list[dict[str, Any]] = []
         for where, one in found.items():
             before = f"{where}_" if where else ""
-            for name, (error, low, high) in one.errors.items():
+            for name, (share, low, high) in one.errors.items():
                 scalars |= {
-                    f"{before}{name}_error": error,
+                    f"{before}{name}_error": share,
                     f"{before}{name}_error_low": low,
                     f"{before}{name}_error_high": high,
                 }
@@ -102,7 +102,7 @@ class Probes(Analysis):
                         "set": _SETS[where],
                         "probe": _NAMES[name],
                         "chosen": chosen,
-                        "test error (%)": percent(error),
+                        "test error (%)": percent(share),
                         "from": percent(low),
                         "to": percent(high),
                     }

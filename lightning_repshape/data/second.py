@@ -34,7 +34,7 @@ class ReadAs:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of ``eval_batch_size``; DataError if the images have other channels than the model takes."""
         name = f"an image of {type(self.data).__name__}"
-        for rows in torch.arange(len(self.labels)).split(self.data.eval_batch_size):
+        for rows in torch.split(torch.arange(len(self.labels)), self.data.eval_batch_size):
             images = self.data.images(self.split, rows).permute(0, 3, 1, 2)
             yield self.preprocessing.inputs(images, name), self.labels[rows]
 

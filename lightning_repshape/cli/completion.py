@@ -35,7 +35,7 @@ def _parser(overview: str) -> argparse.ArgumentParser:
         if command in _ACTIONS:
             actions = own.add_subparsers()
             for action in _ACTIONS[command]:
-                _add_names(actions.add_parser(action), command)
+                _add_names(actions.add_parser(action), command, action)
         elif command in helps.COMMANDS or command in LIGHT:
             text = LIGHT[command]().format_usage() if command in LIGHT else helps.short(command)
             if command == "compare":
@@ -46,10 +46,14 @@ def _parser(overview: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_names(parser: argparse.ArgumentParser, command: str) -> None:
+def _add_names(parser: argparse.ArgumentParser, command: str, action: str) -> None:
     _complete(parser.add_argument("names", nargs="*"), _studies if command == "study" else configs_library.names)
-    options = ("out", "to", "jobs", "budget", "check", "latex", "markdown", "commands", "rows", "dry_run", "executor")
-    for option in options if command == "study" else ("resolved",):
+    options = ["resolved"]
+    if command == "study":
+        from lightning_repshape.cli.study import study_parsers
+
+        options = _OPTION.findall(study_parsers()[1][action].format_usage())
+    for option in options:
         parser.add_argument(f"--{option}", nargs="?")
 
 

@@ -52,7 +52,7 @@ of your own is named in place of an id.
 def run(words: list[str]) -> int:
     """Runs the command; 1 where a training failed or numbers do not check, else 0. Users' errors are RepshapeErrors."""
     cut = words.index("--") if "--" in words else len(words)
-    options = _parser().parse_args(words[:cut])
+    options = study_parsers()[0].parse_args(words[:cut])
     given = words[cut + 1 :]
     if given and options.action != "run":
         raise ConfigError(f"study {options.action} takes no options of fit, so nothing stands behind '--'")
@@ -60,7 +60,9 @@ def run(words: list[str]) -> int:
     return _run(options, given) if options.action == "run" else actions[options.action](options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def study_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The command's parser, and those of its actions by name."""
+    own_parsers: dict[str, argparse.ArgumentParser] = {}
     parser = PlainParser(
         prog="lightning-repshape study", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def action(name: str, text: str, named: str | None) -> argparse.ArgumentParser:
         own = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        own_parsers[name] = own
         if named:
             own.add_argument(
                 "studies", nargs=named, metavar="STUDY", help="an id, the first part of ids, or a YAML file"
@@ -112,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--latex", action="store_true", help="print the tables for a paper, and write nothing")
     report.add_argument("--markdown", action="store_true", help="print the tables as Markdown, and write nothing")
     report.add_argument("--check", action="store_true", help="verify that every number comes from a run that is there")
-    return parser
+    return parser, own_parsers
 
 
 def _out(parser: argparse.ArgumentParser) -> None:

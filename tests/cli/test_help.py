@@ -112,6 +112,8 @@ for words in {FIRST}:
         ("fit --trainer.max", ["--trainer.max_epochs"]),
         ("fit --ckpt_path ", ["best", "last", "none"]),
         ("study run aaai19/table-7", ["aaai19/table-7"]),
+        ("study run icml19/recipe --see", ["--seeds"]),
+        ("study report icml19/recipe --che", ["--check"]),
         ("configs s", ["schema", "show"]),
         ("analyze --analyses ld", ["lda"]),
         ("compare --same", ["--same_samples"]),

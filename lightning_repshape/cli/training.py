@@ -113,9 +113,15 @@ def check_fit(calls: Mapping[str, Sequence[str]]) -> None:
 
 
 class CommandTrainer(Trainer):
-    """A Trainer whose precision can be ``auto`` on the command line, which chooses before the trainer is made."""
+    """A Trainer whose precision the command line can choose, before it makes the trainer.
+
+    Args:
+        precision: As a Trainer's, or ``auto``: bf16-mixed for networks with convolutions where the processor or GPU has
+            fast bfloat16 products, else 32-true.
+    """
 
     def __init__(self, *args: Any, precision: Any = None, **kwargs: Any) -> None:
+        """Takes what a Trainer takes."""
         super().__init__(*args, precision=precision, **kwargs)
 
 

@@ -74,8 +74,8 @@ _KNOWN = {
         "lower",
     ),
     "ood/auroc_neighbours": (
-        "other set told",
-        "The chance that an own test image lies nearer to training images than one of the second set: 1 where all do.",
+        "second set told apart",
+        "The chance that an own test image lies nearer to training images than one of the second set: 100 % at best.",
         "Sun et al., ICML 2022",
         "higher",
     ),

@@ -48,7 +48,7 @@ def is_terminal() -> bool:
     return _errors is None and sys.stdout.isatty()
 
 
-_SHARES = {"error", "accuracy", "agreement", "explained", "nc4"}
+_SHARES = {"error", "accuracy", "agreement", "explained", "nc4", "auroc", "fpr95"}
 _OF_VALUES = {"squared", "square", "reconstruction", "mse"}
 
 

@@ -24,16 +24,21 @@ class DivergenceError(RepshapeError):
     """Training produced a value that is not a finite number."""
 
 
+def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
+    """The candidates that a name could be meant as, nearest first; upper case is lower case."""
+    by_lower = {candidate.lower(): candidate for candidate in reversed(list(candidates))}
+    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), list(by_lower), n=limit, cutoff=0.5)]
+
+
 def did_you_mean(name: str, candidates: Iterable[str], limit: int = 3) -> str:
     """The end of an error message: ``"; did you mean 'a' or 'b'?"`` with the nearest candidates.
 
     ``"; there are: 'a', 'b', ..."`` where nothing is near, or an empty string where nothing exists.
     """
     known = list(dict.fromkeys(candidates))
-    by_lower = {candidate.lower(): candidate for candidate in reversed(known)}
-    near = difflib.get_close_matches(name.lower(), list(by_lower), n=limit, cutoff=0.5)
+    near = nearest(name, known, limit)
     if near:
-        return f"; did you mean {' or '.join(repr(by_lower[match]) for match in near)}?"
+        return f"; did you mean {' or '.join(map(repr, near))}?"
     if known:
         shown = ", ".join(repr(candidate) for candidate in known[:12])
         return f"; there are: {shown}{', ...' if len(known) > 12 else ''}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_repshape.data.npy import check_header, read_member
-from lightning_repshape.errors import ConfigError, DataError, did_you_mean
+from lightning_repshape.errors import ConfigError, DataError, did_you_mean, nearest
 from lightning_repshape.features.passes import Features
 
 _SURELY_NO_BOMB = 2**30  # bytes
@@ -87,7 +87,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
 def _misspelt(prefix: str, arrays: dict[str, Any]) -> bool:
     """Whether an array that nothing knows could be meant as labels."""
     rest = [name for name in arrays if not name.endswith(_KNOWN)]
-    return "did you mean" in did_you_mean(f"{prefix}labels", rest)
+    return bool(nearest(f"{prefix}labels", rest))
 
 
 def splits_of(arrays: dict[str, Any], path: Path, other: bool = False, some: bool = False) -> dict[str, Features]:

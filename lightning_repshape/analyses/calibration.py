@@ -13,11 +13,7 @@ from lightning_repshape.analyses.inputs import AnalysisInputs
 from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.errors import ConfigError, DataError
 from lightning_repshape.features.passes import Features
-from lightning_repshape.functional.calibration import (
-    area_under_risk_coverage,
-    fit_temperature,
-    risk_coverage,
-)
+from lightning_repshape.functional.calibration import fit_temperature, risk_coverage
 
 _LABELS = {
     "ece": "expected calibration error",
@@ -60,12 +56,11 @@ class Calibration(Analysis):
         notes: list[str] = []
         versions: dict[str, Tensor] = {"as it is": test.logits}
         scalars = {"error": float((test.logits.argmax(dim=1) != test.labels).double().mean())}
-        val = inputs.optional("val")
-        if val is None or val.logits is None or int(val.labels.max()) < 0:
+        val = inputs.optional_labelled("val")
+        if val is None or val.logits is None:
             notes.append("temperature scaling is left out: there is no validation set with logits and labels")
         else:
-            val = inputs.labelled("val", classes=1)
-            temperature = fit_temperature(val.logits, val.labels)  # type: ignore[arg-type]
+            temperature = fit_temperature(val.logits, val.labels)
             scalars["temperature"] = temperature
             versions[f"T = {temperature:.3g}"] = test.logits.double() / temperature
             if not 2e-3 < temperature < 500:
@@ -74,16 +69,15 @@ class Calibration(Analysis):
         reliability, curves = {}, {}
         for number, (name, logits) in enumerate(versions.items()):
             confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
-            wrong = predicted != test.labels
+            risk = risk_coverage(confidence, predicted != test.labels)
             found = {
                 "ece": calibration_error(logits, test.labels, self.bins),
                 "nll": float(F.cross_entropy(logits.double(), test.labels)),
-                "aurc": float(area_under_risk_coverage(confidence, wrong)),
+                "aurc": float(risk.mean()),
             }
             scalars |= {f"{key}{'_scaled' if number else ''}": value for key, value in found.items()}
             rows.append({"logits": name, **{_LABELS[key]: value for key, value in found.items()}})
             reliability[name] = reliability_bins(Features(test.features, test.labels, logits), self.bins)
-            risk = risk_coverage(confidence, wrong)
             step = max(1, len(risk) // _POINTS)
             at = [*range(step - 1, len(risk), step)]
             curves[name] = ([(place + 1) / len(risk) for place in at], risk[at].tolist())

@@ -14,7 +14,7 @@ from lightning_repshape.data.second import ReadAs, SecondSet
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.drawn import augmented_views, drawn, first
 from lightning_repshape.features.last_layer import ClassVectors, class_count, find_class_vectors
-from lightning_repshape.features.passes import Features, extract_features
+from lightning_repshape.features.passes import Features, extract_features, moved
 from lightning_repshape.features.reader import Unpack
 from lightning_repshape.features.store import (
     FeatureStore,
@@ -338,7 +338,7 @@ class ModelInputs(AnalysisInputs):
             raise MissingSplitError(f"there is no loader of the {split} set")
         with isolate_rng():
             for x, labels in first(drawn(self.loaders[split], most, size, self.seed), self.unpack, most):
-                yield (x.to(self.device) if isinstance(x, Tensor) else x), len(labels)
+                yield moved(x, self.device), len(labels)
 
     def load(self, split: str) -> Features:
         """Runs a split through the model."""

@@ -1,5 +1,6 @@
 """Probes: how well frozen features serve the simplest classifiers, on the model's own set and on a second one."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -131,14 +132,10 @@ class Probes(Analysis):
         if test is None:
             raise DataError("there is no test set to take errors on")
         notes = [note] if note else []
-        val = inputs.optional("val")
-        seen = None
+        val, seen = inputs.optional("val"), None
         if val is not None and int(val.labels.min()) >= 0:
-            known = torch.isin(val.labels, torch.tensor(kept))
-            place = torch.full((max(int(val.labels.max()), kept[-1]) + 1,), -1).index_put_(
-                (torch.tensor(kept),), torch.arange(len(kept))
-            )
-            seen = Features(val.features[known], place[val.labels[known]], None) if bool(known.any()) else None
+            with suppress(DataError):  # none of its samples is of a class with training samples
+                _, seen, _, _ = present_classes(given, val)
         held = seen is None
         fitted = train
         if seen is None:

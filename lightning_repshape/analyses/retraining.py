@@ -142,8 +142,8 @@ class PartialDatasetRetraining(HeadAnalysis):
                 }
             )
         losses = {size: _mean_loss(found.test_losses[size]) for size in found.sizes}
-        scalars |= {f"loss_{size}": loss for size, loss in losses.items() if loss is not None}
         curve = {size: loss for size, loss in losses.items() if loss is not None}
+        scalars |= {f"loss_{size}": loss for size, loss in curve.items()}
         measures = loss_data_measures(curve, len(kept), self.epsilons) if curve else None
         tables: dict[str, list[dict[str, Any]]] = {}
         if measures is not None:

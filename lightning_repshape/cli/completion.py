@@ -109,12 +109,12 @@ _VALUES: dict[str, Callable[[], Iterable[str]]] = {
     "trainer.accelerator": lambda: ("cpu", "gpu", "auto"),
     "trainer.precision": lambda: ("auto", "32-true", "bf16-mixed", "16-mixed"),
     "trainer.logger": lambda: ("WandbLogger", "MLFlowLogger", "false"),
-    "ckpt_path": lambda: ("best", "last", "none"),
+    "ckpt_path": lambda: CHECKPOINTS,
     "then_test": lambda: ("true", "false"),
     "row": _rows,
     "analyses": lambda: helps.ANALYSES,
 }
 _OF_COMMAND: dict[str, dict[str, Callable[[], Iterable[str]]]] = {
-    "compare": {"data": lambda: BASES, "methods": _methods, "ckpt_path": lambda: CHECKPOINTS, "base": _bases},
+    "compare": {"data": lambda: BASES, "methods": _methods, "base": _bases},
     "export": {"format": lambda: FORMATS},
 }

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
 from lightning_repshape.analyses.analysis import Analysis
 from lightning_repshape.analyses.arrays import read_arrays, splits_of
@@ -14,7 +13,7 @@ from lightning_repshape.analyses.inputs import FeatureInputs, TrainerInputs
 from lightning_repshape.comparisons.contender import Contender, contend
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.layers import EachLayer
-from lightning_repshape.features.store import analysis_loader, on_device
+from lightning_repshape.features.store import analysis_loader, of_rows, on_device
 from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.files import read_json
 from lightning_repshape.runs.folders import MANIFEST
@@ -77,8 +76,7 @@ def _layers(trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
     if not getattr(module, "activation_names", ()):
         return {}
     loader = analysis_loader(trainer, "test")
-    some = Subset(loader.dataset, range(min(_LAYER_SAMPLES, len(loader.dataset))))
-    batches = DataLoader(some, batch_size=100, collate_fn=loader.collate_fn)
+    batches = of_rows(loader, torch.arange(min(_LAYER_SAMPLES, len(loader.dataset))), 100)
     found: dict[str, list[Tensor]] = {}
 
     def keep(name: str, value: Tensor) -> None:

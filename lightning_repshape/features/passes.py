@@ -122,7 +122,7 @@ def extract_features(
         for batch in batches:
             x, labels = unpack_samples(batch, unpack)
             if place is not None:
-                x = _moved(x, place)
+                x = moved(x, place)
             values, logits = reader(x)
             if values.shape[0] != labels.shape[0]:
                 raise DataError(
@@ -142,13 +142,13 @@ def extract_features(
     return Features(rows.tensor(), labels, torch.cat(all_logits) if len(all_logits) == len(all_labels) else None)
 
 
-def _moved(x: Any, place: torch.device) -> Any:
+def moved(x: Any, place: torch.device) -> Any:
     """Inputs on a device: a tensor, or those of a mapping or a sequence."""
     if isinstance(x, Tensor):
         return x.to(place)
     if isinstance(x, dict):
-        return type(x)({key: _moved(value, place) for key, value in x.items()})
-    return type(x)(_moved(value, place) for value in x) if type(x) in (list, tuple) else x
+        return type(x)({key: moved(value, place) for key, value in x.items()})
+    return type(x)(moved(value, place) for value in x) if type(x) in (list, tuple) else x
 
 
 def save_features(

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_repshape.functional.checks import check_at_least, check_class_indices, check_columns, check_matrix
-from lightning_repshape.functional.numerics import at_least_float32
-from lightning_repshape.functional.stacked_heads.inputs import full_precision
+from lightning_repshape.functional.numerics import at_least_float32, full_precision
 
 _BLOCK = 2**24  # similarities that are held at a time
 _RUN = 16  # similarities in a row of which the largest is looked at first
@@ -54,7 +53,7 @@ def cosine_neighbours(x: Tensor, queries: Tensor, neighbours: int) -> Tensor:
     runs = len(x) // _RUN if len(x) >= 4 * neighbours * _RUN else 0
     found = torch.empty(len(asked), neighbours, dtype=torch.int64, device=x.device)
     block = max(1, _BLOCK // len(rows))
-    with full_precision(rows):
+    with full_precision(rows.device):
         for start in range(0, len(asked), block):
             near = (asked[start : start + block] @ rows.mT).mul_(inverse)
             if not runs:
@@ -160,7 +159,7 @@ def linear_probes(
     if not len(penalties) or not all(0 < penalty < math.inf for penalty in penalties):
         raise ValueError(f"penalties must be finite numbers above 0, got {tuple(penalties)}")
     features = at_least_float32(features.detach())
-    with torch.no_grad(), full_precision(features):
+    with torch.no_grad(), full_precision(features.device):
         problem = _Regression(features, labels, num_classes, normalize)
         start = problem.entered(initial)
         found = []

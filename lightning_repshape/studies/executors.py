@@ -77,7 +77,7 @@ def train(task: Task, stopped: Callable[[], bool] = lambda: False, server: Forks
     """Trains, in a process of its own, what is not trained yet; goes on where a training was interrupted.
 
     It is interrupted as soon as ``stopped`` says so. A failure is noted in the run folder, too. ``server`` starts the
-    process; None: a new Python does.
+    process, of :data:`COMMAND` alone; None: a new Python does.
     """
     job = task.job
     with claimed(job.lock) as claim:
@@ -116,7 +116,7 @@ def _fit(
         output.write(f"$ lightning-repshape {' '.join(words)}\n")
         output.flush()
         process: subprocess.Popen[bytes] | ForkedProcess | None = None
-        if server is not None and task.command == COMMAND:
+        if server is not None:
             process = server.start(words, task.environment, folder, output.fileno(), claim)
         if process is None:
             process = subprocess.Popen(
@@ -200,9 +200,11 @@ class LocalExecutor:
         if self.gpus:
             device = {"CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]}
             task = dataclasses.replace(task, environment={**task.environment, **device})
-        if self._server is None and task.command == COMMAND and can_fork():
+        forked = task.command == COMMAND and can_fork()
+        if forked and self._server is None:
             self._server = Forkserver(task.environment)
-        self._active[self._pool.submit(train, task, self._stop.is_set, self._server)] = (task.job.name, slot)
+        server = self._server if forked else None
+        self._active[self._pool.submit(train, task, self._stop.is_set, server)] = (task.job.name, slot)
 
     def ended(self, timeout: float) -> dict[str, Ended]:
         """What has ended since the last call."""

@@ -18,7 +18,6 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 from torch import Tensor
 
-from lightning_repshape import configs_library
 from lightning_repshape._version import __version__
 from lightning_repshape.analyses import ANALYSES, Analysis, FeatureInputs, Outcome, hover, run_analyses
 from lightning_repshape.analyses.analysis import say
@@ -28,6 +27,7 @@ from lightning_repshape.analyses.page import write_page
 from lightning_repshape.cli.own import names_given, own_analyses
 from lightning_repshape.cli.parsing import OneLineParser, given_device
 from lightning_repshape.cli.plain import listed
+from lightning_repshape.cli.resolving import said
 from lightning_repshape.cli.training import CommandTrainer, RepshapeCLI, as_list, headline
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.features.passes import Features
@@ -395,15 +395,9 @@ def _unpack(value: str | Sequence[int | str]) -> tuple[int | str, int | str]:
 def _is_foreign(words: Sequence[str], configs: Sequence[Path]) -> bool:
     """Whether the model is of another project: what the command line names, else what the last config names."""
     path = ""
-    for config in configs:
-        content = configs_library.read(config) if config.is_file() else {}
-        model = content.get("model") if isinstance(content, dict) else None
+    for model in said("model", ("--model", "--model.class_path"), words, configs):
         named = model.get("class_path") if isinstance(model, dict) else model
         path = named if isinstance(named, str) else path
-    for position, word in enumerate(words):
-        option, equals, value = word.partition("=")
-        if option in ("--model", "--model.class_path"):
-            path = value if equals else "".join(words[position + 1 : position + 2])
     return "." in path and not path.startswith("lightning_repshape.")
 
 

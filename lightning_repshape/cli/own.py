@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lightning_repshape import configs_library
 from lightning_repshape.analyses import ANALYSES, Analysis
 from lightning_repshape.cli.plain import listed
+from lightning_repshape.cli.resolving import said
 from lightning_repshape.errors import ConfigError, did_you_mean
 
 
@@ -31,14 +31,8 @@ def own_analyses(names: str | Iterable[str] | None) -> list[type[Analysis]]:
 
 def names_given(words: Sequence[str], configs: Sequence[Path] = ()) -> str | list[str] | None:
     """What ``--analyses`` names, else the last config that does, before there is a parser."""
-    names = None
-    for path in configs:
-        content = configs_library.read(path) if path.is_file() else {}
-        names = content.get("analyses", names) if isinstance(content, dict) else names
-    for position, word in enumerate(words):
-        option, equals, value = word.partition("=")
-        if option == "--analyses":
-            names = value if equals else "".join(words[position + 1 : position + 2])
+    names: str | list[str] | None
+    *_, names = (None, *said("analyses", ("--analyses",), words, configs))
     return names
 
 

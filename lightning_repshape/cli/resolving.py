@@ -1,6 +1,8 @@
 """The words of a call, made ready for the parser: shipped configs become files, and a run's own config is added."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_repshape import configs_library
 from lightning_repshape.cli.renaming import current_config
@@ -56,6 +58,18 @@ def resolve_configs(command: str, words: list[str]) -> tuple[list[str], list[Pat
         own = [path for path in given if not of_a_run(path)]
         ask_for_trust(words, own, [path for path in configs if path not in own])
     return resolved, configs
+
+
+def said(key: str, options: Sequence[str], words: Sequence[str], configs: Sequence[Path]) -> Iterator[Any]:
+    """What configs and then the command line's options say under a key, before there is a parser; the last counts."""
+    for path in configs:
+        content = configs_library.read(path) if path.is_file() else {}
+        if isinstance(content, dict) and key in content:
+            yield content[key]
+    for position, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option in options:
+            yield value if equals else "".join(words[position + 1 : position + 2])
 
 
 def of_a_run(config: Path) -> bool:

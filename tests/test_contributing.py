@@ -44,6 +44,7 @@ def copy_to(folder: Path) -> None:
         shutil.copy(helper, folder / "tests")
 
 
+@pytest.mark.proof
 def test_the_diffs_apply_and_their_tests_pass(tmp_path: Path) -> None:
     copy_to(tmp_path)
     # git's own search stops here: the copy is no part of any repository above it

@@ -34,6 +34,7 @@ OTHERS = (
 )
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_python_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -43,6 +44,7 @@ def test_python_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
         exec(compile(snippet, str(page), "exec"), names)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("line", OURS)
 def test_commands_parse(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -34,6 +34,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these thresholds")
 def test_freed_memory_is_kept() -> None:
     """Without the setting, it is often 6,000 pages a round, but not always: that depends on what was freed before."""

@@ -272,6 +272,7 @@ class TheirAnalysis(Analysis):
         return AnalysisResult({"samples": len(inputs.features("test").labels)})
 
 
+@pytest.mark.proof
 def test_a_user_s_own_analysis_of_the_run_runs_too() -> None:
     content = {"trainer": {"callbacks": [{"class_path": f"{TheirAnalysis.__module__}.TheirAnalysis"}], "max_epochs": 1}}
     Path("theirs.yaml").write_text(json.dumps(content))
@@ -312,6 +313,7 @@ def test_help_names_every_analysis_and_its_options(capsys: pytest.CaptureFixture
         assert name in text
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo")
 def test_two_ranks_give_what_one_gives(trained: Path) -> None:
     words = ["--run_dir", str(trained), "--analyses", "lda,weight_separability", "--data.eval_batch_size", "64", *QUIET]

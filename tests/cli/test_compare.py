@@ -72,6 +72,7 @@ def test_files_of_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "test error" not in capsys.readouterr().out, "there are no predictions"
 
 
+@pytest.mark.proof
 def test_mistakes_end_in_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = str(runs / "plain")
     one, other = features(tmp_path / "one.npz"), features(tmp_path / "other.npz", shift=1)
@@ -101,6 +102,7 @@ def test_mistakes_end_in_one_line(runs: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(["compare", bare, bare2, "--same_samples", "--analyses", "lda"]) == 0
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(240)
 def test_methods_are_trained_and_compared() -> None:
     words = ["compare", "--methods", "baseline,cw_vr", "--budget", "0.04", *FEW, "--to", "page", "--", *HEADS]

@@ -33,6 +33,7 @@ def test_fit_and_test_on_two_ranks_then_on_one() -> None:
     assert [line.split(",")[:2] for line in alone] == [line.split(",")[:2] for line in lines]
 
 
+@pytest.mark.proof
 def test_penalties_on_two_ranks_are_those_of_the_joined_batch() -> None:
     Path("penalties.yaml").write_text(
         """
@@ -63,6 +64,7 @@ trainer:
             torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.proof
 def test_foca_on_two_ranks_keeps_them_identical_and_solves_one_head() -> None:
     Path("foca.yaml").write_text(
         """
@@ -93,6 +95,7 @@ then_test: true
     assert metrics("two")["test/error"] < 0.5
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
 def test_other_ways_to_start_two_processes(strategy: str) -> None:
     two = ["--trainer.devices", "2", "--trainer.accelerator", "cpu", "--trainer.strategy", strategy]
@@ -103,6 +106,7 @@ def test_other_ways_to_start_two_processes(strategy: str) -> None:
     assert "test/error" in metrics("r")
 
 
+@pytest.mark.proof
 def test_more_ranks_than_samples_is_refused() -> None:
     done = run_process("fit", "--config", "quickstart", *TWO, "--data.train_size", "1", "--run_dir", "few")
     assert done.returncode == 1

@@ -83,6 +83,7 @@ def test_in_compare(trained: Path) -> None:
     assert least < figures["lengths/mean"][0]
 
 
+@pytest.mark.proof
 def test_in_a_study_and_its_runs_are_trusted_by_name_alone(capsys: pytest.CaptureFixture[str]) -> None:
     callbacks = [{"class_path": OWN, "init_args": {"quantile": 0.5}}]
     small = {"data.init_args.train_size": 100, "trainer.limit_test_batches": 1, "trainer.max_epochs": 1}

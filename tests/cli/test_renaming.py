@@ -47,6 +47,7 @@ def old_run() -> Path:
     return run
 
 
+@pytest.mark.proof
 def test_a_run_made_before_is_read_and_goes_on(old_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tested = metrics("run")["test/error"]
     assert main(["test", "--run_dir", "run", *QUIET]) == 0, capsys.readouterr().err

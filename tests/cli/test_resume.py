@@ -190,6 +190,7 @@ def equal(one: str, other: str) -> None:
     assert Path(one, "metrics.json").read_bytes() == Path(other, "metrics.json").read_bytes()
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("kind", LIMITS)
 def test_a_limit_that_is_raised(kind: str) -> None:
     Path("config.yaml").write_text((FOCA if "foca" in kind else SUPERVISED) + DATA)
@@ -205,6 +206,7 @@ def test_a_limit_that_is_raised(kind: str) -> None:
     assert first["global_step"] < checkpoint("parts")["global_step"]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("step", [5, 28])
 def test_a_limited_time_that_is_raised(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning.pytorch.callbacks import Timer
@@ -270,6 +272,7 @@ def test_one_checkpoint_of_averaged_weights_has_one_number(kind: str) -> None:
         assert not same(last["state_dict"], last["go_on_from"]["state_dict"])
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("method", [SUPERVISED, FOCA], ids=["supervised", "foca"])
 def test_a_plateau_is_looked_for_after_validations_only(method: str) -> None:
     start = method.index("    lr_scheduler:")

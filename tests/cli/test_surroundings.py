@@ -50,6 +50,7 @@ def test_a_reader_may_leave() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.proof
 @full
 def test_a_training_does_not_die_of_its_printing() -> None:
     with open("/dev/full", "w") as disk:
@@ -84,6 +85,7 @@ def test_a_working_directory_that_was_removed(tmp_path: Path, monkeypatch: pytes
     assert done.stderr == "error: the working directory does not exist any more; change to one that does\n"
 
 
+@pytest.mark.proof
 def test_without_what_windows_lacks_and_in_ascii() -> None:
     Path("windows.py").write_text(
         f"""

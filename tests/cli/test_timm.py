@@ -22,6 +22,7 @@ def _in_tmp(in_tmp: Path) -> None:
     """Every test works in its own folder."""
 
 
+@pytest.mark.proof
 def test_from_weights_to_an_export(capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     torch.save(timm.create_model("test_resnet").state_dict(), "weights.pth")
@@ -65,6 +66,7 @@ def test_onnx() -> None:
     assert list(Path("run").rglob("model.onnx"))
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "words",
     [

@@ -169,6 +169,7 @@ def test_there_are_configs() -> None:
     assert {f"method/{row}" for row in ROWS} <= set(METHODS)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", ALONE)
 def test_top_level_configs_run_alone(name: str) -> None:
     assert main(["fit", *words(name), *SMALL]) == 0
@@ -177,6 +178,7 @@ def test_top_level_configs_run_alone(name: str) -> None:
     assert Path("runs", name, "analysis").is_dir()
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("method", first_of_each(METHODS))
 def test_methods_run_on_a_base(method: str) -> None:
     base = base_for(method)
@@ -187,6 +189,7 @@ def test_methods_run_on_a_base(method: str) -> None:
     assert main(["fit", *words(base, method), *SMALL, *start]) == 0
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("base", BASES)
 def test_bases_run(base: str) -> None:
     if "timm" in base:

@@ -232,6 +232,7 @@ def test_two_ranks_give_what_one_gives(gloo: GlooPool) -> None:
             assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.proof
 def test_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     Path("config.yaml").write_text(CONFIG)
     assert main(["fit", "--config", "config.yaml", *QUIET, "--run_dir", "run"]) == 0

@@ -449,6 +449,7 @@ def test_analyses_say_what_is_missing() -> None:
 # ------------------------------------------------------------------------------------------------ command line
 
 
+@pytest.mark.proof
 def test_losses_terms_and_analyses_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--config", "quickstart", "--config", "method/center-loss", "--config", "method/feed-backward"]
@@ -520,6 +521,7 @@ def test_interrupted_and_resumed_losses_equal_an_uninterrupted_run(
     assert curves[0] == curves[1] and curves[0]["step"][-1] == whole["global_step"] // 4 * 4
 
 
+@pytest.mark.proof
 def test_two_processes_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(TRAINED.replace("LOSS", LOSSES["centers"]))

@@ -116,6 +116,7 @@ def test_what_cannot_work_is_refused_with_a_reason(build: Any, message: str) -> 
         build()
 
 
+@pytest.mark.proof
 def test_by_config_and_resumed(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Trained, then its head alone on the frozen network, interrupted and resumed, to the bit."""
     words = ["fit", "--config", "quickstart", "--data.train_size", "300", *QUIET]

@@ -582,6 +582,7 @@ def test_check_image_shape() -> None:
 # ----------------------------------------------------------------------------------------- torchvision
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("name", "size", "num_features"),
     [
@@ -741,6 +742,7 @@ def test_snippets_of_the_documentation_run() -> None:
         exec(compile(snippet, str(DOCS), "exec"), space)
 
 
+@pytest.mark.proof
 def test_table_of_the_documentation_is_true() -> None:
     rows = re.findall(
         r"^\| `(\w+)` \| (\d) x (\d+) x (\d+) \| ([\d,]+) \| ([\d,]+) \|", DOCS.read_text(encoding="utf-8"), re.M

@@ -14,6 +14,7 @@ from lightning_repshape.studies.reading import find_row, read_studies
 from lightning_repshape.studies.rows import Variant, as_word
 
 
+@pytest.mark.proof
 def test_every_row_is_a_valid_call_of_fit() -> None:
     """Parsed are so many that every base meets each kind of fragment and option that it meets in some row.
 

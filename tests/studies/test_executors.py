@@ -83,6 +83,7 @@ def test_ray_loses_nothing_when_a_worker_is_killed(
     assert len(again) <= 1 and sum(again) <= 2, "only the epoch that was under way may be trained again"
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(240)
 def test_ray_and_local_processes_give_the_same_numbers(ray_of_two: None, tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"

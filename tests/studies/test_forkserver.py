@@ -122,6 +122,7 @@ def test_trainings_outlive_whoever_asked_for_them(server: Forkserver, tmp_path: 
     wait_for(lambda: not is_claimed(tmp_path / "lock"))
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(240)
 def test_numbers_are_those_of_a_new_python_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "my.yaml"

@@ -745,7 +745,7 @@ def test_toy_features_shrink_to_points_as_proposition_3_2_says(monkeypatch: pyte
     import foca_toy
 
     points, labels = foca_toy.half_moons(200)
-    phi, curve = foca_toy.train_foca(points, labels, (), 300, activation=nn.Sigmoid)
+    phi, curve = foca_toy.train_foca(points, labels, (), 300, count=16, activation=nn.Sigmoid)
     assert curve[0][1] > 0.3
     assert curve[-1][1] < 0.02
     features = phi(points).detach()

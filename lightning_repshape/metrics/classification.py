@@ -32,6 +32,10 @@ class ClassificationSums(ExactSums):
 
     def update(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
         """Adds a batch: its mean loss, logits N x K and N class indices."""
+        self.add(loss, logits, target)
+
+    def add(self, loss: Tensor, logits: Tensor, target: Tensor) -> None:
+        """:meth:`update` without torchmetrics' bookkeeping, which takes as long; not for the first batch."""
         target = class_indices(target)
         samples = target.shape[0]
         # In place: assigning to a module's attribute costs as much as the sum itself.

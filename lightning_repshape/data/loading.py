@@ -246,16 +246,15 @@ class ImageLoader(DataLoader[RawBatch]):
                 yield batch._replace(dataset=dataset, augmentation=augmentation)
             return
         # Without workers DataLoader's own iterator would do the same, and cost as much as the batch.
-        for index in self._positions():
-            yield RawBatch(dataset, index, dataset.split.labels.index_select(0, index), None, augmentation)
-
-    def _positions(self) -> Iterator[Tensor]:
-        """The positions of each batch's images."""
-        sampler, size = self.sampler, self.batch_size
+        sampler, size, labels = self.sampler, self.batch_size, dataset.split.labels
         if type(sampler) is KeyedSampler and type(self.batch_sampler) is BatchSampler and size is not None:
             order = sampler.order()
-            return iter(order[: len(order) // size * size if self.drop_last else None].split(size))
-        return map(_as_tensor, self.batch_sampler or ())
+            order = order[: len(order) // size * size if self.drop_last else None]
+            parts = zip(order.split(size), labels.index_select(0, order).split(size), strict=True)
+        else:
+            parts = ((index, labels.index_select(0, index)) for index in map(_as_tensor, self.batch_sampler))
+        for index, some in parts:
+            yield RawBatch(dataset, index, some, None, augmentation)
 
 
 class RawBatchDataModule(LightningDataModule):

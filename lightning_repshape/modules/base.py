@@ -237,9 +237,7 @@ class ClassifierModule(LightningModule):
             output = self(x, self.training_activations())
         loss, terms = self.loss(output, target)
         self.watch(loss)
-        # the first of an epoch tells the metric that it has values
-        add = self.train_sums.add if self.train_sums.update_called else self.train_sums.update
-        add(loss, output.logits, target)
+        self.train_sums.hold(loss, output.logits, target)
         self.log_step(loss, terms)
         return loss
 

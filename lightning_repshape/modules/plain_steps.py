@@ -22,10 +22,10 @@ _TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_b
 class PlainSteps:
     """Runs the steps of an epoch that nobody watches: forward and backward pass, optimizer, counters, nothing else.
 
-    Lightning's own step costs half as much as that of a small network, in contexts, look-ups and closures for hooks that
-    do nothing and metrics that nobody has logged. Here an epoch's first and last step, and those that are logged, are
-    Lightning's own, and those between make the same calls on the same tensors and leave the same counters. So
-    limits, validation within an epoch, schedulers, checkpoints and resumed runs know no difference.
+    Lightning's own step adds half of a small network's, in contexts, look-ups and closures for hooks that do nothing
+    and metrics that nobody has logged. Here an epoch's first and last step, and those that are logged, are Lightning's
+    own, and those between make the same calls on the same tensors and leave the same counters. So limits, validation
+    within an epoch, schedulers, checkpoints and resumed runs know no difference.
 
     All steps are Lightning's own where others could tell: under several processes, a gradient scaler, accumulation,
     clipping or a profiler, with callbacks of other projects that have hooks in every step, and modules that override
@@ -38,15 +38,18 @@ class PlainSteps:
         self.lightnings = partial(type(self.loop).advance, self.loop)
         self._plain = False
         self._ahead: set[int] = set()
+        self._logged = 0
 
     def __call__(self, data_fetcher: Any) -> None:
         """Takes the place of the epoch loop's ``advance``: one batch."""
-        loop, trainer, module = self.loop, self.trainer, self.module
+        loop, trainer = self.loop, self.trainer
         progress = loop.batch_progress
         batch_idx = progress.current.ready
-        if loop.restarting or not batch_idx:
+        whole = not batch_idx or loop.restarting
+        if whole:
             self._look()
-        if loop.restarting or not batch_idx or not self._plain or trainer.should_stop or self._is_logged(batch_idx):
+        if whole or not self._plain or batch_idx >= self._logged or trainer.should_stop:
+            self._logged = self._next_logged(batch_idx + 1)
             self.lightnings(data_fetcher)
             return
         fetched = next(data_fetcher)
@@ -55,17 +58,15 @@ class PlainSteps:
             self.lightnings(_Again(fetched, data_fetcher.done))
             return
         progress.is_last_batch = False
-        batch = trainer.precision_plugin.convert_input(batch)
         for transfer, arguments in self._transfers:
             batch = transfer(batch, *arguments)
         progress.increment_ready()
         for hook in self._starts:
-            hook(trainer, module, batch, batch_idx)
-        module.on_train_batch_start(batch, batch_idx)
+            hook(batch, batch_idx)
         progress.increment_started()
         optimizer, counters = trainer.optimizers[0], loop.automatic_optimization.optim_progress.optimizer
         counters.step.increment_ready()
-        loss = trainer.strategy.training_step(batch, batch_idx)
+        loss = self._step(batch, batch_idx)
         counters.zero_grad.increment_ready()
         counters.zero_grad.increment_started()
         for parameter in self._trained:
@@ -78,13 +79,13 @@ class PlainSteps:
         if trainer.lr_scheduler_configs:
             loop.update_lr_schedulers("step", update_plateau_schedulers=False)
         for hook in self._ends:
-            hook(trainer, module, {"loss": loss.detach()}, batch, batch_idx)
-        module.on_train_batch_end({"loss": loss.detach()}, batch, batch_idx)
+            hook({"loss": loss.detach()}, batch, batch_idx)
         progress.increment_completed()
 
-    def _is_logged(self, batch_idx: int) -> bool:
-        """Whether the step of a batch is one whose figures are logged."""
-        return any((batch_idx + 1 + before) % self.trainer.log_every_n_steps == 0 for before in self._ahead)  # type: ignore[attr-defined]
+    def _next_logged(self, batch_idx: int) -> int:
+        """The first batch from this one on whose figures are logged."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return batch_idx + min((-(batch_idx + 1 + before) % every for before in self._ahead), default=0)
 
     def _look(self) -> None:
         """Finds out whether the epoch can have plain steps, and what they call."""
@@ -96,15 +97,23 @@ class PlainSteps:
         before = (trainer.global_step, *loop.on_save_checkpoint().values())
         self._ahead = {count - loop.batch_progress.current.ready for count in before}
         self._starts, self._ends = (
-            [getattr(callback, hook) for callback in _watching(trainer, hook)] for hook in _AROUND
+            [partial(getattr(callback, hook), trainer, module) for callback in _watching(trainer, hook)]
+            + ([getattr(module, hook)] if is_overridden(hook, module) else [])
+            for hook in _AROUND
         )
+        precision = trainer.precision_plugin
+        exact = (
+            type(precision) is Precision and trainer.strategy.model is module
+        )  # its step is the module's, and no more
+        self._step = module.training_step if exact else trainer.strategy.training_step
         self._trained = [parameter for group in trainer.optimizers[0].param_groups for parameter in group["params"]]
         device, data = trainer.strategy.root_device, getattr(trainer, "datamodule", None)
         arguments: tuple[tuple[Any, ...], ...] = ((0,), (device, 0), (0,))
-        self._transfers = [
-            (getattr(data if data is not None and is_overridden(hook, data) else module, hook), further)
-            for hook, further in zip(_TRANSFER, arguments, strict=True)
-        ]
+        self._transfers = [] if exact else [(precision.convert_input, ())]
+        for hook, further in zip(_TRANSFER, arguments, strict=True):
+            owner = data if data is not None and is_overridden(hook, data) else module
+            if owner is data or is_overridden(hook, module) or hook == "transfer_batch_to_device":
+                self._transfers.append((getattr(owner, hook), further))
 
     def _unwatched(self) -> bool:
         """Whether nobody could tell a plain step from Lightning's own."""

@@ -102,9 +102,8 @@ class PlainSteps:
             for hook in _AROUND
         )
         precision = trainer.precision_plugin
-        exact = (
-            type(precision) is Precision and trainer.strategy.model is module
-        )  # its step is the module's, and no more
+        # The strategy's step is then the module's and no more, and inputs stay what they are.
+        exact = type(precision) is Precision and trainer.strategy.model is module
         self._step = module.training_step if exact else trainer.strategy.training_step
         self._trained = [parameter for group in trainer.optimizers[0].param_groups for parameter in group["params"]]
         device, data = trainer.strategy.root_device, getattr(trainer, "datamodule", None)

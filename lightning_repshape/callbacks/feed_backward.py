@@ -177,6 +177,7 @@ class SeparabilityCurve(HoldsHook):
         count, loss, errors = 0.0, float("nan"), float("nan")
         if isinstance(pl_module, ClassifierModule):
             sums = pl_module.train_sums
+            sums.settle()
             now = (int(sums.count), float(sums.loss_sum), int(sums.errors))
             # the sums begin anew with every epoch
             before = self._before if now[0] > self._before[0] else (0, 0.0, 0)

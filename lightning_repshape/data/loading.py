@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import BatchSampler, DataLoader, Dataset, get_worker_info
 
 from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, cut_out, draws_from
 from lightning_repshape.data.preprocessing import STATE_KEY, Preprocessing
+from lightning_repshape.data.samplers import KeyedSampler
 from lightning_repshape.errors import ConfigError
 from lightning_repshape.seeding import generator
 
@@ -197,7 +198,7 @@ class SplitDataset(Dataset[RawBatch]):
 
     def __getitems__(self, indices: Sequence[int]) -> RawBatch:
         """The batch of these positions in the split; its images are fetched here in worker processes only."""
-        index = torch.from_numpy(np.array(indices))  # several times faster than torch.tensor of a list
+        index = _as_tensor(indices)
         labels = self.split.labels.index_select(0, index)
         if get_worker_info() is None:
             return RawBatch(self, index, labels, None, None)
@@ -215,6 +216,10 @@ class SplitDataset(Dataset[RawBatch]):
         store = self.split.store
         hole_in = (store.height, store.width) if self.cutout else None
         return draws_from(source, count, self.padding, self._augment in FLIPS, hole_in)
+
+
+def _as_tensor(indices: Sequence[int]) -> Tensor:
+    return torch.from_numpy(np.array(indices))  # several times faster than torch.tensor of a list
 
 
 def unchanged(batch: Any) -> Any:
@@ -236,9 +241,20 @@ class ImageLoader(DataLoader[RawBatch]):
             yield from super().__iter__()
             return
         augmentation = dataset.augmentation(getattr(self.sampler, "epoch", 0))
+        if self.num_workers:
+            for batch in super().__iter__():
+                yield batch._replace(dataset=dataset, augmentation=augmentation)
+            return
         # Without workers DataLoader's own iterator would do the same, and cost as much as the batch.
-        for batch in super().__iter__() if self.num_workers else map(dataset.__getitems__, self.batch_sampler):
-            yield batch._replace(dataset=dataset, augmentation=augmentation)
+        sampler, size, labels = self.sampler, self.batch_size, dataset.split.labels
+        if type(sampler) is KeyedSampler and type(self.batch_sampler) is BatchSampler and size is not None:
+            order = sampler.order()
+            order = order[: len(order) // size * size if self.drop_last else None]
+            parts = zip(order.split(size), labels.index_select(0, order).split(size), strict=True)
+        else:
+            parts = ((index, labels.index_select(0, index)) for index in map(_as_tensor, self.batch_sampler))
+        for index, some in parts:
+            yield RawBatch(dataset, index, some, None, augmentation)
 
 
 class RawBatchDataModule(LightningDataModule):

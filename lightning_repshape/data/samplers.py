@@ -56,6 +56,10 @@ class KeyedSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """The indices of this rank in the current epoch."""
+        return iter(self.order().tolist())
+
+    def order(self) -> torch.Tensor:
+        """The indices as a tensor."""
         count = len(self.dataset)  # type: ignore[arg-type]
         if self.shuffle:
             order = torch.randperm(count, generator=generator("shuffle", self.seed, self.epoch))
@@ -63,4 +67,4 @@ class KeyedSampler(DistributedSampler[int]):
             order = torch.arange(count)
         if self.pad:
             order = torch.cat([order, order[: self.total_size - count]])
-        return iter(order[self.rank :: self.num_replicas].tolist())
+        return order[self.rank :: self.num_replicas]

@@ -23,6 +23,7 @@ from lightning_repshape.metrics.representation import RepresentationStatistics
 from lightning_repshape.modules.batches import single_samples_explained, unpacked
 from lightning_repshape.modules.optimizers import PlateauSteps, fused, goes_with_fusion, made, scheduled
 from lightning_repshape.modules.options import NOT_PLAIN, as_plain
+from lightning_repshape.modules.plain_steps import take_plain_steps
 from lightning_repshape.networks.base import Backbone
 from lightning_repshape.performance import keep_freed_memory, quiet_cuda_checks, skip_idle_hooks
 
@@ -81,6 +82,12 @@ class ClassifierModule(LightningModule):
 
     fractions: ClassVar[tuple[str, ...]] = ("error", "accuracy")
     """Figures that are fractions of one, which tables show in percent."""
+
+    plain_steps: ClassVar[bool] = False
+    """Whether the steps of a class of your own log by :meth:`log_step` alone, so that others need no Lightning around.
+
+    Of this package's classes, and those that override nothing that a step calls, it is known.
+    """
 
     def __init__(
         self,
@@ -206,8 +213,9 @@ class ClassifierModule(LightningModule):
         keep_freed_memory()
 
     def on_fit_start(self) -> None:
-        """Spares small networks the callbacks' hooks that do nothing."""
+        """Spares small networks the hooks that do nothing."""
         skip_idle_hooks(self.trainer.callbacks)  # type: ignore[attr-defined]
+        take_plain_steps(self.trainer, self)
         if getattr(self.backbone, "frozen", False):  # on purpose
             warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
 
@@ -217,7 +225,9 @@ class ClassifierModule(LightningModule):
         Raises:
             DataError: If the labels are neither, or memberships do not sum to one.
         """
-        x, target = unpacked(batch, self.num_classes, type(self).__name__, self.takes_memberships, not self.global_step)
+        # whether it is the first step matters to memberships alone
+        first = isinstance(batch[1], Tensor) and batch[1].is_floating_point() and not self.global_step
+        x, target = unpacked(batch, self.num_classes, type(self).__name__, self.takes_memberships, first)
         return x, target.to(self.dtype) if target.is_floating_point() else target
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -227,7 +237,7 @@ class ClassifierModule(LightningModule):
             output = self(x, self.training_activations())
         loss, terms = self.loss(output, target)
         self.watch(loss)
-        self.train_sums.update(loss, output.logits, target)
+        self.train_sums.hold(loss, output.logits, target)
         self.log_step(loss, terms)
         return loss
 
@@ -236,12 +246,13 @@ class ClassifierModule(LightningModule):
 
         Of epochs shorter than that, the terms of the last step are logged at their end.
         """
-        if (self.global_step + 1) % self.log_interval == 0:
+        interval, trainer = self.log_interval, self.trainer
+        if (trainer.global_step + 1) % interval == 0:
             self.log("train/loss_step", loss.detach())
             for name, value in terms.items():
                 self.log(f"train/{name}", value.detach())
-        steps = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        self._last_terms = {name: value.detach() for name, value in terms.items()} if steps < self.log_interval else {}
+        if terms and trainer.num_training_batches / trainer.accumulate_grad_batches < interval:
+            self._last_terms = {name: value.detach() for name, value in terms.items()}
 
     def log_last_terms(self) -> None:
         """Logs the terms of the epoch's last step where the epoch was too short for :meth:`log_step`."""

@@ -1,6 +1,7 @@
 """What a person reads at the end of a run."""
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,20 @@ _DRAWN = 4  # figures that are named
 
 
 class EpochBar(RichProgressBar):
-    """Lightning's progress bar, which counts epochs from 1."""
+    """Lightning's progress bar, which counts epochs from 1 and looks at a training step as often as it is drawn."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=10)
+        self._next = 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves the bar, ten times a second and at the end of an epoch."""
+        now = time.monotonic()
+        if now >= self._next or batch_idx + 1 >= self.total_train_batches:
+            self._next = now + 1 / self.refresh_rate
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def _get_train_description(self, current_epoch: int) -> str:
         most = self.trainer.max_epochs

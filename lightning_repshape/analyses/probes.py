@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_repshape import plots
 from lightning_repshape.analyses.analysis import Analysis
+from lightning_repshape.analyses.checked import with_labels
 from lightning_repshape.analyses.inputs import AnalysisInputs
 from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.analyses.samples import percent, present_classes
@@ -133,9 +134,9 @@ class Probes(Analysis):
             raise DataError("there is no test set to take errors on")
         notes = [note] if note else []
         val, seen = inputs.optional("val"), None
-        if val is not None and int(val.labels.min()) >= 0:
+        if val is not None and int(val.labels.max()) >= 0:
             with suppress(DataError):  # none of its samples is of a class with training samples
-                _, seen, _, _ = present_classes(given, val)
+                _, seen, _, _ = present_classes(given, with_labels(val))
         held = seen is None
         fitted = train
         if seen is None:

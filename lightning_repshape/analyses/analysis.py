@@ -250,8 +250,8 @@ class SplitAnalysis(Analysis):
     def shown(self, inputs: AnalysisInputs, labels: bool = True) -> tuple[Split, Features, list[str]]:
         """Which split is looked at, its features, and notes: where it is another one than :attr:`split`, or unlabelled.
 
-        Raises DataError if there is neither that split nor a training set, or labels do not fit the classes; unless
-        ``labels`` are of no importance, also if it has none.
+        Samples without a label are among them only where ``labels`` are of no importance. Raises DataError if there is
+        neither that split nor a training set, labels do not fit the classes or, where they count, there are none.
         """
         split, notes = self.split, []
         if split != "train" and inputs.optional(split) is None:
@@ -260,6 +260,9 @@ class SplitAnalysis(Analysis):
         part = inputs.features(split)
         if not labels and int(part.labels.max()) < 0:
             return split, part, [*notes, f"the {split} set has no labels"]
+        if not labels and int(part.labels.min()) < 0:
+            inputs.labelled(split, classes=1)
+            return split, part, notes
         return split, inputs.labelled(split, classes=1), notes
 
 

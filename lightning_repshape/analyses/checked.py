@@ -6,11 +6,10 @@ from torch import Tensor
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.passes import Features
 
-NO_CLASS = "have a label below 0; leave out samples without a class"
 _ROWS = 4096  # rows that are looked through at a time
 
 
-def checked(found: Features, split: str, layer: str, labelled: bool = True) -> Features:
+def checked(found: Features, split: str, layer: str) -> Features:
     """Features that every analysis can take, or one message."""
     features, labels, logits = found
     if features.dim() != 2 or features.numel() == 0:
@@ -23,8 +22,6 @@ def checked(found: Features, split: str, layer: str, labelled: bool = True) -> F
         raise DataError(
             f"the {split} set has {len(features)} rows of features, but labels of shape {tuple(labels.shape)}"
         )
-    if labelled and int(labels.min()) < 0 <= int(labels.max()):
-        raise DataError(f"{unlabelled(labels)} samples of the {split} set {NO_CLASS}")
     broken = sum(int((~part.isfinite().all(dim=1)).sum()) for part in torch.split(features, _ROWS))
     if broken:
         raise DataError(
@@ -39,9 +36,12 @@ def checked(found: Features, split: str, layer: str, labelled: bool = True) -> F
     return Features(features, labels.long(), logits)
 
 
-def unlabelled(labels: Tensor) -> str:
-    """How many of how many labels are below 0."""
-    return f"{int((labels < 0).sum())} of {len(labels)}"
+def with_labels(part: Features) -> Features:
+    """The samples whose class is known, those with a label of 0 or more."""
+    known = part.labels >= 0
+    if bool(known.all()):
+        return part
+    return Features(part.features[known], part.labels[known], None if part.logits is None else part.logits[known])
 
 
 def usable_logits(part: Features, num_classes: int | None) -> tuple[Tensor | None, str]:

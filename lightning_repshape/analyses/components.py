@@ -177,9 +177,10 @@ class TSNE(SplitAnalysis):
 
 def _wrong(part: Features, rows: Tensor) -> Any:
     """Which samples the model takes for another class; None where that is not known."""
-    if part.logits is None or int(part.labels[rows].min()) < 0:
+    labels = part.labels[rows]
+    if part.logits is None or int(labels.max()) < 0:
         return None
-    return (part.logits[rows].argmax(dim=1) != part.labels[rows]).numpy()
+    return ((part.logits[rows].argmax(dim=1) != labels) & (labels >= 0)).numpy()
 
 
 def _predicted(part: Features, rows: Tensor) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning_repshape import plots
 from lightning_repshape.analyses.analysis import SplitAnalysis
+from lightning_repshape.analyses.checked import with_labels
 from lightning_repshape.analyses.inputs import AnalysisInputs, Split
 from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.analyses.samples import some_rows
@@ -75,17 +76,17 @@ class RepresentationDimension(SplitAnalysis):
         chosen = features[some_rows(len(features), self.max_samples, "dimension", inputs.seed)]
         values = scatter_spectrum(features).flip(0).clamp_min(0) / max(len(features) - 1, 1)
         scalars: dict[str, float] = {}
-        law = None
+        law, known = None, with_labels(part)
         ways: dict[str, Callable[[], Any]] = {
             "twonn": lambda: twonn_dimension(chosen),
             "mle": lambda: mle_dimension(chosen, min(self.neighbours, len(chosen) - 1)),
             "participation_ratio": lambda: participation_ratio(values),
             "rankme": lambda: effective_rank(features, center=False),
             "class_distance_variance": lambda: class_distance_variance(
-                features, part.labels.to(inputs.device), inputs.num_classes()
+                known.features.to(inputs.device), known.labels.to(inputs.device), inputs.num_classes()
             ),
         }
-        if int(part.labels.max()) < 0:
+        if not len(known.labels):
             del ways["class_distance_variance"]
         augmented = inputs.views(self.view_samples, self.views) if self.views else None
         if augmented is not None:

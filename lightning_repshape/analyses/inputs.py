@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from lightning_repshape.analyses.checked import NO_CLASS, checked, unlabelled, usable_logits
+from lightning_repshape.analyses.checked import checked, usable_logits, with_labels
 from lightning_repshape.data.second import ReadAs, SecondSet
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.drawn import augmented_views, drawn, first
@@ -70,6 +70,7 @@ class AnalysisInputs(ABC):
         self.moment = ""
         self.notes: dict[str, str] = {}
         self._checked: dict[str, Features] = {}
+        self._labelled: dict[str, Features] = {}
         self._failed: dict[str, Exception] = {}
 
     @property
@@ -109,21 +110,26 @@ class AnalysisInputs(ABC):
         return None
 
     def features(self, split: str) -> Features:
-        """The features N x D of a split, labels N and, where known, logits N x K, checked.
+        """The features N x D of a split, labels N, -1 where unknown, and, where known, logits N x K, checked.
 
         Outputs that cannot be logits of K classes are left out, and :attr:`notes` say so. A single output z of two
         classes counts as the logits -z/2 and z/2, whose softmax is the sigmoid of z.
 
         Raises:
             MissingSplitError: If there is no such split.
-            DataError: If features are not finite, or some labels negative; where all are, the set has none.
+            DataError: If features are not finite.
         """
         if split in self._failed:
             raise self._failed[split]
         if split not in self._checked:
             called = self._called(split)
             try:
-                part = checked(self.load(split), called, self.layer, self._owner is None)
+                part = checked(self.load(split), called, self.layer)
+                if int(part.labels.max()) >= 0 > int(part.labels.min()):
+                    self.notes[f"{split} labels"] = (
+                        f"{int((part.labels < 0).sum()):,} of {len(part.labels):,} samples of the {called} set have no "
+                        "label, and are left out where one is needed"
+                    )
                 if self._owner is None:
                     logits, note = usable_logits(part, self._num_classes)
                 else:  # its labels say nothing of the model's classes
@@ -172,19 +178,18 @@ class AnalysisInputs(ABC):
         )
 
     def labelled(self, split: str, classes: int = 2) -> Features:
-        """The features of a split for an analysis that compares classes.
+        """The features of a split's samples with a label, for an analysis that compares classes.
 
         Raises:
-            DataError: If fewer than ``classes`` have samples, or there are labels beyond the number of classes, or
-                unknown ones.
+            DataError: If fewer than ``classes`` have samples, or there are labels beyond the number of classes, or none.
         """
-        part = self.features(split)
+        if split not in self._labelled:
+            self._labelled[split] = with_labels(self.features(split))
+        part = self._labelled[split]
         split = self._called(split)
-        present = torch.unique(part.labels)
-        if int(present[-1]) < 0:
+        if not len(part.labels):
             raise DataError(f"the {split} set has no labels, and this is about its classes")
-        if int(present[0]) < 0:
-            raise DataError(f"{unlabelled(part.labels)} samples of the {split} set {NO_CLASS}")
+        present = torch.unique(part.labels)
         if int(present[-1]) >= self.num_classes():
             raise DataError(
                 f"the {split} set has label {int(present[-1])}, but there are only {self.num_classes()} classes "

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_repshape import plots
 from lightning_repshape.analyses.analysis import SplitAnalysis
+from lightning_repshape.analyses.checked import with_labels
 from lightning_repshape.analyses.inputs import AnalysisInputs
 from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.analyses.samples import some_rows
@@ -106,10 +107,11 @@ class OutOfDistribution(SplitAnalysis):
         scalars = {f"auroc_{name}": found.auroc for name, found in measured.items()}
         scalars |= {f"fpr95_{name}": found.fpr95 for name, found in measured.items()}
         try:
-            if int(train.labels.max()) < 0:
+            own = with_labels(train)
+            if not len(own.labels):
                 raise ValueError("the training set has no labels")
             scalars["nc5"] = class_orthogonality(
-                train.features.to(inputs.device), train.labels, inputs.num_classes(), others.features.to(inputs.device)
+                own.features.to(inputs.device), own.labels, inputs.num_classes(), others.features.to(inputs.device)
             )
         except ValueError as error:
             notes.append(f"NC5 is left out: {error}")
@@ -149,7 +151,7 @@ class OutOfDistribution(SplitAnalysis):
         """How each score is computed, of the own and then of the other samples; what cannot be is noted."""
         device, classes = inputs.device, inputs.num_classes()
         rows = torch.cat([known.features, others.features]).to(device)
-        features, labels = train.features.to(device), train.labels.to(device)
+        features, labelled = train.features.to(device), with_labels(train)
         ways: dict[str, Callable[[], Tensor]] = {}
         if known.logits is not None and others.logits is not None:
             logits = torch.cat([known.logits, others.logits])
@@ -160,9 +162,10 @@ class OutOfDistribution(SplitAnalysis):
             }
         else:
             notes.append("there are no logits: softmax, largest logit and energy are left out")
-        if int(labels.max()) >= 0:
-            ways["mahalanobis"] = lambda: mahalanobis_score(rows, features, labels, classes)
-            ways["mahalanobis_classwise"] = lambda: mahalanobis_score(rows, features, labels, classes, shared=False)
+        if len(labelled.labels):
+            own, labels = labelled.features.to(device), labelled.labels.to(device)
+            ways["mahalanobis"] = lambda: mahalanobis_score(rows, own, labels, classes)
+            ways["mahalanobis_classwise"] = lambda: mahalanobis_score(rows, own, labels, classes, shared=False)
         else:
             notes.append("Mahalanobis is left out: the training set has no labels")
         chosen = features[some_rows(len(features), self.max_samples, "ood", inputs.seed)]

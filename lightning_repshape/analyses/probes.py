@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_repshape import plots
 from lightning_repshape.analyses.analysis import Analysis
+from lightning_repshape.analyses.checked import with_labels
 from lightning_repshape.analyses.inputs import AnalysisInputs
 from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.analyses.samples import percent, present_classes
@@ -133,9 +134,9 @@ class Probes(Analysis):
             raise DataError("there is no test set to take errors on")
         notes = [note] if note else []
         val, seen = inputs.optional("val"), None
-        if val is not None and int(val.labels.min()) >= 0:
+        if val is not None and int(val.labels.max()) >= 0:
             with suppress(DataError):  # none of its samples is of a class with training samples
-                _, seen, _, _ = present_classes(given, val)
+                _, seen, _, _ = present_classes(given, with_labels(val))
         held = seen is None
         fitted = train
         if seen is None:
@@ -146,6 +147,9 @@ class Probes(Analysis):
             advance(1)
             linear, by_penalty, penalty = self._linear(fitted, seen, train, test, len(kept), inputs.device, held)
             advance(1)
+        if len(by_penalty) > 1 and penalty in (self.penalties[0], self.penalties[-1]):
+            end, way = ("largest", "larger") if penalty == self.penalties[0] else ("smallest", "smaller")
+            notes.append(f"the linear probe's penalty {penalty:g} is the {end} of those tried: {way} ones may do better")
         answers = {"knn": predicted != test.labels, "linear": linear != test.labels}
         if given_test.logits is not None and not transferred:
             answers["joint"] = given_test.logits.argmax(dim=1) != given_test.labels

@@ -286,7 +286,7 @@ def _analyze_features(words: list[str]) -> int:
         hover.check_bokeh()
     path = given_path(options.features, "--features")
     arrays = read_arrays(path)
-    others = _other_features(options.other, arrays, path)
+    others = other_features(options.other, arrays, path)
     chosen = chosen_analyses(options.analyses, other=bool(others))
     made = parser.instantiate_classes(options)
     if isinstance(options.class_names, str):
@@ -342,7 +342,7 @@ def _analyze_features(words: list[str]) -> int:
     return 0
 
 
-def _other_features(name: str | None, arrays: dict[str, Any], path: Path) -> dict[str, Features]:
+def other_features(name: str | None, arrays: dict[str, Any], path: Path) -> dict[str, Features]:
     """Features of a second set: those of a file of their own, else those in the first one; nothing where neither is."""
     if name is None:
         return splits_of(arrays, path, other=True)
@@ -372,11 +372,11 @@ def chosen_analyses(
     return [*(kind for name, kind in known.items() if name in wanted), *own_analyses(wanted)]
 
 
-def made_analyses(names: str | None, words: Sequence[str]) -> list[Analysis]:
-    """The analyses asked for, with options as words of the command line, such as ``--lda.label=3``."""
+def made_analyses(names: str | None, words: Sequence[str], other: bool = False) -> list[Analysis]:
+    """The analyses asked for, with options as words, such as ``--lda.label=3``; ``other``: there is a second set."""
     parser = _parser(own=own_analyses(names))
     made = parser.instantiate_classes(parser.parse_args(list(words)))
-    return [made[kind.kind] for kind in chosen_analyses(names)]
+    return [made[kind.kind] for kind in chosen_analyses(names, other=other)]
 
 
 def _folder_of(layer: str | None) -> str:

@@ -21,7 +21,7 @@ from lightning_repshape.analyses import ANALYSES
 from lightning_repshape.callbacks.reseeding import Reseeding
 from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli import study
-from lightning_repshape.cli.analyze import AnalyzeCLI, made_analyses
+from lightning_repshape.cli.analyze import AnalyzeCLI, made_analyses, other_features
 from lightning_repshape.cli.options import BASES, CHECKPOINTS, compare_parser
 from lightning_repshape.cli.own import own_analyses
 from lightning_repshape.cli.plain import listed
@@ -59,7 +59,8 @@ class Spec(NamedTuple):
 def run(words: list[str]) -> int:
     """Runs the command; 0, or what the trainings end with. Users' errors are RepshapeErrors."""
     cut = words.index("--") if "--" in words else len(words)
-    options = compare_parser().parse_args(words[:cut])
+    own, of_other = _without_other(words[:cut])
+    options = compare_parser().parse_args(own)
     given = words[cut + 1 :]
     if options.methods:
         options.models.append(str(_study_of(options)))
@@ -82,7 +83,7 @@ def run(words: list[str]) -> int:
     contenders: list[Contender] = []
     with shown_in_terminal(), task("models", len(specs)) as advance:
         for spec in specs:
-            contenders.append(_contender(spec, options, given))
+            contenders.append(_contender(spec, options, given, of_other))
             if len(contenders) > 1:  # before the others are passed in vain
                 check_same(contenders, options.same_samples)
             advance(1)
@@ -225,10 +226,26 @@ def _of_analyses(given: Sequence[str], names: str | None) -> list[str]:
     return found
 
 
-def _contender(spec: Spec, options: argparse.Namespace, given: Sequence[str]) -> Contender:
+def _without_other(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words, and the options of a second data set among them: ``--other.NAME=VALUE``, or as two words."""
+    kept: list[str] = []
+    found: list[str] = []
+    before = ""
+    for word in words:
+        theirs = word.startswith("--other.") or (before.startswith("--other.") and "=" not in before)
+        (found if theirs else kept).append(word)
+        before = word
+    return kept, found
+
+
+def _contender(
+    spec: Spec, options: argparse.Namespace, given: Sequence[str], of_other: Sequence[str] = ()
+) -> Contender:
+    second = options.other and options.other.endswith((".npz", ".safetensors"))
     if spec.path.is_file() and spec.path.suffix in (".npz", ".safetensors"):
-        analyses = made_analyses(options.analyses, _of_analyses(given, options.analyses))
-        return of_file(spec.name, spec.path, spec.layer, analyses)
+        analyses = made_analyses(options.analyses, _of_analyses(given, options.analyses), other=bool(second))
+        other = other_features(options.other, {}, spec.path) if second else None
+        return of_file(spec.name, spec.path, spec.layer, analyses, other)
     run = spec.path if spec.path.is_dir() else run_of_checkpoint(spec.path)
     if run is None or not (Path(run) / CONFIG).is_file():
         raise ConfigError(
@@ -240,6 +257,7 @@ def _contender(spec: Spec, options: argparse.Namespace, given: Sequence[str]) ->
     words += ["--trainer.devices", "1", "--trainer.enable_progress_bar", "false"]
     words += ["--trust"] if options.trust else []
     words += ["--analyses", options.analyses] if options.analyses else []
+    words += ["--other", options.other, *of_other] if options.other and not second else []
     _CompareCLI.spec = spec
     cli = _CompareCLI("analyze", [*words, *given])
     if cli.gathered.contender is None:

@@ -56,6 +56,11 @@ def compare_parser() -> PlainParser:
     parser.add_argument(
         "--analyses", metavar="LIST", help="some of them, such as lda,my_file.MyAnalysis (as in analyze)"
     )
+    parser.add_argument(
+        "--other", metavar="SET",
+        help="a second set, for transfer and as out of distribution: of runs a data module, with its options as "
+        "--other.NAME; of files of features a file",
+    )  # fmt: skip
     parser.add_argument("--to", metavar="FOLDER", help="where the page goes (default: comparisons/NAME)")
     parser.add_argument(
         "--same_samples", action="store_true",

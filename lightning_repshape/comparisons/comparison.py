@@ -12,16 +12,8 @@ from lightning_repshape.comparisons.contender import Contender
 from lightning_repshape.errors import DataError
 from lightning_repshape.functional.bootstrap import PairedDifference, paired_bootstrap
 from lightning_repshape.functional.projection import pca
-from lightning_repshape.functional.similarity import (
-    linear_cka_matrix,
-    mutual_neighbours,
-    procrustes_distance,
-    procrustes_rotation,
-    regression_score,
-)
+from lightning_repshape.functional.similarity import linear_cka_matrix, procrustes_rotation, similarity_matrices
 from lightning_repshape.seeding import generator
-
-_NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
@@ -90,16 +82,7 @@ def compare(contenders: Sequence[Contender], same_samples: bool = False, seed: i
     }
     layers = {name: values for name, values in layers.items() if bool((values != values[:1]).any())}
     features = [contender.features for contender in contenders]
-    distance = torch.zeros(len(contenders), len(contenders), dtype=torch.float64)
-    neighbours, regression = torch.ones_like(distance), torch.ones_like(distance)
-    for i, j in combinations(range(len(contenders)), 2):
-        distance[i, j] = distance[j, i] = procrustes_distance(features[i], features[j])
-        near = mutual_neighbours(features[i], features[j], min(_NEIGHBOURS, len(features[i]) - 1))
-        neighbours[i, j] = neighbours[j, i] = near
-        regression[i, j], regression[j, i] = (
-            _regression(features[i], features[j]),
-            _regression(features[j], features[i]),
-        )
+    alike = similarity_matrices(features)
     return Comparison(
         tuple(contenders),
         tuple(points),
@@ -111,9 +94,7 @@ def compare(contenders: Sequence[Contender], same_samples: bool = False, seed: i
             if a.wrong is not None and b.wrong is not None
         },
         linear_cka_matrix(features),
-        distance,
-        neighbours,
-        regression,
+        *alike,
         (tuple(layers), linear_cka_matrix(list(layers.values()))) if len(layers) > 1 else None,
     )
 
@@ -135,13 +116,6 @@ def check_same(contenders: Sequence[Contender], same_samples: bool = False) -> N
             reason += "; save the array test_ids (a number or name for each) with the features, or give --same_samples"
         if reason:
             raise DataError(f"{first.name} and {other.name} were not tested on the same samples: {reason}")
-
-
-def _regression(x: Tensor, y: Tensor) -> float:
-    try:
-        return float(regression_score(x, y, adjusted=True))
-    except ValueError:  # more features than samples
-        return math.nan
 
 
 def _plane(features: Tensor) -> Tensor:

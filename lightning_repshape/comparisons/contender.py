@@ -134,7 +134,9 @@ def contend(
     figures = dict(known.pop("figures", {}))
     if wrong is not None and "error" not in figures:
         figures["error"] = float(wrong.double().mean())
-    samples = TestSamples(test.labels, None if names is None else tuple(map(str, names)), content)
+    labelled = (inputs.features("test").labels >= 0).tolist()  # the others are left out
+    kept = None if names is None else tuple(str(one) for one, own in zip(names, labelled, strict=True) if own)
+    samples = TestSamples(test.labels, kept, content)
     features = test.features[rows].float()
     return Contender(
         name, inputs.layer, samples, inputs.class_names(), wrong, rows, features,

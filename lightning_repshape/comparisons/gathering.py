@@ -1,6 +1,6 @@
 """Contenders from runs and from files of saved features."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from lightning_repshape.analyses.inputs import FeatureInputs, TrainerInputs
 from lightning_repshape.comparisons.contender import Contender, contend
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.layers import EachLayer
+from lightning_repshape.features.passes import Features
 from lightning_repshape.features.store import analysis_loader, of_rows, on_device
 from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.files import read_json
@@ -47,7 +48,7 @@ class Gathering(Callback):
         other = next((analysis.other for analysis in self.analyses if analysis.other is not None), None)
         inputs = TrainerInputs(trainer, pl_module, self.layer, other=other)
         data = getattr(trainer, "datamodule", None)
-        count = len(inputs.labelled("test", classes=1).labels)
+        count = len(inputs.features("test").labels)
         namer, hasher = getattr(data, "sample_name", None), getattr(data, "checksums", None)
         names = [f"{type(data).__name__}: {namer('test', at)}" for at in range(count)] if callable(namer) else None
         content = str(hasher().get("test.images", "")) if callable(hasher) else ""
@@ -106,10 +107,13 @@ def _cost(run: Path | None) -> dict[str, float]:
     return {name: value for name, value in found.items() if value}
 
 
-def of_file(name: str, path: Path, layer: str, analyses: Sequence[Analysis]) -> Contender:
+def of_file(
+    name: str, path: Path, layer: str, analyses: Sequence[Analysis], other: Mapping[str, Features] | None = None
+) -> Contender:
     """A contender from a file of features, see :func:`lightning_repshape.analyses.arrays.read_arrays`.
 
-    Its array ``test_ids`` says which samples ``test_features`` are of. Raises DataError if there are no test features.
+    Its array ``test_ids`` says which samples ``test_features`` are of. ``other`` is a second set by split, by default
+    that of the file itself. Raises DataError if there are no test features.
     """
     arrays = read_arrays(path)
     splits = splits_of(arrays, path)
@@ -119,6 +123,6 @@ def of_file(name: str, path: Path, layer: str, analyses: Sequence[Analysis]) -> 
     if ids is not None and len(ids) != count:
         raise DataError(f"{path}: test_ids has {len(ids)} entries and test_labels {count}")
     class_names = [str(one) for one in arrays.get("class_names", ())]
-    other = splits_of(arrays, path, other=True)
+    other = splits_of(arrays, path, other=True) if other is None else other
     inputs = FeatureInputs(splits, None, class_names, 0, arrays.get("weight"), arrays.get("bias"), layer, other=other)
     return contend(name, inputs, analyses, None if ids is None else ids.tolist(), about=str(path))

@@ -13,7 +13,8 @@ from lightning_repshape.functional.numerics import at_least_float32, full_precis
 
 _BLOCK = 2**24  # similarities that are held at a time
 _RUN = 16  # similarities in a row of which the largest is looked at first
-_ROWS = 4096  # samples whose logits are held at a time
+_CACHED = 2**19  # numbers of features between whose two products a processor forgets nothing
+_SOME = 4096  # samples of which the descent's first guess is made at least
 _WIDEST = 2048  # features up to which the descent knows their scatter
 _MEMORY = 10  # steps that the descent remembers
 
@@ -127,12 +128,15 @@ def linear_probes(
     max_iterations: int = 1000,
     initial: LinearProbe | None = None,
 ) -> list[LinearProbe]:
-    """Multinomial logistic regressions of falling penalty, each from where the one before it ended (L-BFGS).
+    """Multinomial logistic regressions of falling penalty, by L-BFGS.
+
+    The first one starts at ``initial``, the second where the first one ended, all others where the line through the two
+    before them points, in terms of the logarithm of the penalty.
 
     Minimized is the mean cross-entropy plus ``penalty / 2`` times the sum of squared weights; biases are not penalized.
     That is scikit-learn's ``LogisticRegression(C=1 / (penalty * N))``. The descent's first guess of the inverse Hessian
     is that of classes whose probabilities do not depend on the features, which the features' scatter gives, so that
-    features of a steep spectrum cost few steps. Logits are taken of 4,096 samples at a time; features are never copied.
+    features of a steep spectrum cost few steps. Samples are looked at some at a time; features are never copied.
 
     Args:
         features: N x D.
@@ -162,9 +166,15 @@ def linear_probes(
     with torch.no_grad(), full_precision(features.device):
         problem = _Regression(features, labels, num_classes, normalize)
         start = problem.entered(initial)
-        found = []
+        found: list[LinearProbe] = []
+        ends: list[Tensor] = []
         for penalty in penalties:
+            if len(ends) > 1:
+                before, last = (math.log(probe.penalty) for probe in found[-2:])
+                further = (math.log(penalty) - last) / (last - before) if last != before else 0.0
+                start = ends[-1] + min(max(further, 0.0), 1.0) * (ends[-1] - ends[-2])
             start, objective, iterations = problem.solve(start, penalty, tolerance, max_iterations)
+            ends = [*ends[-1:], start]
             weight, bias = problem.left(start)
             found.append(LinearProbe(weight, bias, penalty, objective, iterations))
     return found
@@ -176,19 +186,20 @@ class _Regression:
     def __init__(self, features: Tensor, labels: Tensor, num_classes: int, normalize: bool) -> None:
         self.features, self.labels, self.classes = features, labels, num_classes
         count, width = features.shape
+        self.rows = max(128, (_CACHED if features.device.type == "cpu" else _BLOCK) // width)
         total, squares = torch.zeros(width, dtype=torch.float64, device=features.device), 0.0
-        for rows in torch.split(features, _ROWS):
+        for rows in torch.split(features, self.rows):
             total += rows.sum(dim=0, dtype=torch.float64)
         mean = total / count
         if not bool(mean.isfinite().all()):
             raise ValueError("features must be finite")
-        for rows in torch.split(features, _ROWS) if normalize else ():
+        for rows in torch.split(features, self.rows) if normalize else ():
             squares += float((rows - mean.to(rows.dtype)).square().sum(dtype=torch.float64))
         self.mean = mean if normalize else torch.zeros_like(mean)
         spread = math.sqrt(squares / (count * width))
         self.scale = 1 / spread if normalize and spread > 0 else 1.0
         # what the first guess of the Hessian knows: some samples are enough
-        step = max(1, count // max(4 * width, _ROWS))
+        step = max(1, count // max(4 * width, _SOME))
         some = (features[::step] - mean.to(features.dtype)) * self.scale
         if width <= _WIDEST:
             values, axes = torch.linalg.eigh(some.mT @ some / len(some))
@@ -215,15 +226,17 @@ class _Regression:
         weight, bias = self.left(parameters)
         count = len(self.features)
         loss, curved = 0.0, torch.zeros(self.classes, dtype=torch.float64, device=weight.device)
-        sums, slope = torch.zeros_like(parameters[:, -1]), torch.zeros_like(parameters[:, :-1])
-        for x, y in zip(torch.split(self.features, _ROWS), torch.split(self.labels, _ROWS), strict=True):
-            logs = torch.addmm(bias, x, weight.mT).log_softmax(dim=1)
-            loss -= float(logs.gather(1, y.unsqueeze(1)).sum(dtype=torch.float64))
+        sums, slope = torch.zeros_like(curved), torch.zeros_like(parameters[:, :-1])
+        each = torch.arange(self.rows, device=weight.device)
+        for x, y in zip(self.features.split(self.rows), self.labels.split(self.rows), strict=True):
+            own = y, each[: len(y)]
+            logs = torch.addmm(bias.unsqueeze(1), weight, x.mT).log_softmax(dim=0)  # K x rows: the quicker way round
+            loss -= float(logs[own].sum())
             p = logs.exp_()
-            curved += torch.addcmul(p, p, p, value=-1).sum(dim=0, dtype=torch.float64)
-            p[torch.arange(len(y), device=y.device), y] -= 1
-            sums += p.sum(dim=0, dtype=torch.float64)
-            slope += p.mT @ x
+            curved += torch.addcmul(p, p, p, value=-1).sum(dim=1)
+            p[own] -= 1
+            sums += p.sum(dim=1)
+            slope += p @ x
         slope = (slope - sums.unsqueeze(1) * self.mean) * (self.scale / count)
         own = parameters[:, :-1]
         gradient = torch.cat([slope + penalty * own, sums.unsqueeze(1) / count], dim=1)

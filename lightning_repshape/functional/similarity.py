@@ -1,6 +1,8 @@
 """How alike two representations of the same samples are, whatever rotation, shift and scale lies between them."""
 
 from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -175,6 +177,72 @@ def regression_score(x: Tensor, y: Tensor, orthogonal: bool = False, adjusted: b
             "samples are needed"
         )
     return found if not adjusted else found - (1 - found) * rank / left
+
+
+class SimilarityMatrices(NamedTuple):
+    """What several representations of the same samples have in common, pair by pair.
+
+    Attributes:
+        distance: :func:`procrustes_distance`, R x R float64.
+        neighbours: :func:`mutual_neighbours`, R x R.
+        regression: :func:`regression_score` of the row's map to the column, adjusted; NaN where the row has too many
+            features for the samples.
+    """
+
+    distance: Tensor
+    neighbours: Tensor
+    regression: Tensor
+
+
+def similarity_matrices(representations: Sequence[Tensor], neighbours: int = 10) -> SimilarityMatrices:
+    """Procrustes distance, common neighbours and regression of all pairs of R representations.
+
+    Args:
+        representations: Features of the same N >= 3 samples in the same order, each N x D of any width D.
+        neighbours: k; N - 1 where that is less.
+
+    Raises:
+        TypeError, ValueError: As the functions of two representations.
+    """
+    count = len(representations[0])
+    parts = [_no_wider(part) for part in representations]
+    size = len(parts), len(parts)
+    distance, near = torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64)
+    regression = torch.ones(size, dtype=torch.float64)
+    for i, j in combinations(range(len(parts)), 2):
+        distance[i, j] = distance[j, i] = procrustes_distance(parts[i], parts[j])
+        near[i, j] = near[j, i] = mutual_neighbours(parts[i], parts[j], min(neighbours, count - 1))
+        for one, other in ((i, j), (j, i)):
+            try:
+                regression[one, other] = regression_score(parts[one], parts[other], adjusted=True)
+            except ValueError:  # more features than samples
+                regression[one, other] = torch.nan
+    return SimilarityMatrices(distance, near, regression)
+
+
+def _no_wider(x: Tensor) -> Tensor:
+    """Rows N x D; where there are more features than samples, turned into N dimensions, float64, which changes nothing."""
+    check_matrix("x", x)
+    if x.shape[1] <= len(x):
+        return x
+    if not bool(x.isfinite().all()):
+        raise ValueError("x must be finite")
+    turned: Tensor = torch.linalg.qr(x.detach().mT.double(), mode="r").R.mT
+    return turned
+
+
+def sketched(x: Tensor, width: int) -> Tensor:
+    """Rows N x D in at most ``width`` dimensions, in which inner products are the same on average (Charikar et al. 2002).
+
+    Each feature is added to one of them, drawn once and for all, with a random sign: of lengths and inner products about
+    sqrt(2 / width) is lost. Narrower ones stay as they are.
+    """
+    if x.shape[1] <= width:
+        return x
+    source = torch.Generator().manual_seed(x.shape[1])
+    place = torch.randint(width, (x.shape[1],), generator=source).to(x.device)
+    sign = (2 * torch.randint(2, (x.shape[1],), generator=source) - 1).to(x)
+    return torch.zeros(len(x), width, dtype=x.dtype, device=x.device).index_add_(1, place, x * sign)
 
 
 def unbiased_gram(x: Tensor) -> Tensor:

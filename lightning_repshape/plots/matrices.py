@@ -75,20 +75,23 @@ def collapse_figure(
     return figure
 
 
-def similarity_figure(names: Sequence[str], values: Array, title: str, groups: Sequence[int] = ()) -> "Figure":
-    """A matrix of similarities, M x M between 0 and 1, with the numbers in it where they fit.
+def similarity_figure(
+    names: Sequence[str], values: Array, title: str, groups: Sequence[int] = (), largest: float = 1
+) -> "Figure":
+    """A matrix of similarities, M x M between 0 and ``largest``, with the numbers in it where they fit.
 
-    ``groups`` are numbers of rows before which lines are drawn, where another model begins.
+    ``groups`` are numbers of rows before which lines are drawn, where another model begins. NaN stays white.
     """
     side = float(np.clip(1.6 + 0.34 * len(names), 3.6, 9.0))
     figure = new_figure(side + 1.6, side)
     axes = figure.subplots()
-    shown = axes.imshow(values, vmin=0, vmax=1, cmap="viridis")
+    shown = axes.imshow(values, vmin=0, vmax=largest, cmap="viridis")
     if len(names) <= 40:
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize="small")
         axes.set_yticks(range(len(names)), names, fontsize="small")
     if len(names) <= 12:
-        _write(axes, [[f"{value:.2f}" for value in row] for row in values], values < 0.6, "small")
+        texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in values]
+        _write(axes, texts, values < 0.6 * largest, "small")
     for group in groups:
         axes.axhline(group - 0.5, color="white", linewidth=1.5)
         axes.axvline(group - 0.5, color="white", linewidth=1.5)

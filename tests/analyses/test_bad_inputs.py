@@ -106,6 +106,25 @@ def test_a_set_without_labels(logits: bool) -> None:
     assert [text.get_text() for text in legend] == ["unlabelled"]
 
 
+def test_a_partly_labelled_set() -> None:
+    def change(part: Features) -> Features:
+        return part._replace(labels=torch.where(torch.arange(len(part.labels)) % 4 == 3, -1, part.labels))
+
+    found = outcomes(sets(change))
+    known = outcomes(sets(lambda part: Features(*(one[change(part).labels >= 0] for one in part))))
+    for name, outcome in found.items():
+        assert outcome.failure == known[name].failure, name
+        if outcome.result is not None and name not in ("pca", "ood", "dimension"):
+            assert outcome.result.scalars == known[name].result.scalars, name  # as if the others were not there
+            assert "have no label, and are left out where one is needed" in " ".join(outcome.result.notes), name
+    assert found["dimension"].result.content["samples"] == 60
+    assert len(found["pca"].result.arrays["points"]) == 30
+    assert found["ood"].result.content["samples"] == 30
+    assert "auroc_mahalanobis" in found["ood"].result.scalars and "nc5" in found["ood"].result.scalars
+    figure = "class_distance_variance"
+    assert found["dimension"].result.scalars[figure] == known["dimension"].result.scalars[figure]
+
+
 def test_a_test_set_without_labels() -> None:
     test = clusters(1, 30)._replace(labels=torch.full((30,), -1))
     found = outcomes(FeatureInputs({"train": clusters(0, 60), "test": test}))

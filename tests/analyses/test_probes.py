@@ -48,7 +48,9 @@ def test_choices_and_errors_are_scikit_learns() -> None:
     assert done.scalars["joint_error"] == pytest.approx(
         float((test.logits.argmax(dim=1) != test.labels).double().mean())
     )
-    assert not done.notes and done.figures[""]() is not None
+    assert done.figures[""]() is not None
+    assert done.notes == ("the linear probe's penalty 1 is the largest of those tried: larger ones may do better",)
+    assert not Probes(neighbours=[1], penalties=[penalty]).compute(FeatureInputs(given)).notes
 
 
 def test_without_validation_a_tenth_is_held_out() -> None:

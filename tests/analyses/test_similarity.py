@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_repshape.analyses import LayerSimilarity, ModelInputs
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.functional import linear_cka
+from lightning_repshape.functional import linear_cka, mutual_neighbours, procrustes_distance, regression_score
 
 
 class Odd(nn.Module):
@@ -64,6 +64,20 @@ def test_one_batch_is_the_cka_itself() -> None:
     with torch.no_grad():
         wanted = float(linear_cka(net[:2](whole[0][0]), net(whole[0][0])))
     assert found.content["names"] == ["2", "1"] and found.scalars["adjacent"] == pytest.approx(wanted, abs=1e-4)
+    last, middle = net(whole[0][0]).detach()[:150], net[:2](whole[0][0]).detach()[:150]
+    net2 = ModelInputs(net, {"train": pairs()}, layer="1")  # kept over several batches
+    again = LayerSimilarity(layers=["2", "1"], kept=150).compute(net2)
+    for one, count in ((again, 150), (found, 200)):
+        assert one.content["kept"] == count
+    for name, way in (("distance", procrustes_distance), ("neighbours", mutual_neighbours)):
+        assert again.scalars[f"{name}_first_last"] == pytest.approx(float(way(last, middle)), abs=1e-6)
+    for (i, j), pair in (((0, 1), (last, middle)), ((1, 0), (middle, last))):
+        score = float(regression_score(*pair, adjusted=True))
+        assert float(again.content["regression"][i, j]) == pytest.approx(score, abs=1e-6)
+    assert set(again.figures) == {"", "distance", "neighbours", "regression"} and again.figures["distance"]().axes
+    assert "distance" not in LayerSimilarity(layers=["2", "1"], kept=0).compute(net2).content
+    few = LayerSimilarity(layers=["2", "1"], kept=6).compute(net2)
+    assert "regression from 1 is left out" in " ".join(few.notes) and few.scalars["distance_adjacent"] > 0
     assert "there is no test set" in found.notes[0] and found.content["split"] == "train"
 
 
@@ -96,5 +110,7 @@ def test_what_cannot_be_compared_is_told() -> None:
     assert "fewer than two layers can be compared" in failure(nn.Sequential(nn.LSTM(6, 2)), pairs())
     with pytest.raises(ConfigError, match="two layers or more"):
         LayerSimilarity(layers=["0"])
+    with pytest.raises(ConfigError, match="kept"):
+        LayerSimilarity(kept=3)
     with pytest.raises(ConfigError, match="at least 4"):
         LayerSimilarity(batch=3)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cli_runs import SMALL
@@ -56,7 +57,10 @@ def test_runs_side_by_side(runs: Path, capsys: pytest.CaptureFixture[str], monke
 
 def test_a_checkpoint_and_another_layer(runs: Path) -> None:
     last = runs / "plain/checkpoints/last.ckpt"
-    assert main(["compare", str(last), f"{runs / 'plain'}@logits", "--analyses", "lda", "--to", "page"]) == 0
+    second = ["--other", "DigitsDataModule", "--other.classes", "[0,1,2]"]
+    words = [*second, str(last), f"{runs / 'plain'}@logits", "--analyses", "lda,ood", "--to", "page"]
+    assert main(["compare", *words]) == 0
+    assert all(0 < one < 1 for one in json.loads(Path("page/comparison.json").read_text())["figures"]["ood/auroc_energy"])
     record = json.loads(Path("page/comparison.json").read_text())
     assert [(own["name"], own["layer"]) for own in record["models"]] == [("last", "features"), ("logits", "logits")]
 
@@ -70,6 +74,19 @@ def test_files_of_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert json.loads(Path("other/comparison.json").read_text())["figures"]["lda/eigenvalue"] != first
     assert main(["compare", one, two, "--analyses", "lda", "--", "--lda.label", "2"]) == 2
     assert "test error" not in capsys.readouterr().out, "there are no predictions"
+    far = features(tmp_path / "far.npz", shift=7)
+    assert main(["compare", "--other", far, one, two, "--analyses", "ood,lda", "--to", "far"]) == 0
+    assert "ood/auroc_neighbours" in json.loads(Path("far/comparison.json").read_text())["figures"]
+
+
+def test_files_with_samples_without_a_label(tmp_path: Path) -> None:
+    arrays = dict(np.load(features(tmp_path / "one.npz")))
+    arrays["test_labels"][::4] = -1
+    for name in ("one.npz", "two.npz"):
+        np.savez(tmp_path / name, **arrays)
+    assert main(["compare", str(tmp_path / "one.npz"), str(tmp_path / "two.npz"), "--analyses", "dimension"]) == 0
+    record = json.loads(next(Path("comparisons").glob("*/comparison.json")).read_text())
+    assert record["test_samples"] == 45
 
 
 @pytest.mark.proof

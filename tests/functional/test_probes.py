@@ -64,12 +64,12 @@ def test_a_probe_is_scikit_learns_regression(penalty: float, dtype: torch.dtype)
 
 def test_a_path_ends_where_each_of_its_probes_does() -> None:
     x, y = samples()
-    path = linear_probes(x, y, 4, [1.0, 1e-1, 1e-3])
+    path = linear_probes(x, y, 4, [1.0, 1e-1, 1e-2, 1e-2, 1e-3, 1e-1])
     for one in path:
         alone = linear_probes(x, y, 4, [one.penalty])[0]
         assert one.objective == pytest.approx(alone.objective, abs=1e-6)
-    again = linear_probes(x, y, 4, [1e-3], initial=path[-1])[0]
-    assert again.iterations <= 1 and again.objective == pytest.approx(path[-1].objective, abs=1e-6)
+    again = linear_probes(x, y, 4, [1e-3], initial=path[4])[0]
+    assert again.iterations <= 1 and again.objective == pytest.approx(path[4].objective, abs=1e-6)
 
 
 def test_wide_features_more_of_them_than_samples_and_classes_apart() -> None:

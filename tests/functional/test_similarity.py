@@ -17,6 +17,7 @@ from lightning_repshape.functional import (
     regression_score,
     unbiased_gram,
 )
+from lightning_repshape.functional.similarity import similarity_matrices, sketched
 
 
 def written_out(x: Tensor, y: Tensor) -> float:
@@ -168,3 +169,23 @@ def test_what_cannot_be_compared_is_refused(function: Callable[[Tensor, Tensor],
         function(x, torch.ones(10, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match="at least"):
         function(x[:1], x[:1])
+
+
+def test_all_pairs_are_the_functions_of_two() -> None:
+    stream = torch.Generator().manual_seed(3)
+    parts = [torch.randn(30, width, generator=stream) for width in (5, 80, 12)]  # one wider than there are samples
+    found = similarity_matrices(parts)
+    for i, j in ((0, 1), (1, 2), (2, 0)):
+        for matrix, way in ((found.distance, procrustes_distance), (found.neighbours, mutual_neighbours)):
+            assert float(matrix[i, j]) == float(matrix[j, i]) == pytest.approx(float(way(parts[i], parts[j])), abs=1e-9)
+    wanted = float(regression_score(parts[0], parts[2], adjusted=True))
+    assert float(found.regression[0, 2]) == pytest.approx(wanted, abs=1e-9)
+    assert found.regression[1].isnan().tolist() == [True, False, True], "more features than samples"
+
+
+def test_a_sketch_keeps_inner_products() -> None:
+    x = torch.randn(40, 3000, generator=torch.Generator().manual_seed(0))
+    near = sketched(x, 1500)
+    assert near.shape == (40, 1500) and torch.equal(near, sketched(x, 1500)) and sketched(x, 3000) is x
+    lost = (near @ near.T - x @ x.T) / x.norm(dim=1) / x.norm(dim=1)[:, None]
+    assert float(lost.square().mean().sqrt()) < (2 / 1500) ** 0.5

@@ -17,9 +17,9 @@ class QuickNet(Backbone):
     ``whiten``: 2 x 2 convolution with GELU, whose filters are the principal directions of the images' patches, each
     scaled to unit variance, and their negatives; they are computed once from training images and never trained.
     ``block1``, ``block2``, ``block3``: 3 x 3 convolution, 2 x 2 max pool, batch normalisation and GELU, and behind it
-    residual convolutions of the same width with batch normalisation and GELU. ``pool``: the largest value at any
-    position, whose ``widths[-1]`` values are the features. ``block2.0`` is the value before a block's residual
-    convolutions.
+    residual convolutions of the same width with batch normalisation and GELU. ``pool``: an eighth of the largest value
+    at any position, so that a head bears the blocks' large learning rate; these ``widths[-1]`` values are the features.
+    ``block2.0`` is the value before a block's residual convolutions.
 
     The package's modules call :meth:`fit_inputs` before a training's first step, and checkpoints keep the filters; a
     training loop of one's own calls it with some normalised images. Until then the filters are random.
@@ -60,7 +60,7 @@ class QuickNet(Backbone):
         for number, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
             stages[f"block{number}"] = _block(filters, width, depth)
             filters = width
-        stages["pool"] = Layer({"pool": nn.AdaptiveMaxPool2d(1), "flatten": nn.Flatten()})
+        stages["pool"] = Layer({"pool": nn.AdaptiveMaxPool2d(1), "flatten": nn.Flatten(), "scale": _Eighth()})
         super().__init__(input_shape, filters, stages, **kwargs)
         initialize(self, "he")
         conv.requires_grad_(False)
@@ -68,8 +68,9 @@ class QuickNet(Backbone):
 
     @property
     def inputs_wanted(self) -> int:
-        """500 images, until the filters of ``whiten`` are computed."""
-        return 0 if bool(self.whitened) else 500
+        """Images of 512,000 pixels in all, such as 500 of CIFAR-10, until the filters of ``whiten`` are computed."""
+        _, height, width = self.input_shape
+        return 0 if bool(self.whitened) else max(16, 512_000 // (height * width))
 
     @torch.no_grad()
     def fit_inputs(self, x: Tensor) -> None:
@@ -91,6 +92,11 @@ class _Residual(Layer):
 
     def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
         return x + super().forward(x, tap)
+
+
+class _Eighth(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 8
 
 
 def _block(in_channels: int, width: int, depth: int) -> Chain:

@@ -12,7 +12,15 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, cut_out, draw_augmentation, draws_from
+from lightning_repshape.data.images import (
+    Draws,
+    ImageStore,
+    Normalizer,
+    crop_and_flip,
+    cut_out,
+    draw_augmentation,
+    draws_from,
+)
 from lightning_repshape.data.preprocessing import STATE_KEY, Preprocessing
 from lightning_repshape.errors import ConfigError
 

@@ -39,7 +39,7 @@ def first(batches: Iterable[Any], unpack: Unpack, most: int) -> Iterator[tuple[A
 
 
 def training_inputs(trainer: Trainer, module: LightningModule, count: int) -> Tensor:
-    """At most so many training inputs, not augmented, on the module's device: drawn by a fixed seed, equal on all ranks.
+    """At most so many training inputs on the module's device, not augmented: the same ones always, and on all ranks.
 
     Raises:
         DataError: There is no training set of known length.

@@ -76,8 +76,8 @@ class ClassifierModule(LightningModule):
             image, at twice the cost. Activations, and so analyses, are those of the image.
 
     Raises:
-        ConfigError: If ``num_classes`` is below 1, ``statistics_layer`` names no activation, or ``test_flip`` is set for
-            inputs that are no images.
+        ConfigError: If ``num_classes`` is below 1, ``statistics_layer`` names no activation, or inputs are no images
+            where ``test_flip`` is set.
     """
 
     takes_memberships: ClassVar[bool] = True
@@ -101,7 +101,9 @@ class ClassifierModule(LightningModule):
     ) -> None:
         super().__init__()
         if test_flip and len(input_shape) != 3:
-            raise ConfigError(f"test_flip mirrors images, and inputs of shape {tuple(input_shape)} are none: set it to false")
+            raise ConfigError(
+                f"test_flip mirrors images, and inputs of shape {tuple(input_shape)} are none: set it to false"
+            )
         if num_classes < 1:
             raise ConfigError(f"num_classes is {num_classes}; a classifier needs at least one class")
         self.num_classes = num_classes
@@ -385,7 +387,10 @@ class ClassifierModule(LightningModule):
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """``probability`` N x K, ``target`` N (-1: unknown), and the samples' numbers ``index`` N where known."""
-        prediction = {"probability": self.evaluated(batch[0]).logits.float().softmax(dim=1), "target": class_indices(batch[1])}
+        prediction = {
+            "probability": self.evaluated(batch[0]).logits.float().softmax(dim=1),
+            "target": class_indices(batch[1]),
+        }
         if len(batch) > 2:
             prediction["index"] = batch[2]
         return prediction

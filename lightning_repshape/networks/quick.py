@@ -12,7 +12,7 @@ from lightning_repshape.networks.base import Backbone, Ending, Options, check_im
 
 
 class QuickNet(Backbone):
-    """A network that learns CIFAR-10 in few epochs; the ideas are those of Page 2018 and Jordan 2024, the design is ours.
+    """A network that learns CIFAR-10 in few epochs, of our design, after ideas of Page 2018 and Jordan 2024.
 
     ``whiten``: 2 x 2 convolution with GELU, whose filters are the principal directions of the images' patches, each
     scaled to unit variance, and their negatives; they are computed once from training images and never trained.

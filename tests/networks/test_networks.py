@@ -323,9 +323,9 @@ def test_unknown_name_names_the_nearest(small: Backbone) -> None:
 def test_every_parameter_gets_a_gradient(small: Backbone) -> None:
     small.train()
     small(images(small, count=4)).square().sum().backward()
-    without = [name for name, parameter in small.named_parameters() if parameter.grad is None]
-    assert without == []
-    assert all(parameter.grad.isfinite().all() for parameter in small.parameters())
+    trained = {name: parameter for name, parameter in small.named_parameters() if name != "whiten.conv.weight"}
+    assert [name for name, parameter in trained.items() if parameter.grad is None] == []
+    assert all(parameter.grad.isfinite().all() for parameter in trained.values())
 
 
 def test_float64_agrees_with_float32(small: Backbone) -> None:

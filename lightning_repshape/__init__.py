@@ -187,6 +187,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "MobileNetV2",
         "NiN",
         "PreActResNet18",
+        "QuickNet",
         "ResNet110",
         "ResNet18",
         "ResNet32",

@@ -296,6 +296,7 @@ SMALL: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "MobileNetV2": ((3, 16, 16), {"width_multiplier": 0.25}),
     "NiN": ((3, 8, 8), {"layout": "nine", "batch_norm": True}),
     "PreActResNet18": ((3, 16, 16), {"width": 4}),
+    "QuickNet": ((3, 12, 12), {"widths": (4, 6, 8), "depths": (1, 1, 2)}),
     "ResNet110": ((3, 8, 8), {"width": 2}),
     "ResNet18": ((3, 16, 16), {"width": 4}),
     "ResNet32": ((3, 8, 8), {"width": 4}),

@@ -34,7 +34,13 @@ class Draws(NamedTuple):
 
 
 def draw_augmentation(
-    count: int, seed: int, epoch: int, padding: int, flip: bool, hole_in: tuple[int, int] | None = None
+    count: int,
+    seed: int,
+    epoch: int,
+    padding: int,
+    flip: bool,
+    hole_in: tuple[int, int] | None = None,
+    alternate: bool = False,
 ) -> Draws:
     """Draws the crops, mirrorings and holes of all samples of one epoch at once.
 
@@ -48,12 +54,16 @@ def draw_augmentation(
         padding: Pixels of zeros around the image before the crop; 0: no crop.
         flip: Whether half of the samples are mirrored.
         hole_in: Height and width of the images, within which a hole has its centre; None: no holes.
+        alternate: Whether flips are drawn for epoch 0 alone and change with every further one, so that an image and its
+            mirror image come in turns (Jordan 2024); else they are drawn for every epoch.
 
     Returns:
         Offsets uniform over 0..2 * padding in both directions, flips of probability one half, and centres uniform over
         the image.
     """
-    return draws_from(generator("augment", seed, epoch), count, padding, flip, hole_in)
+    draws = draws_from(generator("augment", seed, epoch), count, padding, flip, hole_in)
+    flips = draws_from(generator("augment", seed, 0), count, padding, flip).flips if alternate else None
+    return draws if flips is None else draws._replace(flips=flips ^ bool(epoch % 2))
 
 
 def draws_from(

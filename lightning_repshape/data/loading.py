@@ -12,11 +12,18 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, get_worker_info
 
-from lightning_repshape.data.images import Draws, ImageStore, Normalizer, crop_and_flip, cut_out, draws_from
+from lightning_repshape.data.images import (
+    Draws,
+    ImageStore,
+    Normalizer,
+    crop_and_flip,
+    cut_out,
+    draw_augmentation,
+    draws_from,
+)
 from lightning_repshape.data.preprocessing import STATE_KEY, Preprocessing
 from lightning_repshape.data.samplers import KeyedSampler
 from lightning_repshape.errors import ConfigError
-from lightning_repshape.seeding import generator
 
 Augmentation = Literal["none", "flip", "shift", "crop-flip"]
 SHIFTS = ("shift", "crop-flip")
@@ -168,6 +175,7 @@ class SplitDataset(Dataset[RawBatch]):
         padding: Pixels of padding before the crop.
         cutout: Side of the square that is cut out; 0: none.
         with_index: Whether finished batches hold the index too.
+        alternate_flips: Whether images are mirrored in every second epoch, instead of at random.
     """
 
     def __init__(
@@ -179,6 +187,7 @@ class SplitDataset(Dataset[RawBatch]):
         padding: int = 0,
         cutout: int = 0,
         with_index: bool = False,
+        alternate_flips: bool = False,
     ) -> None:
         self.split = split
         self.cutout = cutout
@@ -187,6 +196,10 @@ class SplitDataset(Dataset[RawBatch]):
         self.padding = padding if augment in SHIFTS else 0
         self._seed = seed
         self._augment = augment
+        self._alternate = alternate_flips
+        store = split.store
+        hole_in = (store.height, store.width) if cutout else None
+        self._drawn = (self.padding, augment in FLIPS, hole_in)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -208,14 +221,13 @@ class SplitDataset(Dataset[RawBatch]):
         """The augmentation of all images in an epoch; None where there is none."""
         if self._augment == "none" and not self.cutout:
             return None
-        draws, store = self.draws(generator("augment", self._seed, epoch), len(self)), self.split.store
+        draws = draw_augmentation(len(self), self._seed, epoch, *self._drawn, alternate=self._alternate)
+        store = self.split.store
         return EpochDraws(draws, None if store.plain else store.first_pixels(torch.arange(len(self)), draws))
 
     def draws(self, source: torch.Generator, count: int) -> Draws:
         """What augmentation does to ``count`` images, from a CPU generator's next numbers."""
-        store = self.split.store
-        hole_in = (store.height, store.width) if self.cutout else None
-        return draws_from(source, count, self.padding, self._augment in FLIPS, hole_in)
+        return draws_from(source, count, *self._drawn)
 
 
 def _as_tensor(indices: Sequence[int]) -> Tensor:

@@ -127,6 +127,8 @@ class ImageDataModule(RawBatchDataModule):
             memory-mapped file in ``cache_dir``.
         cache_dir: Folder of decoded images. Image files are always kept there once decoded, where it is given. None:
             the folder ".repshape-cache" in ``root``, and only where the memory budget demands it.
+        alternate_flips: Whether "flip" and "crop-flip" draw in the first epoch which images are mirrored, and then
+            mirror the others, in turns; else every epoch draws anew.
 
     Raises:
         ConfigError: An option or a class that cannot be.
@@ -160,6 +162,7 @@ class ImageDataModule(RawBatchDataModule):
         split_seed: int = 0,
         memory_budget_gb: float = 4.0,
         cache_dir: str | None = None,
+        alternate_flips: bool = False,
     ) -> None:
         super().__init__()
         where = type(self).__name__
@@ -203,6 +206,7 @@ class ImageDataModule(RawBatchDataModule):
         self.train_subset = train_subset
         self.augment = augment
         self.crop_padding = crop_padding
+        self.alternate_flips = alternate_flips
         self.cutout = cutout
         self.download = download
         self.drop_last = drop_last
@@ -477,7 +481,9 @@ class ImageDataModule(RawBatchDataModule):
 
     def _dataset(self, split: Split, augment: bool, seed: int = 0, with_index: bool = False) -> SplitDataset:
         kind, cutout = (self.augment, self.cutout) if augment else ("none", 0)
-        return SplitDataset(split, self._normalizer, seed, kind, self.crop_padding, cutout, with_index)
+        return SplitDataset(
+            split, self._normalizer, seed, kind, self.crop_padding, cutout, with_index, self.alternate_flips
+        )
 
     def train_dataloader(self) -> ImageLoader:
         """Shuffled and augmented batches of this rank's training images."""

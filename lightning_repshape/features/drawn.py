@@ -38,6 +38,20 @@ def first(batches: Iterable[Any], unpack: Unpack, most: int) -> Iterator[tuple[A
             return
 
 
+def training_inputs(trainer: Trainer, module: LightningModule, count: int) -> Tensor:
+    """At most so many training inputs on the module's device, not augmented: the same ones always, and on all ranks.
+
+    Raises:
+        DataError: There is no training set of known length.
+    """
+    loader = analysis_loader(trainer, "train")
+    with isolate_rng(), as_in_a_test(trainer):
+        moved = (on_device(trainer, batch, module) for batch in drawn(loader, count, _BATCH, seed=0))
+        inputs = torch.cat([unpack_samples(batch, (0, 1))[0] for batch in moved])
+    shared: Tensor = trainer.strategy.broadcast(inputs)
+    return shared
+
+
 def augmented_views(
     trainer: Trainer, module: LightningModule, layer: str, unpack: Unpack, most: int, count: int, seed: int
 ) -> Tensor | None:

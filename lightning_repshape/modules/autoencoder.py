@@ -141,6 +141,7 @@ class AutoencoderModule(ClassifierModule):
             head=decoder,
             statistics_layer="features",
             channels_last=False,
+            test_flip=False,
             **kwargs,
         )
         self.regularizers = nn.ModuleList(listed(regularizers))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_repshape.errors import ConfigError, DivergenceError, did_you_mean
+from lightning_repshape.features.drawn import training_inputs
 from lightning_repshape.functional.class_statistics import class_indices
 from lightning_repshape.heads import LinearHead
 from lightning_repshape.metrics.classification import ClassificationSums
@@ -72,9 +73,12 @@ class ClassifierModule(LightningModule):
             layer of the first regularizer, else the features.
         channels_last: Whether convolutional weights and images lie channels-last in memory, which is faster on CPUs and
             GPUs alike.
+        test_flip: Whether validation, test and prediction take the mean of the logits of each image and its mirror
+            image, at twice the cost. Activations, and so analyses, are those of the image.
 
     Raises:
-        ConfigError: If ``num_classes`` is below 1 or ``statistics_layer`` names no activation.
+        ConfigError: If ``num_classes`` is below 1, ``statistics_layer`` names no activation, or inputs are no images
+            where ``test_flip`` is set.
     """
 
     takes_memberships: ClassVar[bool] = True
@@ -100,8 +104,13 @@ class ClassifierModule(LightningModule):
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         statistics_layer: str | None = None,
         channels_last: bool = True,
+        test_flip: bool = False,
     ) -> None:
         super().__init__()
+        if test_flip and len(input_shape) != 3:
+            raise ConfigError(
+                f"test_flip mirrors images, and inputs of shape {tuple(input_shape)} are none: set it to false"
+            )
         if num_classes < 1:
             raise ConfigError(f"num_classes is {num_classes}; a classifier needs at least one class")
         self.num_classes = num_classes
@@ -113,6 +122,7 @@ class ClassifierModule(LightningModule):
         self.lr_scheduler_interval = lr_scheduler_interval
         self._lr: float | None = None
         self.channels_last = channels_last
+        self.test_flip = test_flip
         if channels_last:
             self.backbone.to(memory_format=torch.channels_last)
         self.statistics_layer = self.check_activation_name(statistics_layer or "features")
@@ -218,6 +228,12 @@ class ClassifierModule(LightningModule):
         take_plain_steps(self.trainer, self)
         if getattr(self.backbone, "frozen", False):  # on purpose
             warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
+
+    def on_train_start(self) -> None:
+        """Gives a backbone that computes weights from training inputs what it asks for; a resumed one has them."""
+        wanted = getattr(self.backbone, "inputs_wanted", 0)
+        if wanted:
+            self.backbone.fit_inputs(training_inputs(self.trainer, self, wanted))
 
     def unpack(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Inputs and labels of a batch: N class indices, or N x K memberships as of mixup and CutMix.
@@ -331,10 +347,17 @@ class ClassifierModule(LightningModule):
         """Adds a batch to the test figures."""
         self.evaluation_step(batch, self.test_sums)
 
+    def evaluated(self, x: Tensor, activations: Sequence[str] = ()) -> ModelOutput:
+        """A forward pass of an evaluation: with ``test_flip``, logits are means over images and their mirror images."""
+        output: ModelOutput = self(x, activations)
+        if not self.test_flip:
+            return output
+        return output._replace(logits=(output.logits + self(x.flip(-1)).logits) / 2)
+
     def evaluation_step(self, batch: Sequence[Tensor], sums: ClassificationSums) -> None:
         """Forward pass of one evaluation batch, added to the stage's sums and to the layer's statistics."""
         x, target = self.unpack(batch)
-        output = self(x, (self.statistics_layer,))
+        output = self.evaluated(x, (self.statistics_layer,))
         sums.update(self.classification_loss(output.logits, target), output.logits, target)
         self.update_statistics(output.activations[self.statistics_layer], target)
 
@@ -375,7 +398,10 @@ class ClassifierModule(LightningModule):
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """``probability`` N x K, ``target`` N (-1: unknown), and the samples' numbers ``index`` N where known."""
-        prediction = {"probability": self(batch[0]).logits.float().softmax(dim=1), "target": class_indices(batch[1])}
+        prediction = {
+            "probability": self.evaluated(batch[0]).logits.float().softmax(dim=1),
+            "target": class_indices(batch[1]),
+        }
         if len(batch) > 2:
             prediction["index"] = batch[2]
         return prediction

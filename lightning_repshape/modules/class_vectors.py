@@ -138,7 +138,7 @@ class ClassVectorModule(SupervisedModule):
     def evaluation_step(self, batch: Sequence[Tensor], sums: ClassificationSums) -> None:
         """Forward pass of one evaluation batch, added to the sums, to the cosines and to the statistics."""
         x, target = self.unpack(batch)
-        output = self(x, tuple(dict.fromkeys((self.statistics_layer, self._vector_inputs))))
+        output = self.evaluated(x, tuple(dict.fromkeys((self.statistics_layer, self._vector_inputs))))
         sums.update(self.classification_loss(output.logits, target), output.logits, target)
         self.update_statistics(output.activations[self.statistics_layer], target)
         cosines = self.val_cosines if sums is self.val_sums else self.test_cosines

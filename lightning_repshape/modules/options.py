@@ -29,6 +29,7 @@ class View(TypedDict, total=False):
 
     statistics_layer: str | None
     channels_last: bool
+    test_flip: bool
 
 
 class Shared(Optimization, View, total=False):

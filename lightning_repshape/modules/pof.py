@@ -152,6 +152,7 @@ class PoFModule(SupervisedModule):
 
     def on_train_start(self) -> None:
         """Finds where weak batches come from."""
+        super().on_train_start()
         self._source = source_for(self.trainer, self.num_classes, self.device)
 
     def training_activations(self) -> tuple[str, ...]:

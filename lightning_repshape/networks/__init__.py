@@ -8,6 +8,7 @@ from lightning_repshape.networks.highway import Highway
 from lightning_repshape.networks.mlp import MLP
 from lightning_repshape.networks.mobilenet import MobileNetV2
 from lightning_repshape.networks.nin import NiN
+from lightning_repshape.networks.quick import QuickNet
 from lightning_repshape.networks.resnet import PreActResNet18, ResNet18, ResNet32, ResNet110, WideResNet
 from lightning_repshape.networks.timm_backbone import TimmBackbone
 from lightning_repshape.networks.torchvision_backbone import TorchvisionBackbone
@@ -29,6 +30,7 @@ __all__ = [
     "MobileNetV2",
     "NiN",
     "PreActResNet18",
+    "QuickNet",
     "ResNet18",
     "ResNet32",
     "ResNet110",

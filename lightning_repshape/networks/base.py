@@ -148,6 +148,17 @@ class Backbone(NamedActivations):
             self._check_batch(x)
         return super().forward(x, tap)
 
+    @property
+    def inputs_wanted(self) -> int:
+        """How many training inputs :meth:`fit_inputs` takes before a training's first step. Default: 0, none."""
+        return 0
+
+    def fit_inputs(self, x: Tensor) -> None:
+        """Computes weights from training inputs N x ``input_shape``, for networks that begin so; checkpoints keep them.
+
+        The inputs are drawn by a fixed seed, normalised and not augmented, and the same on every rank.
+        """
+
     def _path_of(self, name: str) -> str:
         """The path of a part, by its activation's name or its own."""
         parts: dict[str, nn.Module] = dict(self.named_modules())

@@ -129,3 +129,15 @@ def test_holes_are_drawn_after_what_was_drawn_before_them() -> None:
     assert all(torch.equal(*pair) for pair in zip(with_holes[:2], without[:2], strict=True))
     assert without.holes is None
     assert with_holes.holes is not None and with_holes.holes.amax(0).tolist() <= [8, 12]
+
+
+def test_flips_that_alternate() -> None:
+    """Drawn once as for the first epoch; then every image and its mirror image come in turns. Crops are drawn anew."""
+    drawn = [draw_augmentation(200, 3, epoch, 4, True, (9, 13), alternate=True) for epoch in range(4)]
+    random = [draw_augmentation(200, 3, epoch, 4, True, (9, 13)) for epoch in range(4)]
+    first = random[0].flips
+    assert first is not None and not torch.equal(first, random[2].flips)
+    for epoch, (ours, others) in enumerate(zip(drawn, random, strict=True)):
+        assert torch.equal(ours.flips, first if epoch % 2 == 0 else ~first)
+        assert torch.equal(ours.offsets, others.offsets) and torch.equal(ours.holes, others.holes)
+    assert draw_augmentation(5, 0, 1, padding=0, flip=False, alternate=True) == Draws(None, None)

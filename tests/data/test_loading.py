@@ -57,6 +57,9 @@ def test_augmentation_depends_on_seed_epoch_and_sample_alone(tmp_path: Path) -> 
     assert torch.equal(epoch_by_sample(Numbered(augment="crop-flip", seed=1, batch_size=7), 3), images)
     assert not torch.equal(epoch_by_sample(module, 4), images)
     assert not torch.equal(epoch_by_sample(Numbered(augment="crop-flip", seed=2), 3), images)
+    in_turns = Numbered(augment="flip", seed=1, alternate_flips=True)
+    first, second, third = (epoch_by_sample(in_turns, epoch) for epoch in range(3))
+    assert torch.equal(second, first.flip(3)) and torch.equal(third, first)
     # Images too large for the memory are cropped after the transfer, with the same result.
     mapped = Numbered(root=str(tmp_path), augment="crop-flip", seed=1, memory_budget_gb=0)
     assert torch.equal(epoch_by_sample(mapped, 3), images)

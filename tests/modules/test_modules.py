@@ -11,11 +11,14 @@ from torch.nn import functional as F
 from lightning_repshape import (
     MLP,
     VGG16,
+    ClassifierModule,
+    ClassVectorModule,
     ClasswiseCovariance,
     ClasswiseVariance,
     ConvNet,
     DenseNet40,
     DigitsDataModule,
+    FOCAModule,
     L2Weight,
     MLPHead,
     RegularizedModule,
@@ -67,6 +70,21 @@ def test_squared_loss_and_label_smoothing() -> None:
     assert torch.allclose(squared.classification_loss(logits, target), wanted)
     smooth = SupervisedModule(10, (1, 8, 8), network, label_smoothing=0.1)
     assert torch.equal(smooth.classification_loss(logits, target), F.cross_entropy(logits, target, label_smoothing=0.1))
+
+
+@pytest.mark.parametrize("kind", [SupervisedModule, ClassVectorModule, FOCAModule])
+def test_evaluations_take_the_mean_over_an_image_and_its_mirror_image(kind: type[ClassifierModule]) -> None:
+    module = kind(10, (1, 8, 8), network, test_flip=True).eval()
+    x, y = torch.randn(30, 1, 8, 8), torch.arange(30) % 10
+    of_image, of_mirrored = module(x), module(torch.stack([image[:, :, range(7, -1, -1)] for image in x]))
+    logits = (of_image.logits + of_mirrored.logits) / 2
+    torch.testing.assert_close(module.evaluated(x).logits, logits)
+    torch.testing.assert_close(module.predict_step((x, y), 0)["probability"], logits.softmax(dim=1))
+    module.test_step((x, y), 0)
+    figures = module.test_sums.compute()
+    torch.testing.assert_close(figures["loss"].float(), module.classification_loss(logits, y))
+    assert float(figures["error"]) == pytest.approx(float((logits.argmax(dim=1) != y).double().mean()))
+    assert torch.equal(module.evaluated(x, ("features",)).activations["features"], of_image.features)
 
 
 def test_the_loss_is_the_sum_of_its_terms() -> None:

@@ -26,12 +26,12 @@ STUDIES = {
     "aaai19/table-4": (2, 5),
     "aaai19/table-5": (1, 7),
     "aaai19/table-10": (1, 5),
-    "feed-backward/table-1": (20, 2),
+    "feed-backward/table-1": (21, 2),
     "feed-backward/figure-6": (1, 2),
     "feed-backward/table-2": (6, 2),
     "iclr21/table-1": (12, 2),
-    "iclr21/table-2": (12, 2),
-    "iclr21/fixed-heads": (12, 7),
+    "iclr21/table-2": (13, 2),
+    "iclr21/fixed-heads": (13, 7),
     "iclr21/table-3": (12, 2),
     "iclr21/table-4": (4, 5),
     "iclr21/spearman": (4, 2),
@@ -45,6 +45,10 @@ STUDIES = {
     "icml19/table-1": (4, 5),
     "icml19/recipe": (1, 10),
     "icml19/long": (1, 4),
+    "gpu/foca": (1, 2),
+    "gpu/class-vectors": (1, 2),
+    "gpu/cw-vr": (1, 2),
+    "gpu/feed-backward": (1, 2),
     "quickstart/digits": (1, 4),
     "beside/digits": (1, 15),
     "beside/mnist": (1, 15),
@@ -76,6 +80,10 @@ PUBLISHED = {
     "icml19/table-1": 10,
     "icml19/recipe": 0,
     "icml19/long": 0,
+    "gpu/foca": 0,
+    "gpu/class-vectors": 0,
+    "gpu/cw-vr": 0,
+    "gpu/feed-backward": 0,
     "quickstart/digits": 0,
     "beside/digits": 0,
     "beside/mnist": 0,
@@ -155,6 +163,7 @@ SMALL = [
     *("--trainer.enable_model_summary", "false", "--data.eval_batch_size", "50"),
 ]
 RESNET18 = ["--model.backbone.width", "8"]
+QUICK = ["--model.backbone.widths", "[8, 8, 8]"]
 FOCANET = ["--model.backbone.widths", "[8, 8, 8]", "--model.backbone.depth", "1"]
 RUN: dict[str, list[str]] = {
     "aaai19/table-5/default/cw_vr": [],
@@ -171,6 +180,12 @@ RUN: dict[str, list[str]] = {
     "iclr21/table-1/stl10-resnet18/fixed": RESNET18,
     "feed-backward/table-1/resnet32-c10/softmax": [],
     "feed-backward/figure-6/default/with_lre": [],
+    "iclr21/fixed-heads/quick/etf": QUICK,
+    "feed-backward/table-1/quick-c10_plus/lre": QUICK,
+    "gpu/foca/default/foca": [*FOCANET, "--data.batch_size", "20"],
+    "gpu/class-vectors/default/non_fixed": RESNET18,
+    "gpu/cw-vr/default/cw_vr": [],
+    "gpu/feed-backward/default/lre": [],
     "quickstart/digits/default/foca": ["--data.batch_size", "20", "--trainer.check_val_every_n_epoch", "1"],
 }
 ELSEWHERE = {"test/generalization/gen/clean/error", "test/generalization/cifar10.1-v6/clean/error"}

@@ -213,6 +213,7 @@ class FOCAModule(ClassifierModule):
 
     def on_train_start(self) -> None:
         """Finds where class-balanced batches come from; a secondary head of an earlier fit no longer fits."""
+        super().on_train_start()
         self._source = source_for(self.trainer, self.num_classes, self.device)
         self._accumulated, self._latest, self._first_norm = 0, None, None
         self.head_trained.fill_(False)
@@ -545,6 +546,8 @@ class FOCAModule(ClassifierModule):
             return
         heads, means = self._validation
         logits = self.class_logits(heads(features).mean(dim=0))
+        if self.test_flip:
+            logits = (logits + self.class_logits(heads(self._features(x.flip(-1))).mean(dim=0))) / 2
         self.val_sums.update(self.classification_loss(logits, target), logits, target)
         # -|f - mu|^2 up to what is the same for all classes.
         nearest = 2 * features @ means.T - means.square().sum(dim=1)

@@ -70,6 +70,24 @@ def test_500_updates_after_a_reset() -> None:
     assert float(sums.compute()["loss"]) == pytest.approx(2.3, abs=1e-6)
 
 
+def test_held_batches_give_the_same_sums_however_many_fit() -> None:
+    stream = torch.Generator().manual_seed(0)
+    one, held = ClassificationSums(), ClassificationSums()
+    for size in (100, 100, 7, 3000, 1):
+        logits = torch.randn(size, 100, generator=stream)
+        target = torch.randint(100, (size,), generator=stream)
+        batch = nn.functional.cross_entropy(logits, target), logits, target if size != 7 else logits.softmax(dim=1)
+        one.update(*batch)
+        held.hold(*batch)
+    assert int(held.count) == 3207 and int(held.update_count) == 1  # 300,000 numbers were enough
+    assert held.compute() == one.compute() and int(held.count) == 3208
+    held.hold(*batch)
+    held.reset()
+    assert int(held.count) == 0 and not held.update_called
+    held.settle()
+    assert int(held.count) == 0
+
+
 def test_the_mean_loss_of_a_bfloat16_training(tmp_path: Any) -> None:
     losses: list[float] = []
 

@@ -1,7 +1,7 @@
 """Nearest neighbours and the linear probe against scikit-learn, on features with a spectrum like a network's.
 
-Run: python benchmarks/probes.py [--quick]. All sides have float32 and the same number of threads. faiss is timed where it
-is installed (it is not needed for anything else).
+Run: python benchmarks/probes.py [--quick]. All sides have float32 and the same number of threads. faiss is timed where
+it is installed (it is not needed for anything else).
 """
 
 import argparse

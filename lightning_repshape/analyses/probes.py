@@ -149,9 +149,7 @@ class Probes(Analysis):
             advance(1)
         if len(by_penalty) > 1 and penalty in (self.penalties[0], self.penalties[-1]):
             end, way = ("largest", "larger") if penalty == self.penalties[0] else ("smallest", "smaller")
-            notes.append(
-                f"the linear probe's penalty {penalty:g} is the {end} of those tried: {way} ones may do better"
-            )
+            notes.append(f"the linear probe's penalty {penalty:g} is the {end} tried: {way} ones may do better")
         answers = {"knn": predicted != test.labels, "linear": linear != test.labels}
         if given_test.logits is not None and not transferred:
             answers["joint"] = given_test.logits.argmax(dim=1) != given_test.labels

@@ -1,6 +1,7 @@
 """Nearest neighbours and the linear probe against scikit-learn, on features with a spectrum like a network's.
 
-Run: python benchmarks/probes.py [--quick]. Both sides have float32 and the same number of threads.
+Run: python benchmarks/probes.py [--quick]. All sides have float32 and the same number of threads. faiss is timed where
+it is installed (it is not needed for anything else).
 """
 
 import argparse
@@ -46,6 +47,20 @@ def neighbours(train: Tensor, labels: Tensor, test: Tensor, options: argparse.Na
         "scikit-learn brute, cosine": lambda: peer.predict(test.numpy()),
         "scikit-learn brute, Euclidean on unit rows": lambda: euclid.predict(units[1]),
     }
+    try:
+        import faiss
+    except ImportError:
+        print("faiss is not installed: left out")
+    else:
+        faiss.omp_set_num_threads(options.threads)
+
+        def flat() -> Any:
+            index = faiss.IndexFlatIP(WIDTH)
+            index.add(units[0])
+            near = torch.from_numpy(index.search(units[1], NEIGHBOURS)[1])
+            return vote(labels[near], CLASSES, [NEIGHBOURS])[0].numpy()
+
+        calls["faiss, IndexFlatIP on unit rows"] = flat
     seconds = interleaved(calls, 1 if options.quick else 2, 0.0, processor_clock(options))
     answers = {name: call() for name, call in calls.items()}
     return [

@@ -181,7 +181,7 @@ class AnalysisInputs(ABC):
         """The features of a split's samples with a label, for an analysis that compares classes.
 
         Raises:
-            DataError: If fewer than ``classes`` have samples, or there are labels beyond the number of classes, or none.
+            DataError: If fewer than ``classes`` have samples, there are no labels, or some reach beyond K.
         """
         if split not in self._labelled:
             self._labelled[split] = with_labels(self.features(split))

@@ -22,6 +22,7 @@ from lightning_repshape.seeding import generator
 from lightning_repshape.terminal.progress import task
 
 _SETS = {"": "the model's own", "other": "the second"}
+_TO_CHOOSE = 1e-5  # nats that the objective may lie above its minimum while penalties are compared
 _NAMES = {"knn": "k nearest neighbours", "linear": "linear probe", "joint": "the model itself"}
 
 
@@ -137,7 +138,6 @@ class Probes(Analysis):
         if val is not None and int(val.labels.max()) >= 0:
             with suppress(DataError):  # none of its samples is of a class with training samples
                 _, seen, _, _ = present_classes(given, with_labels(val))
-        held = seen is None
         fitted = train
         if seen is None:
             fitted, seen, text = _held_out(train, len(kept), inputs.seed)
@@ -145,11 +145,11 @@ class Probes(Analysis):
         with task("probes", 2) as advance:
             predicted, by_k, k = self._neighbours(fitted, seen, train, test, len(kept), inputs.device)
             advance(1)
-            linear, by_penalty, penalty = self._linear(fitted, seen, train, test, len(kept), inputs.device, held)
+            linear, by_penalty, penalty = self._linear(fitted, seen, train, test, len(kept), inputs.device)
             advance(1)
         if len(by_penalty) > 1 and penalty in (self.penalties[0], self.penalties[-1]):
             end, way = ("largest", "larger") if penalty == self.penalties[0] else ("smallest", "smaller")
-            notes.append(f"the linear probe's penalty {penalty:g} is the {end} of those tried: {way} ones may do better")
+            notes.append(f"the linear probe's penalty {penalty:g} is the {end} tried: {way} ones may do better")
         answers = {"knn": predicted != test.labels, "linear": linear != test.labels}
         if given_test.logits is not None and not transferred:
             answers["joint"] = given_test.logits.argmax(dim=1) != given_test.labels
@@ -172,12 +172,11 @@ class Probes(Analysis):
         return vote(train.labels[near], classes, [k])[0], by_k, k
 
     def _linear(
-        self, fitted: Features, seen: Features, train: Features, test: Features, classes: int, device: torch.device,
-        held: bool,
-    ) -> tuple[Tensor, dict[float, float], float]:  # fmt: skip
-        """The same of the linear probe and its penalty."""
+        self, fitted: Features, seen: Features, train: Features, test: Features, classes: int, device: torch.device
+    ) -> tuple[Tensor, dict[float, float], float]:
+        """The same of the linear probe and its penalty; the choice needs no more than some digits."""
         x, y = fitted.features.to(device), fitted.labels.to(device)
-        path = linear_probes(x, y, classes, list(self.penalties))
+        path = linear_probes(x, y, classes, list(self.penalties), tolerance=_TO_CHOOSE)
         against = seen.features.to(device)
         by_penalty, losses = {}, {}
         for probe in path:
@@ -185,9 +184,8 @@ class Probes(Analysis):
             by_penalty[probe.penalty] = float((logits.argmax(dim=1) != seen.labels).double().mean())
             losses[probe.penalty] = float(torch.nn.functional.cross_entropy(logits, seen.labels))
         best = min(path, key=lambda probe: (by_penalty[probe.penalty], losses[probe.penalty]))
-        if held:
-            x, y = train.features.to(device), train.labels.to(device)
-            best = linear_probes(x, y, classes, [best.penalty], initial=best)[0]
+        x, y = train.features.to(device), train.labels.to(device)
+        best = linear_probes(x, y, classes, [best.penalty], initial=best)[0]
         return best.logits(test.features.to(device)).cpu().argmax(dim=1), by_penalty, best.penalty
 
 

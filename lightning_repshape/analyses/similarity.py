@@ -29,7 +29,7 @@ _WIDEST = 4096  # values of a sample that are kept
 _FURTHER = {
     "distance": ("Procrustes distance", "Procrustes distance to the one above", math.sqrt(2)),
     "neighbours": ("Nearest neighbours in common", "neighbours in common with it", 1.0),
-    "regression": ("Adjusted R² of a linear map, row to column", "R² of a map from it", 1.0),
+    "regression": ("Adjusted R², row to column", "R² of a map from it", 1.0),
 }
 
 
@@ -129,11 +129,17 @@ class LayerSimilarity(Analysis):
             return lambda: plots.similarity_figure(names, own.numpy(), heading, largest=largest)
 
         arrays = {key or "cka": own.numpy() for key, (_, own, _, _) in shown.items()}
-        figures = {key: drawn(*one) for key, one in shown.items() if int(one[1].isnan().sum()) < len(names) * (len(names) - 1)}
+        figures = {
+            key: drawn(*one) for key, one in shown.items() if int(one[1].isnan().sum()) < len(names) * (len(names) - 1)
+        }
         return AnalysisResult(scalars, content, {"layers": rows}, figures, tuple(notes), arrays)
 
     def _gather(
-        self, reader: EachLayer, inputs: AnalysisInputs, split: Split, state: MinibatchCKA,
+        self,
+        reader: EachLayer,
+        inputs: AnalysisInputs,
+        split: Split,
+        state: MinibatchCKA,
         values: dict[str, list[Tensor]],
     ) -> tuple[list[str], dict[str, int]]:
         """Adds all batches to the state, and some values; the layers' names in order, and their widths."""
@@ -166,9 +172,7 @@ class LayerSimilarity(Analysis):
         return names, widths
 
 
-def _alike(
-    values: dict[str, list[Tensor]], widths: dict[str, int], notes: list[str]
-) -> SimilarityMatrices | None:
+def _alike(values: dict[str, list[Tensor]], widths: dict[str, int], notes: list[str]) -> SimilarityMatrices | None:
     """Procrustes distance, common neighbours and regression of all pairs, as far as the samples tell them."""
     wide = [name for name in values if widths[name] > _WIDEST]
     notes += [f"Procrustes distance, neighbours and regression of {', '.join(wide)} are of their values in {_WIDEST:,} "

@@ -221,7 +221,7 @@ def similarity_matrices(representations: Sequence[Tensor], neighbours: int = 10)
 
 
 def _no_wider(x: Tensor) -> Tensor:
-    """Rows N x D; where there are more features than samples, turned into N dimensions, float64, which changes nothing."""
+    """Rows N x D, where D is above N turned into N dimensions, float64: no angle or distance changes."""
     check_matrix("x", x)
     if x.shape[1] <= len(x):
         return x
@@ -232,10 +232,10 @@ def _no_wider(x: Tensor) -> Tensor:
 
 
 def sketched(x: Tensor, width: int) -> Tensor:
-    """Rows N x D in at most ``width`` dimensions, in which inner products are the same on average (Charikar et al. 2002).
+    """Rows N x D in at most ``width`` dimensions whose inner products are the same on average (Charikar et al. 2002).
 
-    Each feature is added to one of them, drawn once and for all, with a random sign: of lengths and inner products about
-    sqrt(2 / width) is lost. Narrower ones stay as they are.
+    Each feature is added to one of them, drawn once and for all, with a random sign, which changes inner products by
+    about sqrt(2 / width) of the lengths. Narrower ones stay as they are.
     """
     if x.shape[1] <= width:
         return x

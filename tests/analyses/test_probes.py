@@ -49,7 +49,7 @@ def test_choices_and_errors_are_scikit_learns() -> None:
         float((test.logits.argmax(dim=1) != test.labels).double().mean())
     )
     assert done.figures[""]() is not None
-    assert done.notes == ("the linear probe's penalty 1 is the largest of those tried: larger ones may do better",)
+    assert done.notes == ("the linear probe's penalty 1 is the largest tried: larger ones may do better",)
     assert not Probes(neighbours=[1], penalties=[penalty]).compute(FeatureInputs(given)).notes
 
 

@@ -79,11 +79,11 @@ class QuickNet(Backbone):
         With E[p p'] = V diag(l) V' of all patches p, they are the columns of V diag(l + 5e-4 mean(l))^(-1/2), the
         largest l first, and then their negatives.
         """
-        conv = self.get_submodule("whiten.conv")
+        weight = self.get_parameter("whiten.conv.weight")
         patches = F.unfold(x.double(), 2).transpose(1, 2).flatten(0, 1)
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
         filters = (vectors / (values + 5e-4 * values.mean()).clamp_min(1e-12).sqrt()).T.flip(0)
-        conv.weight.copy_(torch.cat([filters, -filters]).view_as(conv.weight))
+        weight.copy_(torch.cat([filters, -filters]).view_as(weight))
         self.whitened.fill_(True)
 
 

@@ -32,12 +32,12 @@ def test_filters_are_those_of_the_definition() -> None:
     net.fit_inputs(x)
     patches = [x[:, :, i : i + 2, j : j + 2].flatten(1) for i in range(11) for j in range(9)]
     moments = sum(patch.double().T @ patch.double() for patch in patches) / (99 * len(x))
-    weight = net.get_submodule("whiten.conv").weight.double().flatten(1)
+    weight = net.get_parameter("whiten.conv.weight").double().flatten(1)
     largest_first = torch.linalg.eigvalsh(moments).flip(0)
     wanted = (largest_first / (largest_first + 5e-4 * largest_first.mean())).diag()
     torch.testing.assert_close(weight[:12] @ moments @ weight[:12].T, wanted, rtol=1e-4, atol=1e-4)
     assert torch.equal(weight[12:], -weight[:12])
-    assert net.inputs_wanted == 0 and not net.get_submodule("whiten.conv").weight.requires_grad
+    assert net.inputs_wanted == 0 and not net.get_parameter("whiten.conv.weight").requires_grad
     assert QuickNet((1, 9, 9), **SMALL)(torch.zeros(2, 1, 30, 9)).shape == (2, 8)
     net.fit_inputs(torch.zeros(2, 3, 12, 10))
     assert net(x).isfinite().all()
@@ -54,7 +54,7 @@ def test_blocks_by_hand() -> None:
     names = ("whiten", "block1", "block2.0", "block2", "block3.0", "block3.1", "block3", "pool")
     assert net.activation_names == names
     features, found = net.forward_activations(x, names)
-    value = F.gelu(F.conv2d(x, net.get_submodule("whiten.conv").weight))
+    value = F.gelu(F.conv2d(x, net.get_parameter("whiten.conv.weight")))
     values = [value := step("block1.0", value, pool=True)]
     for block, depth in ((2, 2), (3, 3)):
         values.append(value := step(f"block{block}.0", value, pool=True))
@@ -112,7 +112,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, monkeypa
     data = CIFAR10DataModule(val_size=10)
     net = QuickNet((3, 32, 32), (4, 4, 4), (1, 1, 2))
     net.fit_inputs(torch.cat([x for x, _ in data.batches("train", shuffle=False, augment=False)]))
-    weight = net.get_submodule("whiten.conv").weight.flatten(1)
+    weight = net.get_parameter("whiten.conv.weight").flatten(1)
     found = whole["state_dict"]["backbone.whiten.conv.weight"].flatten(1)
     assert bool(whole["state_dict"]["backbone.whitened"])
     torch.testing.assert_close((found.T @ found), (weight.T @ weight), rtol=1e-3, atol=1e-3)  # signs are arbitrary

@@ -45,7 +45,7 @@ STUDIES = {
     "icml19/table-1": (4, 5),
     "icml19/recipe": (1, 10),
     "icml19/long": (1, 4),
-    "gpu/foca": (1, 2),
+    "gpu/retrained-heads": (1, 2),
     "gpu/class-vectors": (1, 2),
     "gpu/cw-vr": (1, 2),
     "gpu/feed-backward": (1, 2),
@@ -80,7 +80,7 @@ PUBLISHED = {
     "icml19/table-1": 10,
     "icml19/recipe": 0,
     "icml19/long": 0,
-    "gpu/foca": 0,
+    "gpu/retrained-heads": 0,
     "gpu/class-vectors": 0,
     "gpu/cw-vr": 0,
     "gpu/feed-backward": 0,
@@ -163,7 +163,7 @@ SMALL = [
     *("--trainer.enable_model_summary", "false", "--data.eval_batch_size", "50"),
 ]
 RESNET18 = ["--model.backbone.width", "8"]
-QUICK = ["--model.backbone.widths", "[8, 8, 8]"]
+QUICK = ["--model.backbone.widths", "[4, 4, 12]"]
 FOCANET = ["--model.backbone.widths", "[8, 8, 8]", "--model.backbone.depth", "1"]
 RUN: dict[str, list[str]] = {
     "aaai19/table-5/default/cw_vr": [],
@@ -178,11 +178,10 @@ RUN: dict[str, list[str]] = {
     "iclr21/table-6/cifar10/cosine_non_fixed": RESNET18,
     "iclr21/spearman/cifar10/non_fixed_dot": RESNET18,
     "iclr21/table-1/stl10-resnet18/fixed": RESNET18,
-    "feed-backward/table-1/resnet32-c10/softmax": [],
     "feed-backward/figure-6/default/with_lre": [],
     "iclr21/fixed-heads/quick/etf": QUICK,
     "feed-backward/table-1/quick-c10_plus/lre": QUICK,
-    "gpu/foca/default/foca": [*FOCANET, "--data.batch_size", "20"],
+    "gpu/retrained-heads/default/foca": [*FOCANET, "--data.batch_size", "20"],
     "gpu/class-vectors/default/non_fixed": RESNET18,
     "gpu/cw-vr/default/cw_vr": [],
     "gpu/feed-backward/default/lre": [],

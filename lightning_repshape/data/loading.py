@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn
 
@@ -262,7 +262,9 @@ class ImageLoader(DataLoader[RawBatch]):
         if type(sampler) is KeyedSampler and type(self.batch_sampler) is BatchSampler and size is not None:
             order = sampler.order()
             order = order[: len(order) // size * size if self.drop_last else None]
-            parts = zip(order.split(size), labels.index_select(0, order).split(size), strict=True)
+            parts: Iterable[tuple[Tensor, Tensor]] = zip(
+                torch.split(order, size), torch.split(labels.index_select(0, order), size), strict=True
+            )
         else:
             parts = ((index, labels.index_select(0, index)) for index in map(_as_tensor, self.batch_sampler))
         for index, some in parts:

@@ -88,9 +88,10 @@ class ClassifierModule(LightningModule):
     """Figures that are fractions of one, which tables show in percent."""
 
     plain_steps: ClassVar[bool] = False
-    """Whether the steps of a class of your own log by :meth:`log_step` alone, so that others need no Lightning around.
+    """Whether what a class of your own overrides of a step (:meth:`loss`, say) logs nothing by ``self.log``.
 
-    Of this package's classes, and those that override nothing that a step calls, it is known.
+    Steps between those that are logged then run without Lightning around them. Where nothing of a step is overridden,
+    they do so anyway, and with a ``training_step`` of your own never.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Training steps without what Lightning does around each of them for nobody."""
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -9,13 +9,14 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
 from torch.optim import Optimizer
 
 _OWN = __name__.partition(".")[0] + "."
 _AROUND = ("on_train_batch_start", "on_train_batch_end")
 _WITHIN = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 _OPTIMIZING = ("optimizer_step", "optimizer_zero_grad", "backward", "configure_gradient_clipping")
-_LOGGING = ("training_step", "loss", "classification_loss", "forward", "unpack", "watch", "log_step", *_AROUND)
+_CALLED = ("forward", "unpack", "loss", "classification_loss", "training_activations", "watch", "log_step")
 _TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
@@ -55,7 +56,7 @@ class PlainSteps:
         fetched = next(data_fetcher)
         batch = fetched[0]
         if data_fetcher.done or batch is None:
-            self.lightnings(_Again(fetched, data_fetcher.done))
+            self.lightnings(_Again(fetched, data_fetcher.done))  # type: ignore[arg-type]
             return
         progress.is_last_batch = False
         for transfer, arguments in self._transfers:
@@ -66,13 +67,13 @@ class PlainSteps:
         progress.increment_started()
         optimizer, counters = trainer.optimizers[0], loop.automatic_optimization.optim_progress.optimizer
         counters.step.increment_ready()
-        loss = self._step(batch, batch_idx)
+        loss = cast(Tensor, self._step(batch, batch_idx))
         counters.zero_grad.increment_ready()
         counters.zero_grad.increment_started()
         for parameter in self._trained:
             parameter.grad = None  # as zero_grad does, which takes as long as a layer
         counters.zero_grad.increment_completed()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         counters.step.increment_completed()
         progress.increment_processed()
@@ -129,7 +130,8 @@ class PlainSteps:
             and not trainer.fast_dev_run  # type: ignore[attr-defined]
             and len(trainer.optimizers) == 1
             and type(trainer.optimizers[0]).zero_grad is Optimizer.zero_grad
-            and (getattr(kind, "plain_steps", False) or all(_is_own(kind, method) for method in _LOGGING))
+            and all(_is_own(kind, method) for method in ("training_step", *_AROUND))
+            and (getattr(kind, "plain_steps", False) or all(_is_own(kind, method) for method in _CALLED))
             and all(getattr(kind, hook) is getattr(LightningModule, hook) for hook in (*_OPTIMIZING, *_WITHIN))
             and not any(hook in vars(module) for hook in ("training_step", *_OPTIMIZING, *_WITHIN, *_AROUND))
             and not any(_watching(trainer, hook) for hook in _WITHIN)
@@ -153,8 +155,7 @@ class _Again:
 
 def take_plain_steps(trainer: Trainer, module: LightningModule) -> None:
     """Lets the epochs of a fit have plain steps where they can."""
-    loop = trainer.fit_loop.epoch_loop
-    vars(loop)["advance"] = PlainSteps(trainer, module)
+    trainer.fit_loop.epoch_loop.advance = PlainSteps(trainer, module)  # type: ignore[method-assign]
 
 
 def _watching(trainer: Trainer, hook: str) -> list[Callback]:
@@ -169,6 +170,6 @@ def _watching(trainer: Trainer, hook: str) -> list[Callback]:
 
 
 def _is_own(kind: type, hook: str) -> bool:
-    """Whether a class has a hook from this package, or from Lightning's base class, where it does nothing."""
+    """Whether a class has a method from this package, or from Lightning's base class, where it does nothing."""
     function = getattr(kind, hook)
     return str(function.__module__).startswith(_OWN) or function is getattr(LightningModule, hook, None)

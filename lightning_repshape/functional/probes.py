@@ -228,13 +228,13 @@ class _Regression:
         loss, curved = 0.0, torch.zeros(self.classes, dtype=torch.float64, device=weight.device)
         sums, slope = torch.zeros_like(curved), torch.zeros_like(parameters[:, :-1])
         each = torch.arange(self.rows, device=weight.device)
-        for x, y in zip(self.features.split(self.rows), self.labels.split(self.rows), strict=True):
-            own = y, each[: len(y)]
+        for x, y in zip(torch.split(self.features, self.rows), torch.split(self.labels, self.rows), strict=True):
+            true = y, each[: len(y)]
             logs = torch.addmm(bias.unsqueeze(1), weight, x.mT).log_softmax(dim=0)  # K x rows: the quicker way round
-            loss -= float(logs[own].sum())
+            loss -= float(logs[true].sum())
             p = logs.exp_()
             curved += torch.addcmul(p, p, p, value=-1).sum(dim=1)
-            p[own] -= 1
+            p[true] -= 1
             sums += p.sum(dim=1)
             slope += p @ x
         slope = (slope - sums.unsqueeze(1) * self.mean) * (self.scale / count)

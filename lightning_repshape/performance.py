@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 _NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
-_STEP_HOOKS = (
+STEP_HOOKS = (
     "on_train_batch_start",
     "on_train_batch_end",
     "on_before_zero_grad",
@@ -41,7 +41,7 @@ def skip_idle_hooks(callbacks: Iterable[Callback]) -> None:
     callback, and Lightning does not call it. Hooks of subclasses, and those set on a callback, stay.
     """
     for callback in callbacks:
-        for hook in _STEP_HOOKS:
+        for hook in STEP_HOOKS:
             if getattr(type(callback), hook, None) is getattr(Callback, hook):
                 vars(callback).setdefault(hook, None)
 

@@ -96,6 +96,9 @@ def study_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
         "--seeds", type=int, metavar="N", help="at most so many trainings a row (default: the study's)"
     )
     running.add_argument("--jobs", type=int, metavar="N", help="trainings at once (default: 1; ray: what fits)")
+    running.add_argument(
+        "--stack", type=int, metavar="N", help="up to N trainings of small networks as one program (default: 1)"
+    )
     running.add_argument("--executor", choices=("local", "ray", "slurm"), default="local", help="default: local")
     running.add_argument("--address", metavar="HOST", help="of a Ray cluster (default: one is started here)")
     running.add_argument("--partition", metavar="NAME", help="of SLURM")
@@ -229,6 +232,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
             retries=options.retries,
             watch=live.show,
             environment=environment,
+            stack=options.stack or 1,
         )
         try:
             with _listening():
@@ -293,16 +297,16 @@ def _check_given(given: Sequence[str]) -> None:
 
 def _check_numbers(options: argparse.Namespace) -> None:
     """Options that cannot work, and those that the executor has no use for."""
-    for name, least in (("retries", 0), ("jobs", 1), ("cpus", 1), ("gpus", 0), ("hours", 0)):
+    for name, least in (("retries", 0), ("jobs", 1), ("stack", 1), ("cpus", 1), ("gpus", 0), ("hours", 0)):
         value = getattr(options, name)
         if value is not None and (value < least or (name == "hours" and value == 0)):
             raise ConfigError(f"--{name} is {value:g}; it must be {'above' if name == 'hours' else 'at least'} {least}")
     of_executor = {
-        "local": (),
+        "local": ("stack",),
         "ray": ("address", "cpus", "gpus"),
         "slurm": ("partition", "hours", "cpus", "gpus"),
     }[options.executor]
-    for name in ("address", "partition", "hours", "cpus", "gpus"):
+    for name in ("address", "partition", "hours", "cpus", "gpus", "stack"):
         if getattr(options, name) is not None and name not in of_executor:
             raise ConfigError(f"--{name} has no meaning with --executor {options.executor}")
     if options.executor == "slurm" and options.gpus and options.gpus != int(options.gpus):

@@ -32,6 +32,7 @@ from lightning_repshape.cli.parsing import OneLineParser
 from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, is_restarted, job, quieten, rank
 from lightning_repshape.cli.renaming import current_options
 from lightning_repshape.cli.resolving import of_a_run, resolve_configs
+from lightning_repshape.cli.together import joining
 from lightning_repshape.errors import CheckpointError, ConfigError, RepshapeError
 from lightning_repshape.modules import AutoencoderModule, FOCAModule, SupervisedModule, VerifiesPairs
 from lightning_repshape.performance import choose_precision
@@ -481,6 +482,12 @@ class RepshapeCLI(LightningCLI):
         return [logger for logger in (MetricsCSVLogger(self.run_dir), tensorboard) if not _has(theirs, type(logger))]
 
     # -- running -----------------------------------------------------------------------------------------------------
+
+    def before_fit(self) -> None:
+        """Lets a training of a stack join the others."""
+        join = joining.get()
+        if join is not None:
+            join(self.trainer, self.model, self.datamodule)
 
     def after_fit(self) -> None:
         """Tests the best checkpoint if ``--then_test`` asks for it; says where the run lies."""

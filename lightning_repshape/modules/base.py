@@ -231,8 +231,12 @@ class ClassifierModule(LightningModule):
         x, target = unpacked(batch, self.num_classes, type(self).__name__, self.takes_memberships, first)
         return x, target.to(self.dtype) if target.is_floating_point() else target
 
+    def begin_step(self, batch_idx: int) -> None:
+        """Called before each step with the number of its batch in the epoch, for losses that change with time."""
+
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """One joint step: forward pass, loss, sums for the epoch's metrics."""
+        self.begin_step(batch_idx)
         x, target = self.unpack(batch)
         with single_samples_explained():
             output = self(x, self.training_activations())

@@ -3,7 +3,7 @@
 import inspect
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -89,11 +89,18 @@ def fused(plain: torch.optim.Optimizer) -> torch.optim.Optimizer:
     )
     if type(plain) not in _CAN_FUSE or chosen or not fits or plain.defaults.get("differentiable"):
         return plain
-    options = {name: value for name, value in plain.defaults.items() if name not in ("fused", "foreach")}
-    known = inspect.signature(type(plain).__init__).parameters
     groups = [{**group, "fused": True, "foreach": None} for group in plain.param_groups]
+    return rebuilt(plain, groups, {"fused": True, "foreach": None})
+
+
+def rebuilt(
+    plain: torch.optim.Optimizer, groups: list[dict[str, Any]], changed: Mapping[str, Any] | None = None
+) -> torch.optim.Optimizer:
+    """An optimizer of the same kind and defaults over other groups; ``changed`` defaults replace its own."""
+    known = inspect.signature(type(plain).__init__).parameters
+    options = {**plain.defaults, **(changed or {})}
     arguments: dict[str, Any] = {name: value for name, value in options.items() if name in known}
-    return type(plain)(groups, **arguments, fused=True)  # type: ignore[call-arg]
+    return type(plain)(groups, **arguments)
 
 
 class PlateauSteps:

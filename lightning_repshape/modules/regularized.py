@@ -82,10 +82,9 @@ class RegularizedModule(SupervisedModule):
         """The layers of the regularizers."""
         return self._penalties.layers
 
-    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        """One joint step, which knows how many epochs are done."""
+    def begin_step(self, batch_idx: int) -> None:
+        """Notes how many epochs are done, for warm-ups."""
         self._epochs_done = epochs_done(self, batch_idx)
-        return super().training_step(batch, batch_idx)
 
     def loss(self, output: ModelOutput, target: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Classification loss plus penalties, and the terms by name."""

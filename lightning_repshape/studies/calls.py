@@ -38,6 +38,21 @@ def digest(row: Row, variant: Variant) -> str:
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
+_OF_NETWORK = ("backbone", "head", "optimizer", "lr_scheduler", "lr_scheduler_interval", "channels_last")
+
+
+def alike(row: Row, variant: Variant) -> str:
+    """What trainings have in common that can be stacked: all but seed, method and penalties; equal for equal ones.
+
+    Raises what :func:`row_words` raises.
+    """
+    content = _composed(*_call(row, variant))
+    content.pop("seed_everything", None)
+    own = _at(content, "model.init_args") or {}
+    content["model"] = {name: own[name] for name in _OF_NETWORK if name in own}
+    return json.dumps(content, sort_keys=True, default=str)
+
+
 def _call(row: Row, variant: Variant) -> tuple[list[Path], dict[str, Any]]:
     """The configs and the overrides of a training."""
     configs, overrides = list(row.configs), dict(row.overrides)

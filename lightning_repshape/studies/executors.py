@@ -10,27 +10,31 @@ cluster, the folder of results must lie on a file system that all nodes share an
 import concurrent.futures
 import dataclasses
 import importlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TextIO
 
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.runs.files import write_json
 from lightning_repshape.runs.locks import locked
 from lightning_repshape.studies.forkserver import ForkedProcess, Forkserver, can_fork
 from lightning_repshape.studies.jobs import Job, read_job, read_run, record_failure
 
 COMMAND = (sys.executable, "-P", "-m", "lightning_repshape.cli")  #: what ``fit`` and its words are handed to
+_TOGETHER = "lightning_repshape.cli.together"  # what a folder of several trainings is handed to
 _GRACE_SECONDS = 60.0  # a training that is interrupted writes what it has
 
-End = Literal["finished", "failed", "interrupted", "busy"]
+End = Literal["finished", "failed", "interrupted", "busy", "apart"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Task:
 class Ended:
     """How a training ended."""
 
-    end: End  #: ``busy`` where another process was at it; ``interrupted`` where it can go on
+    #: ``busy`` where another process was at it; ``interrupted`` where it can go on; ``apart``: it cannot be stacked
+    end: End
     error: str = ""
 
 
@@ -79,65 +84,133 @@ def train(task: Task, stopped: Callable[[], bool] = lambda: False, server: Forks
     It is interrupted as soon as ``stopped`` says so. A failure is noted in the run folder, too. ``server`` starts the
     process, of :data:`COMMAND` alone; None: a new Python does.
     """
-    job = task.job
-    with claimed(job.lock) as claim:
+    with claimed(task.job.lock) as claim:
         if claim is None:
             return Ended("busy")
-        run = read_job(job)
-        if run.state == "finished":
-            return Ended("finished")
-        if run.state == "corrupt" or (run.state == "failed" and not task.retry_failed):
-            return Ended("failed", run.error)
-        # The study's own configs, not the folder's: those may be anybody's.
-        words = [*task.words, *task.given, "--run_dir", str(job.folder)]
-        if run.state == "interrupted" and run.reached():
-            words += ["--ckpt_path", "last"]
-        elif job.folder.exists():
-            shutil.rmtree(job.folder)
-        status = _fit(words, task, claim, stopped, server)
-        run = read_job(job)
-        if status == 0 and run.state == "finished":
-            return Ended("finished")
-        message = _last_line(job.log)
-        if status in (0, 1, 2):
-            record_failure(job, message if status else "the training ended without test figures")
-            return Ended("failed", read_run(job.folder).error or message)
-        return Ended("interrupted", f"ended by signal {-status}" if status < 0 else message)
+        words = _words(task)
+        if isinstance(words, Ended):
+            return words
+        with _log(task.job, words) as output:
+            status = _run(task, words, output, [claim], stopped, server)
+        return _ended(task, status)
 
 
-def _fit(
-    words: list[str], task: Task, claim: int, stopped: Callable[[], bool], server: Forkserver | None = None
-) -> int:
-    log = task.job.log
-    log.parent.mkdir(parents=True, exist_ok=True)
-    words = ["fit", *words]
-    folder = task.folder if Path(task.folder).is_dir() else None
-    with log.open("a", encoding="utf-8") as output:
+def train_together(
+    tasks: Sequence[Task], stopped: Callable[[], bool] = lambda: False, server: Forkserver | None = None
+) -> dict[str, Ended]:
+    """The same for several trainings that one process makes together, by the jobs' names.
+
+    What cannot be stacked with others is ``apart``, and is left as it was.
+    """
+    found: dict[str, Ended] = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="together-")))
+        claims, begun, trainings = [], [], []
+        for task in tasks:
+            claim = stack.enter_context(claimed(task.job.lock))
+            if claim is None:
+                found[task.job.name] = Ended("busy")
+                continue
+            words = _words(task)
+            if isinstance(words, Ended):
+                found[task.job.name] = words
+                continue
+            with _log(task.job, words):
+                trainings.append({"words": words, "log": str(task.job.log)})
+            claims.append(claim)
+            begun.append(task)
+        if not begun:
+            return found
+        write_json(folder / "trainings.json", {"trainings": trainings})
+        output = stack.enter_context((folder / "output.txt").open("w", encoding="utf-8"))
+        status = _run(begun[0], [str(folder)], output, claims, stopped, server, _TOGETHER)
+        report = folder / "ended.jsonl"
+        lines = report.read_text(encoding="utf-8").splitlines() if report.is_file() else []
+        ends = {end["number"]: end for end in map(json.loads, lines)}
+        for number, task in enumerate(begun):
+            # One that says nothing went with the process.
+            end = ends.get(number, {"status": min(status, 0) or -signal.SIGKILL, "apart": ""})
+            apart = end["apart"]
+            found[task.job.name] = Ended("apart", apart) if apart else _ended(task, end["status"])
+    return found
+
+
+def _words(task: Task) -> list[str] | Ended:
+    """The command of a training that is claimed, whose folder is made ready; how it ended where nothing is to do."""
+    job = task.job
+    run = read_job(job)
+    if run.state == "finished":
+        return Ended("finished")
+    if run.state == "corrupt" or (run.state == "failed" and not task.retry_failed):
+        return Ended("failed", run.error)
+    # The study's own configs, not the folder's: those may be anybody's.
+    words = ["fit", *task.words, *task.given, "--run_dir", str(job.folder)]
+    if run.state == "interrupted" and run.reached():
+        words += ["--ckpt_path", "last"]
+    elif job.folder.exists():
+        shutil.rmtree(job.folder)
+    return words
+
+
+def _ended(task: Task, status: int) -> Ended:
+    """How a training ended whose command had a status, negative for a signal; a failure is noted in its folder."""
+    job = task.job
+    run = read_job(job)
+    if status == 0 and run.state == "finished":
+        return Ended("finished")
+    message = _last_line(job.log)
+    if status in (0, 1, 2):
+        record_failure(job, message if status else "the training ended without test figures")
+        return Ended("failed", read_run(job.folder).error or message)
+    return Ended("interrupted", f"ended by signal {-status}" if status < 0 else message)
+
+
+@contextmanager
+def _log(job: Job, words: Sequence[str]) -> Iterator[TextIO]:
+    """A training's log, which begins with its command."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("a", encoding="utf-8") as output:
         output.write(f"$ lightning-repshape {' '.join(words)}\n")
         output.flush()
-        process: subprocess.Popen[bytes] | ForkedProcess | None = None
-        if server is not None:
-            process = server.start(words, task.environment, folder, output.fileno(), claim)
-        if process is None:
-            process = subprocess.Popen(
-                [*task.command, *words],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **task.environment},
-                cwd=folder,
-                pass_fds=(claim,),
-                start_new_session=True,  # Ctrl-C reaches the study, which hands it on
-            )
-        try:
-            while process.poll() is None:
-                if stopped():
-                    _interrupt(process)
-                time.sleep(0.05)
-        except BaseException:
-            _interrupt(process)
-            raise
-        return int(process.returncode or 0)
+        yield output
+
+
+def _run(
+    task: Task,
+    words: Sequence[str],
+    output: TextIO,
+    claims: Sequence[int],
+    stopped: Callable[[], bool],
+    server: Forkserver | None,
+    module: str | None = None,
+) -> int:
+    """Runs a task's command, or the module, in a process that inherits the claims; its status."""
+    folder = task.folder if Path(task.folder).is_dir() else None
+    process: subprocess.Popen[bytes] | ForkedProcess | None = None
+    if server is not None:
+        own = {"module": module} if module else {}
+        process = server.start(words, task.environment, folder, output.fileno(), *claims, **own)
+    if process is None:
+        command = (sys.executable, "-P", "-m", module) if module else task.command
+        process = subprocess.Popen(
+            [*command, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **task.environment},
+            cwd=folder,
+            pass_fds=claims,
+            start_new_session=True,  # Ctrl-C reaches the study, which hands it on
+        )
+    try:
+        while process.poll() is None:
+            if stopped():
+                _interrupt(process)
+            time.sleep(0.05)
+    except BaseException:
+        _interrupt(process)
+        raise
+    return int(process.returncode or 0)
 
 
 def _interrupt(process: "subprocess.Popen[bytes] | ForkedProcess") -> None:
@@ -167,7 +240,7 @@ class Executor(Protocol):
 
     slots: int
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: Task, /) -> None:
         """Hands a training over."""
 
     def ended(self, timeout: float) -> dict[str, Ended]:
@@ -191,32 +264,37 @@ class LocalExecutor:
         self._stop = threading.Event()
         self._pool = concurrent.futures.ThreadPoolExecutor(slots)
         self._free = list(range(slots))
-        self._active: dict[concurrent.futures.Future[Ended], tuple[str, int]] = {}
+        self._active: dict[concurrent.futures.Future[dict[str, Ended]], tuple[list[str], int]] = {}
         self._server: Forkserver | None = None
 
-    def submit(self, task: Task) -> None:
-        """Starts a training."""
+    def submit(self, *tasks: Task) -> None:
+        """Starts a training, or several that one process makes together."""
         slot = self._free.pop(0)
         if self.gpus:
             device = {"CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]}
-            task = dataclasses.replace(task, environment={**task.environment, **device})
-        forked = task.command == COMMAND and can_fork()
+            tasks = tuple(dataclasses.replace(task, environment={**task.environment, **device}) for task in tasks)
+        forked = tasks[0].command == COMMAND and can_fork()
         if forked and self._server is None:
-            self._server = Forkserver(task.environment)
-        server = self._server if forked else None
-        self._active[self._pool.submit(train, task, self._stop.is_set, server)] = (task.job.name, slot)
+            self._server = Forkserver(tasks[0].environment)
+        future = self._pool.submit(self._train, tasks, self._server if forked else None)
+        self._active[future] = ([task.job.name for task in tasks], slot)
+
+    def _train(self, tasks: Sequence[Task], server: Forkserver | None) -> dict[str, Ended]:
+        if len(tasks) > 1:
+            return train_together(tasks, self._stop.is_set, server)
+        return {tasks[0].job.name: train(tasks[0], self._stop.is_set, server)}
 
     def ended(self, timeout: float) -> dict[str, Ended]:
         """What has ended since the last call."""
         done, _ = concurrent.futures.wait(self._active, timeout=timeout, return_when=concurrent.futures.FIRST_COMPLETED)
-        found = {}
+        found: dict[str, Ended] = {}
         for future in done:
-            name, slot = self._active.pop(future)
+            names, slot = self._active.pop(future)
             self._free.append(slot)
             try:
-                found[name] = future.result()
-            except OSError as error:  # of one training's files; the others go on
-                found[name] = Ended("failed", str(error))
+                found |= future.result()
+            except OSError as error:  # of their own files; the others go on
+                found |= {name: Ended("failed", str(error)) for name in names}
         return found
 
     def stop(self) -> None:

@@ -27,6 +27,7 @@ _PRELOADED = (
     "torch.utils.tensorboard",
 )
 _LONGEST = 2**17  # bytes of a request
+_MOST_FILES = 250  # with it; the kernel takes 253
 
 
 def can_fork() -> bool:
@@ -61,7 +62,13 @@ class Forkserver:
             )
 
     def start(
-        self, words: Sequence[str], environment: Mapping[str, str], folder: str | None, output: int, claim: int
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        folder: str | None,
+        output: int,
+        *claims: int,
+        module: str = "lightning_repshape.cli",
     ) -> "ForkedProcess | None":
         """Starts the command with these words; None where the server is not there any more.
 
@@ -70,15 +77,17 @@ class Forkserver:
             environment: Variables besides the server's.
             folder: The working directory; None: the server's.
             output: The descriptor of a file that takes what is printed.
-            claim: A descriptor that the process keeps open.
+            *claims: Descriptors that the process keeps open.
+            module: What is run.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        request = json.dumps({"words": [*words], "environment": {**environment}, "folder": folder}).encode()
+        asked = {"words": [*words], "environment": {**environment}, "folder": folder, "module": module}
+        request = json.dumps(asked).encode()
         with theirs:
             try:
                 if len(request) > _LONGEST:
                     raise OSError
-                socket.send_fds(self._control, [request], [output, claim, theirs.fileno()])
+                socket.send_fds(self._control, [request], [output, theirs.fileno(), *claims])
             except OSError:
                 ours.close()
                 return None
@@ -143,10 +152,10 @@ def _serve(control: socket.socket) -> dict[str, Any] | None:
                 with answers, suppress(OSError):
                     answers.send(str(status).encode())
                 continue
-            message, files, _, _ = socket.recv_fds(control, _LONGEST, 3)
+            message, files, _, _ = socket.recv_fds(control, _LONGEST, _MOST_FILES)
             if not message:
                 return None
-            output, claim, back = files
+            output, back, *claims = files
             answers = socket.socket(fileno=back)
             pid = None if _hung_up(answers) else os.fork()  # it may have been interrupted while it waited
             if pid == 0:
@@ -159,8 +168,8 @@ def _serve(control: socket.socket) -> dict[str, Any] | None:
                 os.setsid()
                 _redirect(output)
                 return dict(json.loads(message))
-            os.close(output)
-            os.close(claim)
+            for file in (output, *claims):
+                os.close(file)
             if pid is None:
                 answers.close()
                 continue
@@ -197,7 +206,7 @@ def _main() -> None:
     if request["folder"] is not None:
         os.chdir(request["folder"])
     sys.argv = ["lightning-repshape", *request["words"]]
-    runpy.run_module("lightning_repshape.cli", run_name="__main__", alter_sys=True)
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

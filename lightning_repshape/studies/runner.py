@@ -1,13 +1,15 @@
 """What is trained next: choices first, then the trainings of what was chosen; nothing twice, nothing lost."""
 
 import dataclasses
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from lightning_repshape.studies.executors import COMMAND, Ended, Executor, Task, is_claimed
+from lightning_repshape.studies.calls import alike
+from lightning_repshape.studies.executors import COMMAND, Ended, Executor, LocalExecutor, Task, is_claimed
 from lightning_repshape.studies.jobs import Cell, Job, Run, read_job, record_failure
 
 _LOOK_SECONDS = 0.5
@@ -39,7 +41,9 @@ class Runner:
     ``given`` are words of ``fit`` that say where and how, not what: the place of the data, devices, threads. With
     ``retry_failed``, trainings that failed before begin anew; ``retries`` is how often one that was interrupted from
     outside is handed over again. ``watch`` gets all cells' progress about twice a second. ``command`` is what ``fit``
-    is handed to, such as a container's start; by default this package.
+    is handed to, such as a container's start; by default this package. Up to ``stack`` trainings that are alike but for
+    seed, penalties and method are made together by one process of a :class:`LocalExecutor`; those that cannot be are
+    named and trained singly.
     """
 
     def __init__(
@@ -52,13 +56,19 @@ class Runner:
         watch: Callable[[Sequence[Progress]], None] = lambda progress: None,
         environment: Mapping[str, str] | None = None,
         command: Sequence[str] | None = None,
+        stack: int = 1,
     ) -> None:
         self.cells, self.executor = list(cells), executor
         self.given = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false", *given)
         self.retry_failed, self.retries, self.watch = retry_failed, retries, watch
         self.environment = dict(environment or {})
         self.command = tuple(command) if command else COMMAND
+        self.stack = stack if isinstance(executor, LocalExecutor) and self.command == COMMAND else 1
         self._active: dict[str, Job] = {}
+        self._together: dict[str, int] = {}  # of what is active: the number of its process
+        self._groups = 0  # processes so far
+        self._apart: set[str] = set()  # rows that cannot be stacked
+        self._kinds: dict[str, str] = {}  # what trainings that can be stacked have in common, by the jobs' names
         self._done: dict[str, Run] = {}  # runs whose state is final for this runner
         self._busy: dict[str, float] = {}  # when to look again
         self._attempts: dict[str, int] = {}
@@ -81,6 +91,7 @@ class Runner:
                 if not self._active and not waiting:
                     return progress
                 for name, ended in self.executor.ended(_LOOK_SECONDS if self._active else 0.0).items():
+                    self._together.pop(name)
                     self._take(self._active.pop(name), ended)
                 if not self._active and waiting:
                     time.sleep(_LOOK_SECONDS)
@@ -93,23 +104,43 @@ class Runner:
     def _submit(self) -> int:
         """Hands over what is ready; returns how many trainings another runner is at."""
         elsewhere = 0
+        room = self.executor.slots - len(set(self._together.values()))
+        due: dict[str, Job] = {}
         for number in range(len(self.cells)):
             for job in self._ready(number):
-                if job.name in self._active:
+                if job.name in self._active or job.name in due:
                     continue
                 if self._busy.get(job.name, 0.0) > time.monotonic():
                     elsewhere += 1
-                elif len(self._active) >= self.executor.slots:
-                    return elsewhere
+                elif not room or (self.stack == 1 and len(due) == room):
+                    break
                 elif is_claimed(job.lock):
                     self._busy[job.name] = time.monotonic() + _LOOK_AGAIN_SECONDS
                     elsewhere += 1
                 else:
-                    self._busy.pop(job.name, None)
-                    self._active[job.name] = job
-                    self.executor.submit(self._task(job))
-                    self._submitted.add(job.name)
+                    due[job.name] = job
+        while due and room:
+            group = self._group(list(due.values()))
+            self.executor.submit(*(self._task(job) for job in group))
+            for job in group:
+                self._busy.pop(job.name, None)
+                self._active[job.name] = due.pop(job.name)
+                self._together[job.name] = self._groups
+                self._submitted.add(job.name)
+            self._groups += 1
+            room -= 1
         return elsewhere
+
+    def _group(self, due: Sequence[Job]) -> list[Job]:
+        """The first that is due, with as many like it as one process takes while all slots have some."""
+        if self.stack == 1 or due[0].row.id in self._apart:
+            return [due[0]]
+        for job in due:
+            if job.name not in self._kinds:
+                self._kinds[job.name] = alike(job.row, job.variant)
+        kind = self._kinds[due[0].name]
+        same = [job for job in due if job.row.id not in self._apart and self._kinds[job.name] == kind]
+        return same[: min(self.stack, math.ceil(len(same) / self.executor.slots))]
 
     def _task(self, job: Job) -> Task:
         again = self._retries(job)
@@ -130,6 +161,11 @@ class Runner:
     def _take(self, job: Job, ended: Ended) -> None:
         if ended.end == "busy":
             self._busy[job.name] = time.monotonic() + _LOOK_AGAIN_SECONDS
+            return
+        if ended.end == "apart":
+            if job.row.id not in self._apart:
+                print(f"{job.row.id}: trained singly, since {ended.error}", file=sys.stderr, flush=True)
+            self._apart.add(job.row.id)
             return
         run = read_job(job)
         if ended.end == "interrupted":

@@ -6,16 +6,21 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from lightning_repshape.errors import ConfigError
 
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK")
 HANGUPS = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # Windows has none
 _RUN_DIR_OF_RANK_ZERO = "LIGHTNING_REPSHAPE_RUN_DIR"
+
+joining: ContextVar[Callable[[Any, Any, Any], None] | None] = ContextVar("joining", default=None)
+"""What a training that shares its process with others calls with trainer, module and data before it begins."""
 
 
 def rank() -> int:

@@ -13,15 +13,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-_APART = 75  # the status of a training that cannot be stacked
+from lightning_repshape.cli.process import joining
 
-joining: ContextVar[Callable[[Any, Any, Any], None] | None] = ContextVar("joining", default=None)
-"""What a command in such a process calls with trainer, module and data before it trains; None in any other."""
+_APART = 75  # the status of a training that cannot be stacked
 
 
 class _State:
@@ -216,6 +214,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    from lightning_repshape.cli import together  # the module that commands ask, which is not the one that is run
-
-    sys.exit(together.main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1])))

@@ -29,10 +29,17 @@ from lightning_repshape.callbacks.threads import Threads
 from lightning_repshape.cli.limits import check_limits, refusal
 from lightning_repshape.cli.options import add_image_options
 from lightning_repshape.cli.parsing import OneLineParser
-from lightning_repshape.cli.process import announce_run_dir, announced_run_dir, is_restarted, job, quieten, rank
+from lightning_repshape.cli.process import (
+    announce_run_dir,
+    announced_run_dir,
+    is_restarted,
+    job,
+    joining,
+    quieten,
+    rank,
+)
 from lightning_repshape.cli.renaming import current_options
 from lightning_repshape.cli.resolving import of_a_run, resolve_configs
-from lightning_repshape.cli.together import joining
 from lightning_repshape.errors import CheckpointError, ConfigError, RepshapeError
 from lightning_repshape.modules import AutoencoderModule, FOCAModule, SupervisedModule, VerifiesPairs
 from lightning_repshape.performance import choose_precision

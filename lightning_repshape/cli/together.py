@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -185,31 +186,38 @@ def _refusal(trainer: Any, data: Any) -> str:
     return "worker processes fetch its batches" if getattr(data, "num_workers", 0) else ""
 
 
+def steps_of() -> Callable[[Sequence[Any]], None]:
+    """What makes the steps of trainings that have met."""
+    from lightning_repshape.modules.stacked import train
+
+    return train
+
+
 def main(folder: Path) -> int:
     """Runs the trainings of a folder; 0, or 143 where SIGTERM ended them."""
-    from lightning_repshape.modules import stacked
-
     warnings.filterwarnings("ignore", message=".*dataloader_iter.*")
     asked = json.loads((folder / "trainings.json").read_text(encoding="utf-8"))
     trainings: list[Mapping[str, Any]] = asked["trainings"]
-    states = []
-    for training in trainings:
-        output = open(training["log"], "a", encoding="utf-8", buffering=1)
-        states.append(_State(output, training["words"]))
-    turns = Turns(states, stacked.train)
+    before = sys.stdout, sys.stderr, sys.argv
+    with ExitStack() as files:
+        outputs = [files.enter_context(open(own["log"], "a", encoding="utf-8", buffering=1)) for own in trainings]
+        states = [_State(output, own["words"]) for output, own in zip(outputs, trainings, strict=True)]
+        turns = Turns(states, steps_of())
 
-    def end(number: int, frame: FrameType | None) -> None:
-        turns.ended_by = number
+        def end(number: int, frame: FrameType | None) -> None:
+            turns.ended_by = number
 
-    signal.signal(signal.SIGTERM, end)
-    threads = [
-        threading.Thread(target=_Training(number, turns, training["words"], folder / "ended.jsonl").run)
-        for number, training in enumerate(trainings)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+        handler = signal.signal(signal.SIGTERM, end)
+        threads = [
+            threading.Thread(target=_Training(number, turns, own["words"], folder / "ended.jsonl").run)
+            for number, own in enumerate(trainings)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        signal.signal(signal.SIGTERM, handler)
+        sys.stdout, sys.stderr, sys.argv = before
     return 143 if turns.ended_by else 0
 
 

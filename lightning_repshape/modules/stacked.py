@@ -151,7 +151,9 @@ def _together(modules: Sequence[ClassifierModule]) -> dict[str, nn.Parameter]:
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors over a leading dimension, in the memory format of each: fused optimizers go through memory."""
+    """Tensors over a leading dimension, in a memory format that is kept by steps: optimizers go through memory."""
+    if parts[0].dim() == 2:  # as the gradients of a product are
+        return torch.stack([part.t() for part in parts]).transpose(1, 2)
     if parts[0].dim() == 4 and parts[0].is_contiguous(memory_format=torch.channels_last):
         return torch.stack([part.permute(0, 2, 3, 1) for part in parts]).permute(0, 1, 4, 2, 3)
     return torch.stack(tuple(parts))
@@ -347,5 +349,5 @@ def _hand_back(
         for name, joined in parameters.items():
             for key, value in optimizer.state.get(joined, {}).items():
                 if isinstance(value, Tensor):
-                    value = (value if key in _COUNTERS else value[number]).clone()
-                cell.trainer.optimizers[0].state[each[name]][key] = value
+                    own_part = value.clone() if key in _COUNTERS else torch.empty_like(each[name]).copy_(value[number])
+                cell.trainer.optimizers[0].state[each[name]][key] = own_part if isinstance(value, Tensor) else value

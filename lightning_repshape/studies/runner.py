@@ -120,7 +120,7 @@ class Runner:
                 else:
                     due[job.name] = job
         while due and room:
-            group = self._group(list(due.values()))
+            group = self._group(list(due.values()), room)
             self.executor.submit(*(self._task(job) for job in group))
             for job in group:
                 self._busy.pop(job.name, None)
@@ -131,8 +131,8 @@ class Runner:
             room -= 1
         return elsewhere
 
-    def _group(self, due: Sequence[Job]) -> list[Job]:
-        """The first that is due, with as many like it as one process takes while all slots have some."""
+    def _group(self, due: Sequence[Job], slots: int) -> list[Job]:
+        """The first that is due, with as many like it as one process takes while all free slots have some."""
         if self.stack == 1 or due[0].row.id in self._apart:
             return [due[0]]
         for job in due:
@@ -140,7 +140,7 @@ class Runner:
                 self._kinds[job.name] = alike(job.row, job.variant)
         kind = self._kinds[due[0].name]
         same = [job for job in due if job.row.id not in self._apart and self._kinds[job.name] == kind]
-        return same[: min(self.stack, math.ceil(len(same) / self.executor.slots))]
+        return same[: min(self.stack, math.ceil(len(same) / slots))]
 
     def _task(self, job: Job) -> Task:
         again = self._retries(job)

@@ -133,7 +133,7 @@ class PlainSteps:
             and all(_is_own(kind, method) for method in ("training_step", *_AROUND))
             and (getattr(kind, "plain_steps", False) or all(_is_own(kind, method) for method in _CALLED))
             and all(getattr(kind, hook) is getattr(LightningModule, hook) for hook in (*_OPTIMIZING, *_WITHIN))
-            and not any(hook in vars(module) for hook in (*_OPTIMIZING, *_WITHIN, *_AROUND))
+            and not any(hook in vars(module) for hook in ("training_step", *_OPTIMIZING, *_WITHIN, *_AROUND))
             and not any(_watching(trainer, hook) for hook in _WITHIN)
             and all(
                 isinstance(callback, ProgressBar) or _is_own(type(callback), hook)

@@ -171,7 +171,6 @@ class Cell:
     error: Exception | None = None  #: what its loss or batches raised
     loss: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(()))
     terms: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
-    seen: list[tuple[float, Tensor, Tensor]] = dataclasses.field(default_factory=list)  #: losses, logits, targets
 
     def kind(self) -> tuple[Any, ...]:
         """What must be equal for two trainings to make their next steps together."""
@@ -211,14 +210,10 @@ class Cell:
         optimizing.zero_grad.increment_by(more)
         state = loop.on_save_checkpoint()
         loop.on_load_checkpoint({**state, "_batches_that_stepped": state["_batches_that_stepped"] + more})
-        seen, self.seen, self.done = self.seen, [], 0
+        self.done = 0
         if self.error is not None:
             raise self.error
         module.watch(self.loss.detach().cpu())
-        count = sum(len(target) for _, _, target in seen)
-        mean = sum(value * len(target) for value, _, target in seen) / count
-        logits, targets = torch.cat([own for _, own, _ in seen]), torch.cat([own for _, _, own in seen])
-        module.train_sums.update(torch.tensor(mean, dtype=torch.float64, device=logits.device), logits, targets)
         module.log_step(self.loss, self.terms)
         return self.loss.detach().requires_grad_()  # which the trainer's backward pass finds nothing behind
 
@@ -275,7 +270,7 @@ def _step(cells: Sequence[Cell], network: nn.Module, names: tuple[str, ...]) -> 
     output = network(torch.stack([torch.zeros_like(shape) if x is None else x for x in inputs]), names)
     logits, features = output.logits.unbind(), output.features.unbind()
     values = {name: output.activations[name].unbind() for name in names}
-    losses: dict[Cell, Tensor] = {}
+    steps: list[tuple[Cell, Tensor, Tensor]] = []
     for number, (cell, target) in enumerate(zip(cells, targets, strict=True)):
         if target is None:
             continue
@@ -285,23 +280,19 @@ def _step(cells: Sequence[Cell], network: nn.Module, names: tuple[str, ...]) -> 
         except Exception as error:
             cell.over, cell.error = True, error
             continue
-        losses[cell] = cell.loss
-        cell.seen.append((0.0, part.logits.detach(), target))
-    if not losses:
-        return
-    joined = torch.stack(tuple(losses.values()))
-    good = []
-    for cell, value, loss in zip(losses, joined.detach().tolist(), losses.values(), strict=True):
         cell.done += 1
-        cell.seen[-1] = (value, *cell.seen[-1][1:])
-        if math.isfinite(value):
-            good.append(loss)
-        else:
-            cell.over = True
-    if len(good) == len(losses):
-        joined.sum().backward()  # type: ignore[no-untyped-call]
-    elif good:
-        torch.stack(good).sum().backward()  # type: ignore[no-untyped-call]
+        steps.append((cell, part.logits, target))
+    if not steps:
+        return
+    losses = torch.stack([cell.loss for cell, _, _ in steps])
+    for (cell, own, target), value in zip(steps, losses.detach().tolist(), strict=True):
+        cell.over = not math.isfinite(value)
+        if not cell.over:
+            cell.module.train_sums.hold(cell.loss, own, target)
+    if any(cell.over for cell, _, _ in steps):
+        losses = torch.stack([cell.loss for cell, _, _ in steps if not cell.over] or [losses.detach().sum()])
+    if losses.requires_grad:
+        losses.sum().backward()  # type: ignore[no-untyped-call]
 
 
 def _collect(own: Sequence[Mapping[str, nn.Parameter]], parameters: Mapping[str, nn.Parameter]) -> None:

@@ -27,9 +27,10 @@ METHODS: dict[str, list[str]] = {
 
 def words(name: str, folder: Path) -> list[str]:
     return [
-        "fit", "--config", "base/digits-mlp", *METHODS[name], "--trainer.callbacks", "null", "--trainer.max_epochs", "2",
-        "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false", "--then_test", "true",
-        "--trainer.log_every_n_steps", "5", "--seed_everything", str(len(name)), "--run_dir", str(folder / name),
+        "fit", "--config", "base/digits-mlp", *METHODS[name], "--trainer.callbacks", "null",
+        "--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "5", "--then_test", "true",
+        "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
+        "--seed_everything", str(len(name)), "--run_dir", str(folder / name),
     ]  # fmt: skip
 
 

@@ -58,6 +58,7 @@ class Turns:
 
     def __init__(self, states: Sequence[_State], together: Callable[[Sequence[Any]], None]) -> None:
         self.ended_by = 0  #: the signal that ended the process; 0: none
+        self.count = len(states)
         self._states, self._together = states, together
         self._alive = dict.fromkeys(range(len(states)))
         self._there: dict[int, Any] = {}
@@ -148,11 +149,15 @@ class _Training:
     def join(self, trainer: Any, module: Any, data: Any) -> None:
         """Makes a training take its steps with the others; ends it where it cannot."""
         from lightning_repshape.modules.stacked import Cell, refusal
+        from lightning_repshape.runs.record import RunRecord
 
         self.reason = _refusal(trainer, data) or refusal(trainer, module)
         if self.reason:
             raise SystemExit(_APART)
         self.cell = Cell(trainer, module)
+        for callback in trainer.callbacks:
+            if isinstance(callback, RunRecord):
+                callback.stacked = self.turns.count
         module.training_step = self.first
 
     def first(self, dataloader_iter: Iterator[Any]) -> Any:

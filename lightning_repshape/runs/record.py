@@ -91,6 +91,7 @@ class RunRecord(Callback):
         self.command = command
         self.row = dict(row or {})
         self.job = job
+        self.stacked = 1  #: how many trainings make their steps together, in one process
         self._session: dict[str, Any] | None = None
         self._figures: dict[str, float] = {}  # of the training so far, earlier sessions' included
         self._knows_figures = False
@@ -111,6 +112,7 @@ class RunRecord(Callback):
             "devices": trainer.world_size,
             "precision": str(trainer.precision),
             **({"job": self.job} if self.job else {}),
+            **({"stacked": self.stacked} if self.stacked > 1 else {}),
         }
         if not trainer.is_global_zero:
             return
@@ -181,7 +183,8 @@ class RunRecord(Callback):
             steps = trainer.global_step - self._session["first_step"]
             seconds = time.perf_counter() - self._started - self._validated
             self._session.update(steps=steps, epochs=trainer.current_epoch - self._session["first_epoch"])
-            self._session["steps_per_second"] = round(steps / seconds, 3) if seconds > 0 else 0.0
+            if self.stacked == 1:  # else the time is that of all
+                self._session["steps_per_second"] = round(steps / seconds, 3) if seconds > 0 else 0.0
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the training's final scalars, also of one that was complete when it was resumed."""

@@ -122,7 +122,8 @@ def _machine(run: Run) -> str:
 
 
 def _costs(run: Run) -> dict[str, float | None]:
-    fits = [session for session in run.sessions if session.get("stage") == "fit"]
+    # time and memory of trainings that were stacked are those of all of them
+    fits = [own for own in run.sessions if own.get("stage") == "fit" and not own.get("stacked")]
 
     def number(session: Mapping[str, Any], key: str) -> float:
         value = session.get(key)

@@ -162,7 +162,7 @@ class _Training:
 
     def first(self, dataloader_iter: Iterator[Any]) -> Any:
         """The first step: by the argument's name Lightning knows that it wants the iterator of batches."""
-        self.cell.module.training_step = self.step  # type: ignore[method-assign]  # with it, all logging is refused
+        self.cell.module.training_step = self.step  # with it, all logging is refused
         return self.step(dataloader_iter)
 
     def step(self, batches: Iterator[Any]) -> Any:

@@ -188,8 +188,9 @@ class Cell:
         until = [interval - step % interval, trainer.num_training_batches - fetched]
         if trainer.check_val_every_n_epoch is None:
             return 1
-        if math.isfinite(trainer.val_check_batch):
-            until.append(trainer.val_check_batch - fetched % trainer.val_check_batch)
+        validated = trainer.val_check_batch
+        if validated is not None and math.isfinite(validated):
+            until.append(int(validated) - fetched % int(validated))
         if trainer.max_steps > 0:
             until.append(trainer.max_steps - step)
         return max(1, int(min(until)))

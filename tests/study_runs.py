@@ -149,7 +149,7 @@ def epochs(trace: Path) -> Counter[tuple[str, str]]:
     return Counter((line.split()[0], line.split()[1]) for line in trace.read_text().splitlines())
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not happen"

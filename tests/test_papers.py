@@ -129,7 +129,7 @@ def test_nothing_is_left_out(page: Path) -> None:
 
 def test_there_is_a_page_for_every_paper() -> None:
     assert {page.stem for page in PAGES} == set(CONTENTS)
-    assert {study.id.split("/")[0] for study in shipped()} - {"quickstart", "beside"} == set(STUDIES.values())
+    assert {study.id.split("/")[0] for study in shipped()} - {"quickstart", "beside", "gpu"} == set(STUDIES.values())
 
 
 def test_analyses_are_those_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,7 @@ def test_list_show_and_dry_run(
     assert not Path("studies").exists()
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(240)
 def test_a_study_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

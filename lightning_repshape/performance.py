@@ -20,6 +20,7 @@ STEP_HOOKS = (
     "on_after_backward",
     "on_before_optimizer_step",
 )
+OPTIMIZER_HOOKS = ("backward", "optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 
@@ -33,6 +34,11 @@ def quiet_cuda_checks() -> None:
         os.environ[_NVML_CHECK] = "0"
 
 
+def overrides(callback: Callback, hook: str) -> bool:
+    """Whether a callback's class has a hook of its own in place of that of ``Callback``, which does nothing."""
+    return getattr(type(callback), hook, None) is not getattr(Callback, hook)
+
+
 def skip_idle_hooks(callbacks: Iterable[Callback]) -> None:
     """Lets Lightning skip the hooks of a training step that do nothing, those of other people's callbacks too.
 
@@ -42,7 +48,7 @@ def skip_idle_hooks(callbacks: Iterable[Callback]) -> None:
     """
     for callback in callbacks:
         for hook in STEP_HOOKS:
-            if getattr(type(callback), hook, None) is getattr(Callback, hook):
+            if not overrides(callback, hook):
                 vars(callback).setdefault(hook, None)
 
 

@@ -174,17 +174,14 @@ class _Training:
 
 def _refusal(trainer: Any, data: Any) -> str:
     """Why a training's callbacks or data keep it from being stacked; empty where they do not."""
-    from lightning.pytorch import Callback
-
     from lightning_repshape.callbacks.reseeding import Reseeding
     from lightning_repshape.data.loading import RawBatchDataModule
-    from lightning_repshape.performance import STEP_HOOKS
+    from lightning_repshape.performance import STEP_HOOKS, overrides
     from lightning_repshape.runs.checkpoints import BestCheckpoint, LastCheckpoint
 
     for callback in trainer.callbacks:
         known = isinstance(callback, BestCheckpoint | LastCheckpoint | Reseeding)
-        own = [hook for hook in STEP_HOOKS if getattr(type(callback), hook) is not getattr(Callback, hook)]
-        if own and not known:
+        if not known and any(overrides(callback, hook) for hook in STEP_HOOKS):
             return f"{type(callback).__name__} is at work at every step"
     if not isinstance(data, RawBatchDataModule):
         return f"the order of {type(data).__name__}'s batches may depend on what else is drawn"

@@ -12,10 +12,10 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_repshape.performance import OPTIMIZER_HOOKS, STEP_HOOKS, overrides
+
 _OWN = __name__.partition(".")[0] + "."
-_AROUND = ("on_train_batch_start", "on_train_batch_end")
-_WITHIN = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
-_OPTIMIZING = ("optimizer_step", "optimizer_zero_grad", "backward", "configure_gradient_clipping")
+_AROUND, _WITHIN = STEP_HOOKS[:2], STEP_HOOKS[2:]
 _CALLED = ("forward", "unpack", "loss", "classification_loss", "training_activations", "watch", "log_step")
 _TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -132,8 +132,8 @@ class PlainSteps:
             and type(trainer.optimizers[0]).zero_grad is Optimizer.zero_grad
             and all(_is_own(kind, method) for method in ("training_step", *_AROUND))
             and (getattr(kind, "plain_steps", False) or all(_is_own(kind, method) for method in _CALLED))
-            and all(getattr(kind, hook) is getattr(LightningModule, hook) for hook in (*_OPTIMIZING, *_WITHIN))
-            and not any(hook in vars(module) for hook in ("training_step", *_OPTIMIZING, *_WITHIN, *_AROUND))
+            and all(getattr(kind, hook) is getattr(LightningModule, hook) for hook in (*OPTIMIZER_HOOKS, *_WITHIN))
+            and not any(hook in vars(module) for hook in ("training_step", *OPTIMIZER_HOOKS, *STEP_HOOKS))
             and not any(_watching(trainer, hook) for hook in _WITHIN)
             and all(
                 isinstance(callback, ProgressBar) or _is_own(type(callback), hook)
@@ -164,8 +164,7 @@ def _watching(trainer: Trainer, hook: str) -> list[Callback]:
     return [
         callback
         for callback in callbacks
-        if callable(getattr(callback, hook))
-        and (hook in vars(callback) or getattr(type(callback), hook, None) is not getattr(Callback, hook))
+        if callable(getattr(callback, hook)) and (hook in vars(callback) or overrides(callback, hook))
     ]
 
 

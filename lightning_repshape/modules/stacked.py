@@ -18,6 +18,7 @@ from lightning_repshape.layers import Chain, Layer, NamedActivations
 from lightning_repshape.modules.base import ClassifierModule, ModelOutput
 from lightning_repshape.modules.optimizers import made, rebuilt
 from lightning_repshape.networks.base import Backbone
+from lightning_repshape.performance import OPTIMIZER_HOOKS, STEP_HOOKS
 
 # Layers by what is done with them: one product for all, the same on more dimensions, each by itself.
 _ALIKE = (nn.ReLU, nn.Sigmoid, nn.Softplus, nn.Tanh, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Identity)
@@ -30,11 +31,6 @@ _OPTIMIZERS = (
     torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.Adamax,
 )  # fmt: skip
 _COUNTERS = ("step", "mu_product")  # states that are no parameter's own
-_STEP_HOOKS = (
-    "training_step", "on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_backward",
-    "on_after_backward", "on_before_optimizer_step", "backward", "optimizer_step", "optimizer_zero_grad",
-    "configure_gradient_clipping",
-)  # fmt: skip
 
 
 class _Linear(nn.Module):
@@ -104,7 +100,7 @@ def refusal(trainer: Trainer, module: LightningModule) -> str:
     """
     if not isinstance(module, ClassifierModule):
         return f"{type(module).__name__} is no classifier"
-    for hook in _STEP_HOOKS:
+    for hook in ("training_step", *STEP_HOOKS, *OPTIMIZER_HOOKS):
         if getattr(type(module), hook) is not getattr(ClassifierModule, hook):
             return f"{type(module).__name__} has a {hook} of its own"
     if trainer.world_size > 1:

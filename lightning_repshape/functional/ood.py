@@ -108,9 +108,8 @@ def mahalanobis_score(features: Tensor, train: Tensor, labels: Tensor, num_class
         means, points = (
             torch.linalg.solve_triangular(factor, part.mT, upper=False).mT for part in (moments.means, rows)
         )
-        for k in present:
-            best = torch.maximum(best, -(points - means[k]).square().sum(dim=1))
-        return best
+        apart = torch.cdist(points, means[present], compute_mode="donot_use_mm_for_euclid_dist")
+        return -apart.amin(dim=1).square()
     for k in present:
         own = train[(labels == k).to(train.device)].to(rows) - moments.means[k]
         if not bool(own.isfinite().all()):

@@ -165,13 +165,20 @@ def outside_legend(
 
 def save_figure(figure: "Figure", path: str | Path, vector: bool = True) -> Path:
     """Writes a figure to a PNG's path, which is returned, and with ``vector`` as PDF beside it."""
+    from matplotlib import rc_context
+
+    from lightning_repshape.plots.figure import PlainFigure
+
     target = Path(path)
     layout = figure.get_layout_engine()
     if layout is not None:  # once for both files, where savefig would do it four times
+        if isinstance(figure, PlainFigure):
+            figure.plain_texts()
         layout.execute(figure)
-        figure.set_layout_engine("none")
-    for suffix in (".png", *((".pdf",) if vector else ())):
-        with written_atomically(target.with_suffix(suffix)) as temporary:
-            figure.savefig(temporary, format=suffix[1:])
-    figure.set_layout_engine(layout)
+    with rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)  # "none" leaves a placeholder, for which savefig draws everything twice
+        for suffix in (".png", *((".pdf",) if vector else ())):
+            with written_atomically(target.with_suffix(suffix)) as temporary:
+                figure.savefig(temporary, format=suffix[1:])
+        figure.set_layout_engine(layout)
     return target

@@ -611,6 +611,22 @@ def test_heads_are_trained_until_they_are_done() -> None:
     assert float(classification_error(layers.heads, new, truth)) < optimum + 0.005
 
 
+def test_noise_of_drawn_together_features_is_not_blown_up() -> None:
+    """Training features are points along few directions, new ones lie about them; most units hold small noise alone."""
+
+    def drawn_together(count: int, spread: float, seed: int) -> tuple[Tensor, Tensor]:
+        shared, stream = torch.Generator().manual_seed(99), torch.Generator().manual_seed(seed)
+        means = torch.cat([torch.randn(CLASSES, 8, generator=shared), torch.zeros(CLASSES, 120)], dim=1)
+        labels = torch.randint(CLASSES, (count,), generator=stream)
+        return means[labels] + spread * torch.randn(count, 128, generator=stream), labels
+
+    (features, labels), (new, truth) = drawn_together(2_000, 0.01, 0), drawn_together(4_000, 0.45, 1)
+    means = torch.stack([features[labels == label].mean(dim=0) for label in range(CLASSES)])
+    nearest = float((torch.cdist(new, means).argmin(dim=1) != truth).float().mean())
+    done = solve_head(features, labels, HeadRecipe(hidden=()), num_classes=CLASSES)
+    assert float(classification_error(done.heads, new, truth)) < nearest + 0.005
+
+
 def test_heads_with_samples_of_their_own_are_trained_as_each_alone() -> None:
     features, labels = hard_features(1_500, 0)
     more, theirs = hard_features(1_500, 1)

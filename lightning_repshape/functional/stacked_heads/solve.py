@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import functools
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from lightning_repshape.functional.stacked_heads.inputs import (
     as_solver_dtype,
     check_shapes,
     check_values,
+    loss_per_head,
+    make_targets,
     num_classes_of,
 )
 from lightning_repshape.functional.stacked_heads.recipe import HeadRecipe
@@ -200,27 +203,22 @@ def train_heads(
         ValueError: If a value, a shape or a combination cannot work; the message says which.
     """
     check_shapes(features, labels, initial.num_heads)
-    count, heads = features.shape[-2], initial
+    count, norm = features.shape[-2], recipe.feature_norm or 5.0
     held = recipe.held_out(count)
-
-    def descend(rate: float, updates: int, batch_size: int | None, **options: Any) -> HeadSolution:
-        return gradient_descent(
-            heads,
-            features,
-            labels,
-            lam=recipe.weight_decay,
-            updates=updates,
-            rate=rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            loss=loss,
-            batch_size=batch_size,
-            **options,
-        )
-
     if not held:
         updates = 200 if recipe.updates is None else recipe.updates
-        return descend(recipe.rate, updates, recipe.batch_size, form=form, seed=seed, validate=validate)
+        descend = _descent(recipe, loss)
+        return descend(
+            initial,
+            features,
+            labels,
+            rate=recipe.rate,
+            updates=updates,
+            batch_size=recipe.batch_size,
+            form=form,
+            seed=seed,
+            validate=validate,
+        )
     if validate:
         check_values(features, labels, num_classes_of(initial.num_outputs, loss))
     seeds = head_seeds(seed, initial.num_heads)
@@ -228,26 +226,20 @@ def train_heads(
     order = torch.stack(orders).to(features.device)
     features = as_solver_dtype(take(features if features.ndim == 3 else features.unsqueeze(0), order))
     labels = take(labels if labels.ndim == 2 else labels.unsqueeze(0), order)
-    mean, spread = _standardize(features, recipe.feature_norm or 5.0)
-    batch = recipe.batch_size or 256
-    epoch = max(MIN_UPDATES, (count - held) // batch)
-    stopping = EarlyStopping(features[:, :held], labels[:, :held], epoch, recipe.patience, LEAST)
-    features, labels = features[:, held:], labels[:, held:]
-    total = torch.zeros(initial.num_heads, dtype=torch.int64, device=features.device)
-    for stage, rate in enumerate((FIRST_RATE * recipe.rate, FIRST_RATE * recipe.rate / 10)):
-        solution = descend(
-            rate,
-            MOST_EPOCHS * epoch,
-            batch,
-            early_stopping=stopping,
-            form="primal",
-            seed=[key_to_seed("stage", stage, one) for one in seeds],
-            validate=False,
-        )
-        heads, total = solution.heads, total + solution.updates
-    weight, bias = heads.weights[0] / spread, heads.biases[0]
-    bias = bias - (weight @ mean.mT).squeeze(-1)
-    return HeadSolution(StackedHeads(weight, heads.later, (bias, *heads.biases[1:])), solution.losses, total)
+    targets = make_targets(labels[:, :held], initial.num_outputs, loss, features.dtype)
+    mean, spread = _centre(features)
+    divisor, ends, seen = torch.ones_like(spread), [], []
+    for units in (torch.ones_like(spread), spread):
+        divisor = divisor * units * _bring_to(norm, features.div_(units))
+        solution = _until_done(initial, features, labels, held, recipe, loss, seeds)
+        heads = solution.heads
+        seen.append(loss_per_head(heads.forward(features[:, :held]), targets, loss, "mean"))
+        weight = heads.weights[0] / divisor
+        bias = heads.biases[0] - (weight @ mean.mT).squeeze(-1)
+        heads = StackedHeads(weight, heads.later, (bias, *heads.biases[1:]))
+        ends.append(HeadSolution(heads, solution.losses, solution.updates))
+    diverged = ~ends[0].losses.isfinite() & ends[1].losses.isfinite()
+    return _either((seen[1] < seen[0] - LEAST) | diverged, ends[1], ends[0])
 
 
 MOST_EPOCHS = 200
@@ -256,34 +248,75 @@ MOST_EPOCHS = 200
 LEAST = 1e-3
 """How much lower the loss on held-out samples must get to count: near 0, on fitted features, it falls without end."""
 
-FIRST_RATE = 10.0
-"""What standardised features bear: the first rate, over the recipe's."""
-
 MIN_UPDATES = 20
 """Updates between two looks, where an epoch has fewer."""
 
 
-def _standardize(features: Tensor, norm: float) -> tuple[Tensor, Tensor]:
-    """Brings features ``E x N x D``, where they lie, about their mean, each unit to one spread, all to this mean norm.
+def _descent(recipe: HeadRecipe, loss: Loss) -> Callable[..., HeadSolution]:
+    """Descent with a recipe's options."""
+    return functools.partial(
+        gradient_descent, lam=recipe.weight_decay, momentum=recipe.momentum, nesterov=recipe.nesterov, loss=loss
+    )
 
-    Descent comes to its end only so: features behind ReLU share one large direction, beside which it hardly moves along
-    all others. Units of a spread below a thousandth of the largest one are not blown up further.
 
-    Returns:
-        The mean and the spread that they had, over the factor that makes the norm, E x 1 x D.
+def _until_done(
+    initial: StackedHeads, features: Tensor, labels: Tensor, held: int, recipe: HeadRecipe, loss: Loss, seeds: list[int]
+) -> HeadSolution:
+    """Descends on samples ``E x N x D`` behind the first, held-out ones until the loss on those falls no more."""
+    batch = recipe.batch_size or 256
+    epoch = max(MIN_UPDATES, (features.shape[1] - held) // batch)
+    stopping = EarlyStopping(features[:, :held], labels[:, :held], epoch, recipe.patience, LEAST)
+    descend, heads = _descent(recipe, loss), initial
+    total = torch.zeros(initial.num_heads, dtype=torch.int64, device=features.device)
+    for stage, rate in enumerate((recipe.rate, recipe.rate / 10)):
+        solution = descend(
+            heads,
+            features[:, held:],
+            labels[:, held:],
+            rate=rate,
+            updates=MOST_EPOCHS * epoch,
+            batch_size=batch,
+            early_stopping=stopping,
+            form="primal",
+            seed=[key_to_seed("stage", stage, one) for one in seeds],
+            validate=False,
+        )
+        heads, total = solution.heads, total + solution.updates
+    return HeadSolution(heads, solution.losses, total)
+
+
+def _centre(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Brings features ``E x N x D``, where they lie, about their mean; gives it and each unit's spread, E x 1 x D.
+
+    Features behind ReLU share one large direction, beside which descent hardly moves along all others. Units of a
+    spread below a thousandth of the largest one count as that; what rounding leaves of constant features is no spread.
     """
     mean = features.mean(dim=1, keepdim=True)
     features.sub_(mean)
     spread = torch.linalg.vector_norm(features, dim=1, keepdim=True) / features.shape[1] ** 0.5
     largest = spread.amax(dim=2, keepdim=True)
     varies = largest > 100 * torch.finfo(features.dtype).eps * mean.abs().amax(dim=2, keepdim=True)
-    spread = torch.where(varies, torch.maximum(spread, 1e-3 * largest), 1.0)
-    features.mul_(varies)  # what rounding leaves of constant features
-    features.div_(spread)
-    moved = torch.linalg.vector_norm(features, dim=2).mean(dim=1)
-    factor = torch.where(moved > 0, norm / moved, 1.0)[:, None, None]
-    features.mul_(factor)
-    return mean, spread / factor
+    features.mul_(varies)
+    return mean, torch.where(varies, torch.maximum(spread, 1e-3 * largest), 1.0)
+
+
+def _bring_to(norm: float, features: Tensor) -> Tensor:
+    """Brings features ``E x N x D``, where they lie, to a mean norm; gives what they were divided by, E x 1 x 1."""
+    length = torch.linalg.vector_norm(features, dim=2).mean(dim=1)
+    divisor = torch.where(length > 0, length / norm, 1.0)[:, None, None]
+    features.div_(divisor)
+    return divisor
+
+
+def _either(first: Tensor, one: HeadSolution, other: HeadSolution) -> HeadSolution:
+    """Of each of E heads the one where ``first`` holds, else the other."""
+
+    def chosen(ours: Tensor, theirs: Tensor) -> Tensor:
+        return torch.where(first.view(-1, *[1] * (ours.ndim - 1)), ours, theirs)
+
+    weight, *later = map(chosen, one.heads.weights, other.heads.weights)
+    heads = StackedHeads(weight, tuple(later), tuple(map(chosen, one.heads.biases, other.heads.biases)))
+    return HeadSolution(heads, chosen(one.losses, other.losses), chosen(one.updates, other.updates))
 
 
 def solve_head(

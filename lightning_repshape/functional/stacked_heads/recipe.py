@@ -70,61 +70,6 @@ class HeadRecipe(Descent):
     deviation alone.
 
     Attributes:
-        hidden: Widths of the hidden layers; empty for a linear head.
-        updates: Number of updates.
-        rate: Learning rate.
-        momentum: Momentum.
-        nesterov: Whether momentum is Nesterov's.
-        weight_decay: lambda in front of the sum of squares of all parameters (torch's ``weight_decay`` is twice that).
-        init_std: Standard deviation of the initial weights.
-
-    Raises:
-        ConfigError: If a value is out of its range.
-    """
-
-    prefix: ClassVar[str] = "a head's "
-    """What messages put before the name of an option."""
-
-    automatic: ClassVar[bool] = False
-    """Whether ``rate`` can be "auto"."""
-
-    hidden: tuple[int, ...] = (128, 128)
-    updates: int | None = None
-    rate: float | Literal["auto"] = 0.02
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    init_std: float = 0.1
-    nesterov: bool = False
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        for width in self.hidden:
-            check_counts(self.prefix, hidden=width)
-        check_counts(self.prefix, updates=self.updates)
-        if not (self.rate == "auto" and self.automatic):
-            check_above_zero(self.prefix, rate=self.rate)
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"{self.prefix}momentum is {self.momentum}, but it must be at least 0 and below 1")
-        if self.nesterov and self.momentum == 0:
-            raise ConfigError(f"{self.prefix}nesterov needs a momentum above 0")
-        for name, value in (("weight_decay", self.weight_decay), ("init_std", self.init_std)):
-            if not 0 <= value < math.inf:
-                raise ConfigError(f"{self.prefix}{name} is {value}, but it must be a finite number that is not below 0")
-
-
-@dataclasses.dataclass(frozen=True)
-class HeadRecipe(Descent):
-    """How a head is trained from scratch on frozen features: FOCA's secondary head, heads of partial retraining.
-
-    One rule serves every method: up to 1,000 samples get 200 updates on all of them. With more, a head is trained until
-    it is done: on features about their mean and each unit at one spread (which the first layer takes in afterwards),
-    by updates on ``batch_size`` samples at ten times the rate. The loss on a tenth of the samples (at most 5,000),
-    which are held out, is looked at once an epoch; after ``patience`` epochs without one lower by 0.001 the head goes
-    back to its best, the rate is divided by 10, and so once more; its best is the result. FOCA's paper publishes the
-    widths and the standard deviation alone.
-
-    Attributes:
         hidden: Widths of the hidden layers; empty for a linear head. The paper: (128, 128).
         updates: Number of updates, whatever the number of samples, with none held out. None: by the rule above.
         rate: Learning rate.

@@ -80,15 +80,18 @@ def _layers(trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
     batches = of_rows(loader, torch.arange(min(_LAYER_SAMPLES, len(loader.dataset))), 100)
     found: dict[str, list[Tensor]] = {}
 
-    def keep(name: str, value: Tensor) -> None:
+    def keep(name: str, value: Tensor) -> None:  # of a module that is called several times, the last call counts
         if value.shape[1] <= _LAYER_WIDTH:
-            found.setdefault(name, []).append(value.float().cpu())
+            own[name] = value.float().cpu().clone()
 
     reader = EachLayer(module)
     with evaluating(module), torch.no_grad(), trainer.precision_plugin.forward_context():
         for batch in batches:
             x, labels, *_ = on_device(trainer, batch, module)
+            own: dict[str, Tensor] = {}
             reader(x, len(labels), keep)
+            for name, value in own.items():
+                found.setdefault(name, []).append(value)
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 

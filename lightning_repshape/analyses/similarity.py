@@ -13,7 +13,7 @@ from lightning_repshape.analyses.analysis import Analysis
 from lightning_repshape.analyses.inputs import AnalysisInputs, MissingSplitError, Split
 from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.errors import ConfigError, DataError
-from lightning_repshape.features.layers import EachLayer
+from lightning_repshape.features.layers import EachLayer, different
 from lightning_repshape.functional.similarity import (
     MinibatchCKA,
     SimilarityMatrices,
@@ -170,7 +170,7 @@ class LayerSimilarity(Analysis):
 
                 reader(x, count, keep)
                 if not names:
-                    names = _different(grams) if self.layers is None else [n for n in self.layers if n in grams]
+                    names = different(grams) if self.layers is None else [n for n in self.layers if n in grams]
                     reader.keep(names)
                 for name in own.keys() & set(names):
                     values.setdefault(name, []).append(own[name])
@@ -194,12 +194,3 @@ def _alike(values: dict[str, list[Tensor]], widths: dict[str, int], notes: list[
     if missing:
         notes.append(f"regression from {', '.join(missing)} is left out: more samples than features are needed (kept)")
     return found
-
-
-def _different(grams: dict[str, Tensor]) -> list[str]:
-    """Names of the layers whose values are not another's; of equal ones ``features``, the outermost, else the first."""
-    kept: dict[str, Tensor] = {}
-    for name in sorted(grams, key=lambda one: (one != "features", one.count("."))):
-        if not any(torch.equal(grams[name], other) for other in kept.values()):
-            kept[name] = grams[name]
-    return [name for name in grams if name in kept]

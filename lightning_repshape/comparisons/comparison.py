@@ -80,7 +80,11 @@ def compare(contenders: Sequence[Contender], same_samples: bool = False, seed: i
     layers = {
         f"{contender.name}: {layer}": values for contender in contenders for layer, values in contender.layers.items()
     }
-    layers = {name: values for name, values in layers.items() if bool((values != values[:1]).any())}
+    layers = {
+        name: values
+        for name, values in layers.items()
+        if bool(values.isfinite().all()) and bool((values != values[:1]).any())
+    }
     features = [contender.features for contender in contenders]
     alike = similarity_matrices(features)
     return Comparison(

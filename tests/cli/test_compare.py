@@ -52,6 +52,7 @@ def test_runs_side_by_side(runs: Path, capsys: pytest.CaptureFixture[str], monke
     assert record["figures"]["test/error"][0] == pytest.approx(tested["test/error"])
     names = record["layers"]["names"]
     assert names[0].startswith("plain: ") and names[-1].startswith("shaped: ")
+    assert {"plain: features", "plain: logits"} < set(names) and not {"plain: fc2", "plain: head.output"} & set(names)
     assert record["models"][0]["cost"]["steps"] > 0
 
 

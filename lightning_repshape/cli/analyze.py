@@ -27,6 +27,7 @@ from lightning_repshape.analyses.page import write_page
 from lightning_repshape.cli.own import names_given, own_analyses
 from lightning_repshape.cli.parsing import OneLineParser, given_device
 from lightning_repshape.cli.plain import listed
+from lightning_repshape.cli.renaming import with_second_set
 from lightning_repshape.cli.resolving import said
 from lightning_repshape.cli.training import CommandTrainer, RepshapeCLI, as_list, headline
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
@@ -63,6 +64,7 @@ of the command test: lightning-repshape test --help."""
 
 def run(words: list[str]) -> int:
     """Runs the command; 0. An analysis that the data do not allow is no error, unless it is the only one."""
+    words = with_second_set(words)
     if any(word == "--features" or word.startswith("--features=") for word in words):
         _analyze_features(words)
     else:
@@ -214,7 +216,7 @@ def _parser(of_models: bool = False, own: Sequence[type[Analysis]] = ()) -> OneL
     )
     only = parser.add_argument_group("only with --features")
     if not of_models:
-        only.add_argument("--other", type=str | None, default=None, metavar="FILE", help="Features of a second set.")
+        only.add_argument("--other", type=str | None, default=None, metavar="FILE", help="Features of a second set (or --transfer).")
     only.add_argument("--class_names", type=str | list[str] | None, default=None, help="Such as cat,dog.")
     only.add_argument("--num_classes", type=int | None, default=None, help="Default: from logits or labels.")
     only.add_argument("--seed_everything", type=int, default=0, metavar="SEED", help="Of random choices.")
@@ -257,7 +259,7 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool, own: Sequence[t
             type=LightningDataModule | None,
             default=None,
             metavar="CLASS",
-            help="A second data set, its options as --other.NAME: probes are transferred to it, and it is held against "
+            help="A second data set, its options as --other.NAME (or --transfer, --transfer.NAME): probes are transferred to it, and it is held against "
             "the model's own as out of distribution. Its images are read as those of --data are.",
         )
     which.add_argument(

@@ -25,6 +25,7 @@ from lightning_repshape.cli.analyze import AnalyzeCLI, made_analyses, other_feat
 from lightning_repshape.cli.options import BASES, CHECKPOINTS, compare_parser
 from lightning_repshape.cli.own import own_analyses
 from lightning_repshape.cli.plain import listed
+from lightning_repshape.cli.renaming import with_second_set
 from lightning_repshape.comparisons.comparison import Comparison, check_same, compare
 from lightning_repshape.comparisons.contender import Contender
 from lightning_repshape.comparisons.gathering import Gathering, of_file
@@ -58,6 +59,7 @@ class Spec(NamedTuple):
 
 def run(words: list[str]) -> int:
     """Runs the command; 0, or what the trainings end with. Users' errors are RepshapeErrors."""
+    words = with_second_set(words)
     cut = words.index("--") if "--" in words else len(words)
     own, of_other = _without_other(words[:cut])
     options = compare_parser().parse_args(own)

@@ -58,7 +58,7 @@ def test_runs_side_by_side(runs: Path, capsys: pytest.CaptureFixture[str], monke
 
 def test_a_checkpoint_and_another_layer(runs: Path) -> None:
     last = runs / "plain/checkpoints/last.ckpt"
-    second = ["--other", "DigitsDataModule", "--other.classes", "[0,1,2]"]
+    second = ["--transfer", "DigitsDataModule", "--transfer.classes", "[0,1,2]"]
     words = [*second, str(last), f"{runs / 'plain'}@logits", "--analyses", "lda,ood", "--to", "page"]
     assert main(["compare", *words]) == 0
     record = json.loads(Path("page/comparison.json").read_text())

@@ -95,7 +95,8 @@ def run(words: list[str]) -> int:
     folder = make_folder(given_path(options.to, "--to")) if options.to else claim_folder(place)
     command = shlex.join(["lightning-repshape", *sys.argv[1:]])
     page = write_comparison(found, folder, [f"lightning-repshape {__version__}: {command}"])
-    _print(found, page)
+    names = [outcome.name for outcome in contenders[0].outcomes]
+    _print(found, page, names if options.analyses and "all" not in listed(options.analyses) else ())
     return 0
 
 
@@ -289,9 +290,9 @@ class _CompareCLI(AnalyzeCLI):
 # -- what is printed ---------------------------------------------------------------------------------------------------
 
 
-def _print(found: Comparison, page: Path) -> None:
-    """The few figures that matter, models across where they fit, else down."""
-    rows = headline_rows(found)
+def _print(found: Comparison, page: Path, asked: Sequence[str]) -> None:
+    """The few figures that matter, and some of those asked for, models across where they fit, else down."""
+    rows = headline_rows(found, asked)
     console = Console()
     cells = [
         [Text(figure_text(line.name, value), "bold" if at in best else "") for at, value in enumerate(values)]
@@ -312,7 +313,8 @@ def _print(found: Comparison, page: Path) -> None:
         table.add_column(Text(head), justify="right")
     for name, own in zip(lines, cells, strict=True):
         table.add_row(Text(name), *own)
-    console.print(table)
+    if rows:
+        console.print(table)
     for (first, second), difference in found.differences.items():
         if first == found.names[0]:
             middle, low, high = (f"{100 * value:+.2f}" for value in difference)

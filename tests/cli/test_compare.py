@@ -80,12 +80,13 @@ def test_files_of_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "ood/auroc_neighbours" in json.loads(Path("far/comparison.json").read_text())["figures"]
 
 
-def test_files_with_samples_without_a_label(tmp_path: Path) -> None:
+def test_files_with_samples_without_a_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arrays = dict(np.load(features(tmp_path / "one.npz")))
     arrays["test_labels"][::4] = -1
     for name in ("one.npz", "two.npz"):
         np.savez(tmp_path / name, **arrays)
     assert main(["compare", str(tmp_path / "one.npz"), str(tmp_path / "two.npz"), "--analyses", "dimension"]) == 0
+    assert "dimension/" in capsys.readouterr().out, "what was asked for is printed"
     record = json.loads(next(Path("comparisons").glob("*/comparison.json")).read_text())
     assert record["test_samples"] == 45
 

@@ -47,6 +47,8 @@ from lightning_repshape.studies.reading import FORMAT, filtered, find_studies
 from lightning_repshape.terminal.printing import figure_text
 from lightning_repshape.terminal.progress import shown_in_terminal, task
 
+_FEATURES = (".npz", ".safetensors")
+
 
 class Spec(NamedTuple):
     """What is compared: a name, where it lies, its layer, and of a run the checkpoint."""
@@ -64,6 +66,7 @@ def run(words: list[str]) -> int:
     own, of_other = _without_other(words[:cut])
     options = compare_parser().parse_args(own)
     given = words[cut + 1 :]
+    _refuse_idle(own, options)
     if options.methods:
         options.models.append(str(_study_of(options)))
     names = [name for name in options.models if _is_study(name)]
@@ -79,6 +82,7 @@ def run(words: list[str]) -> int:
         specs = _named([_spec(text, options.layer, options.ckpt_path) for text in options.models])
     if len(specs) < 2:
         raise ConfigError("compare needs two models or more: run folders, checkpoints, files of features, or a study")
+    _refuse_unread(specs, options, given, of_other)
     twice = next((spec.name for spec in specs if sum(spec.name == other.name for other in specs) > 1), None)
     if twice is not None:
         raise ConfigError(f"two models are called {twice!r}; give one a name, as in NAME={twice}")
@@ -98,6 +102,41 @@ def run(words: list[str]) -> int:
     names = [outcome.name for outcome in contenders[0].outcomes]
     _print(found, page, names if options.analyses and "all" not in listed(options.analyses) else ())
     return 0
+
+
+def _refuse_idle(words: Sequence[str], options: argparse.Namespace) -> None:
+    """Raises ConfigError for an option of trainings where nothing is trained, or the base is named already."""
+    said = {word.partition("=")[0] for word in words}
+    trained = bool(options.methods) or any(_is_study(name) for name in options.models)
+    for name in ("out", "budget", "jobs", "filter", "data", "base"):
+        if f"--{name}" not in said or options.methods or (trained and name not in ("data", "base")):
+            continue
+        instead = {"out": "where the page goes is --to", "data": "data.NAME=VALUE behind '--' changes the runs' own"}
+        raise ConfigError(
+            f"compare: --{name} is of trainings with --methods{'' if name in ('data', 'base') else ' or of a study'}, "
+            f"and there are none here; {instead.get(name, 'leave it out')}"
+        )
+    if {"--data", "--base"} <= said:
+        raise ConfigError("compare: --data chooses a base, and --base names another: give one of the two")
+
+
+def _refuse_unread(
+    specs: Sequence[Spec], options: argparse.Namespace, given: Sequence[str], of_other: Sequence[str]
+) -> None:
+    """Raises ConfigError for an option that none of the models takes."""
+    files = [_is_features(spec.path) for spec in specs]
+    second = bool(options.other) and options.other.endswith(_FEATURES)
+    if options.other and second not in files:
+        kinds = ("a file of features", "files of features") if all(files) else ("a data module", "runs")
+        raise ConfigError(f"compare: --other {options.other}: the second set of {kinds[1]} is {kinds[0]}")
+    if of_other and (second or not options.other):
+        raise ConfigError(
+            f"compare: {of_other[0].partition('=')[0]} is an option of a data module, which --other names"
+        )
+    if all(files):
+        unread = [word for word in given if word not in _of_analyses(given, options.analyses)]
+        if unread:
+            raise ConfigError(f"compare: {unread[0]}: files of features take options of analyses alone behind '--'")
 
 
 # -- what is compared --------------------------------------------------------------------------------------------------
@@ -241,11 +280,15 @@ def _without_other(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return kept, found
 
 
+def _is_features(path: Path) -> bool:
+    return path.is_file() and path.suffix in _FEATURES
+
+
 def _contender(
     spec: Spec, options: argparse.Namespace, given: Sequence[str], of_other: Sequence[str] = ()
 ) -> Contender:
-    second = options.other and options.other.endswith((".npz", ".safetensors"))
-    if spec.path.is_file() and spec.path.suffix in (".npz", ".safetensors"):
+    second = options.other and options.other.endswith(_FEATURES)
+    if _is_features(spec.path):
         analyses = made_analyses(options.analyses, _of_analyses(given, options.analyses), other=bool(second))
         other = other_features(options.other, {}, spec.path) if second else None
         return of_file(spec.name, spec.path, spec.layer, analyses, other)

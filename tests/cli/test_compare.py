@@ -1,6 +1,7 @@
 """``lightning-repshape compare`` as a person uses it."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,28 @@ def test_files_with_samples_without_a_label(tmp_path: Path, capsys: pytest.Captu
     assert record["test_samples"] == 45
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--out", "here"], "--out is of trainings with --methods or of a study, and there are none here; .* --to"),
+        (["--budget=0.5"], "--budget is of trainings"),
+        (["--jobs", "3"], "--jobs is of trainings"),
+        (["--filter", "a"], "--filter is of trainings"),
+        (["--data", "MNISTDataModule"], "--data is of trainings with --methods, and"),
+        (["--other", "DigitsDataModule"], "--other DigitsDataModule: .* files of features is a file of features"),
+        (["--other", "one.npz", "--other.root", "data"], "--other.root is an option of a data module"),
+        (["--", "--trainer.accelerator", "cpu"], "--trainer.accelerator: files of features take options of analyses"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    words: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = features(tmp_path / "one.npz"), features(tmp_path / "two.npz")
+    assert main(["compare", one, two, *words]) == 2
+    assert re.search(text, capsys.readouterr().err.replace("\n", " "))
+    assert not Path("comparisons").exists()
+
+
 @pytest.mark.proof
 def test_mistakes_end_in_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = str(runs / "plain")
@@ -113,6 +136,9 @@ def test_mistakes_end_in_one_line(runs: Path, tmp_path: Path, capsys: pytest.Cap
         (["--methods", "plain"], 2, "two models or more"),
         (["--wrong", plain], 2, "there is no option 'wrong'"),
         (["quickstart", plain], 2, "compared alone"),
+        (["quickstart", "--data", "MNISTDataModule"], 2, "--data is of trainings with --methods"),
+        (["--methods", "plain", "--data", "MNISTDataModule", "--base", "mnist-mlp"], 2, "give one of the two"),
+        ([plain, plain, "--other", "far.npz"], 2, "the second set of runs is a data module"),
     ):
         assert main(["compare", *words, "--analyses", "lda"]) == status, words
         error = capsys.readouterr().err

@@ -26,9 +26,9 @@ from lightning_repshape.cli.options import BASES, CHECKPOINTS, compare_parser
 from lightning_repshape.cli.own import own_analyses
 from lightning_repshape.cli.plain import listed
 from lightning_repshape.cli.renaming import with_second_set
-from lightning_repshape.comparisons.comparison import Comparison, check_same, compare
+from lightning_repshape.comparisons.comparison import Comparison, check_same, check_samples, compare
 from lightning_repshape.comparisons.contender import Contender
-from lightning_repshape.comparisons.gathering import Gathering, of_file
+from lightning_repshape.comparisons.gathering import Gathering, of_file, samples_of_file
 from lightning_repshape.comparisons.writing import best_of, headline_rows, write_comparison
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.features.store import FeatureStore
@@ -83,9 +83,11 @@ def run(words: list[str]) -> int:
     if len(specs) < 2:
         raise ConfigError("compare needs two models or more: run folders, checkpoints, files of features, or a study")
     _refuse_unread(specs, options, given, of_other)
-    twice = next((spec.name for spec in specs if sum(spec.name == other.name for other in specs) > 1), None)
+    twice = next((spec for spec in specs if sum(spec.name == other.name for other in specs) > 1), None)
     if twice is not None:
-        raise ConfigError(f"two models are called {twice!r}; give one a name, as in NAME={twice}")
+        raise ConfigError(f"two models are called {twice.name!r}; give one a name, as in NAME={_word(twice, options)}")
+    files = [(spec.name, samples_of_file(spec.path)) for spec in specs if _is_features(spec.path)]
+    check_samples(files, options.same_samples)  # before anything is analysed
     contenders: list[Contender] = []
     with shown_in_terminal(), task("models", len(specs)) as advance:
         for spec in specs:
@@ -174,8 +176,14 @@ def _named(specs: Sequence[Spec]) -> list[Spec]:
     found = []
     for spec, own in zip(specs, taken, strict=True):
         length = next((n for n in range(1, len(own)) if sum(other[-n:] == own[-n:] for other in taken) == 1), len(own))
-        found.append(spec if spec.name else spec._replace(name="/".join(own[-length:])))
+        found.append(spec if spec.name else spec._replace(name=str(Path(*own[-length:]))))
     return found
+
+
+def _word(spec: Spec, options: argparse.Namespace) -> str:
+    """A model as it is given, without its name."""
+    checkpoint = f":{spec.checkpoint}" if spec.checkpoint != options.ckpt_path else ""
+    return f"{spec.path}{checkpoint}{f'@{spec.layer}' if spec.layer != options.layer else ''}"
 
 
 def _is_study(name: str) -> bool:

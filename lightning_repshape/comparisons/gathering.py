@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,7 +11,7 @@ from torch import Tensor
 from lightning_repshape.analyses.analysis import Analysis
 from lightning_repshape.analyses.arrays import read_arrays, splits_of
 from lightning_repshape.analyses.inputs import FeatureInputs, TrainerInputs
-from lightning_repshape.comparisons.contender import Contender, contend
+from lightning_repshape.comparisons.contender import Contender, TestSamples, contend, samples_of
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.drawn import first
 from lightning_repshape.features.layers import EachLayer, different
@@ -124,6 +125,21 @@ def of_file(
     Its array ``test_ids`` says which samples ``test_features`` are of. ``other`` is a second set by split, by default
     that of the file itself. Raises DataError if there are no test features.
     """
+    arrays, splits, ids = _read(path)
+    class_names = [str(one) for one in arrays.get("class_names", ())]
+    other = splits_of(arrays, path, other=True) if other is None else other
+    inputs = FeatureInputs(splits, None, class_names, 0, arrays.get("weight"), arrays.get("bias"), layer, other=other)
+    return contend(name, inputs, analyses, ids, about=str(path))
+
+
+def samples_of_file(path: Path) -> TestSamples:
+    """The test samples of a file of features. Raises DataError if there are none."""
+    _, splits, ids = _read(path)
+    return samples_of(splits["test"].labels, ids)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Features], list[Any] | None]:
+    """A file's arrays, its splits, and what its test samples are called, where it says so."""
     arrays = read_arrays(path)
     splits = splits_of(arrays, path)
     if "test" not in splits:
@@ -131,7 +147,4 @@ def of_file(
     count, ids = len(splits["test"].labels), arrays.get("test_ids")
     if ids is not None and len(ids) != count:
         raise DataError(f"{path}: test_ids has {len(ids)} entries and test_labels {count}")
-    class_names = [str(one) for one in arrays.get("class_names", ())]
-    other = splits_of(arrays, path, other=True) if other is None else other
-    inputs = FeatureInputs(splits, None, class_names, 0, arrays.get("weight"), arrays.get("bias"), layer, other=other)
-    return contend(name, inputs, analyses, None if ids is None else ids.tolist(), about=str(path))
+    return arrays, splits, None if ids is None else ids.tolist()

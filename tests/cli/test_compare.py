@@ -39,6 +39,10 @@ def features(path: Path, ids: bool = True, shift: int = 0) -> str:
     return str(path)
 
 
+def error(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err.replace("\n", " ")
+
+
 def test_runs_side_by_side(runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
@@ -76,7 +80,13 @@ def test_files_of_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert json.loads(Path("other/comparison.json").read_text())["figures"]["lda/eigenvalue"] != first
     assert main(["compare", one, two, "--analyses", "lda", "--", "--lda.label", "2"]) == 2
     assert "test error" not in capsys.readouterr().out, "there are no predictions"
+    assert main(["compare", one, one]) == 2
+    assert f"two models are called '{one.removesuffix('.npz')}'; give one a name, as in NAME={one}" in error(capsys)
     far = features(tmp_path / "far.npz", shift=7)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lightning_repshape.cli.compare.of_file", None)  # nothing is analysed
+        assert main(["compare", one, two, far]) == 1
+    assert "one and far were not tested on the same samples: the samples have other names" in error(capsys)
     assert main(["compare", "--other", far, one, two, "--analyses", "ood,lda", "--to", "far"]) == 0
     assert "ood/auroc_neighbours" in json.loads(Path("far/comparison.json").read_text())["figures"]
 

@@ -245,7 +245,8 @@ class ClassVectorHead(Head):
         try:
             output = _ClassVectors(width, num_classes, similarity, fixed, scale, learn_scale, int(seed), vectors)
         except ValueError as error:
-            raise ConfigError(f"ClassVectorHead: {error}; embedding=WIDTH puts a layer of that many before") from error
+            advice = "embedding=WIDTH puts a layer of that many before" if num_classes > 1 else "take vectors='random'"
+            raise ConfigError(f"ClassVectorHead: {error}; {advice}") from error
         steps["output"] = output
         super().__init__(num_features, num_classes, steps)
         self.similarity = similarity

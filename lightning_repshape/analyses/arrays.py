@@ -136,7 +136,14 @@ def splits_of(arrays: dict[str, Any], path: Path, other: bool = False, some: boo
             )
         if logits is not None and (logits.dim() != 2 or len(logits) != len(labels)):
             raise DataError(f"{path}: {prefix}logits must be N x K, but the shape is {tuple(logits.shape)}")
-        splits[split] = Features(features.flatten(1).float(), labels.long(), None if logits is None else logits.float())
+        values = features.flatten(1).float()
+        broken = (~values.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if broken:
+            raise DataError(
+                f"{path}: {prefix}features has NaN or infinite values in {len(broken):,} of {len(values):,} rows, the "
+                f"first is row {broken[0]} (counted from 0); leave these samples out, or save the features anew"
+            )
+        splits[split] = Features(values, labels.long(), None if logits is None else logits.float())
     for name, dims in (("weight", 2), ("bias", 1)) if not other else ():
         value = arrays.get(name)
         if value is None:

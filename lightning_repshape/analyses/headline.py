@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from lightning_repshape.terminal.printing import figure_text
@@ -80,20 +80,31 @@ _KNOWN = {
         "higher",
     ),
 }
+_SECOND_SET = ("probes/other_linear_error", "ood/auroc_neighbours")
+_MOST_ASKED = 10  # figures where analyses were asked for
 _ERRORS = ("partial_retraining/joint_error", "class_vectors/error")  # the model's own on test images
 _RETRAINED = re.compile(r"partial_retraining/error_(\d+)")
 
 
-def headlines(scalars: Mapping[str, float], classes: int, most: int = 5) -> list[Headline]:
-    """The figures that matter most, in order, as far as they are known.
+def headlines(scalars: Mapping[str, float], classes: int, most: int = 5, asked: Sequence[str] = ()) -> list[Headline]:
+    """The figures that matter most, in order, as far as they are known; those of a second set are always among them.
 
     Args:
         scalars: Figures by name: ``test/NAME`` of the test, ``ANALYSIS/NAME`` of the analyses.
         classes: K, for images a class.
-        most: How many at most.
+        most: How many at most, without those of a second set.
+        asked: Names of analyses that were asked for. Of those without a figure that matters the first ones follow, ten
+            figures in all.
     """
-    found = [name for name in ("test/error", *_retrained(scalars, classes), *_KNOWN) if name in scalars]
-    return [_headline(name, scalars[name], classes) for name in dict.fromkeys(found)][:most]
+    found = dict.fromkeys(n for n in ("test/error", *_retrained(scalars, classes), *_KNOWN) if n in scalars)
+    names = [name for name in found if name not in _SECOND_SET][:most] + [name for name in found if name in _SECOND_SET]
+    lines = [_headline(name, scalars[name], classes) for name in names]
+    known = {name.partition("/")[0] for name in names}
+    further = [[n for n in scalars if n.startswith(f"{own}/")] for own in asked if own not in known]
+    each = (_MOST_ASKED - len(lines)) // max(len(further), 1)
+    return lines + [
+        Headline(n, n.replace("_", " "), scalars[n], "", "", "") for own in further for n in own[: max(each, 1)]
+    ]
 
 
 def scalars_of(outcomes: "Iterable[Outcome]") -> dict[str, float]:

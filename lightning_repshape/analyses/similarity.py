@@ -13,7 +13,7 @@ from lightning_repshape.analyses.analysis import Analysis
 from lightning_repshape.analyses.inputs import AnalysisInputs, MissingSplitError, Split
 from lightning_repshape.analyses.result import AnalysisResult
 from lightning_repshape.errors import ConfigError, DataError
-from lightning_repshape.features.layers import EachLayer
+from lightning_repshape.features.layers import EachLayer, different
 from lightning_repshape.functional.similarity import (
     MinibatchCKA,
     SimilarityMatrices,
@@ -150,23 +150,30 @@ class LayerSimilarity(Analysis):
                 if count < _LEAST:
                     continue
                 grams: dict[str, Tensor] = {}
+                own: dict[str, Tensor] = {}
+                left = self.kept - max((sum(map(len, have)) for have in values.values()), default=0)
 
-                def keep(name: str, value: Tensor, grams: dict[str, Tensor] = grams) -> None:
+                def keep(  # of a module that is called several times, the last call counts
+                    name: str,
+                    value: Tensor,
+                    grams: dict[str, Tensor] = grams,
+                    own: dict[str, Tensor] = own,
+                    left: int = left,
+                ) -> None:
                     widths[name] = value.shape[1]
                     try:
                         grams[name] = unbiased_gram(value)
                     except ValueError as error:
                         raise DataError(f"layer {name!r}: {error}; look at the weights and the inputs") from error
-                    have = values.setdefault(name, [])
-                    if (left := self.kept - sum(map(len, have))) > 0:
-                        have.append(sketched(value[:left].detach().float(), _WIDEST).cpu().clone())
+                    if left > 0:
+                        own[name] = sketched(value[:left].detach().float(), _WIDEST).cpu().clone()
 
                 reader(x, count, keep)
                 if not names:
-                    names = _different(grams) if self.layers is None else [n for n in self.layers if n in grams]
+                    names = different(grams) if self.layers is None else [n for n in self.layers if n in grams]
                     reader.keep(names)
-                    for name in values.keys() - set(names):
-                        del values[name]
+                for name in own.keys() & set(names):
+                    values.setdefault(name, []).append(own[name])
                 if names:
                     state.update([grams[name] for name in names])
         return names, widths
@@ -187,12 +194,3 @@ def _alike(values: dict[str, list[Tensor]], widths: dict[str, int], notes: list[
     if missing:
         notes.append(f"regression from {', '.join(missing)} is left out: more samples than features are needed (kept)")
     return found
-
-
-def _different(grams: dict[str, Tensor]) -> list[str]:
-    """Names of the layers whose values are not another's; of equal ones ``features``, the outermost, else the first."""
-    kept: dict[str, Tensor] = {}
-    for name in sorted(grams, key=lambda one: (one != "features", one.count("."))):
-        if not any(torch.equal(grams[name], other) for other in kept.values()):
-            kept[name] = grams[name]
-    return [name for name in grams if name in kept]

@@ -27,6 +27,7 @@ from lightning_repshape.analyses.page import write_page
 from lightning_repshape.cli.own import names_given, own_analyses
 from lightning_repshape.cli.parsing import OneLineParser, given_device
 from lightning_repshape.cli.plain import listed
+from lightning_repshape.cli.renaming import with_second_set
 from lightning_repshape.cli.resolving import said
 from lightning_repshape.cli.training import CommandTrainer, RepshapeCLI, as_list, headline
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
@@ -63,6 +64,7 @@ of the command test: lightning-repshape test --help."""
 
 def run(words: list[str]) -> int:
     """Runs the command; 0. An analysis that the data do not allow is no error, unless it is the only one."""
+    words = with_second_set(words)
     if any(word == "--features" or word.startswith("--features=") for word in words):
         _analyze_features(words)
     else:
@@ -150,6 +152,7 @@ class AnalyzeCLI(RepshapeCLI):
                 analysis.unpack = _unpack(self.options["unpack"])
             if made.get("other") is not None:
                 analysis.other = made["other"]
+        self.asked = asked_for(self.options.get("analyses"), self.analyses)
         made.trainer["callbacks"] = [callback for callback in given if not isinstance(callback, Analysis)]
         made.trainer["callbacks"] += self.analyses
         return super().instantiate_trainer(**kwargs)
@@ -214,7 +217,9 @@ def _parser(of_models: bool = False, own: Sequence[type[Analysis]] = ()) -> OneL
     )
     only = parser.add_argument_group("only with --features")
     if not of_models:
-        only.add_argument("--other", type=str | None, default=None, metavar="FILE", help="Features of a second set.")
+        only.add_argument(
+            "--other", type=str | None, default=None, metavar="FILE", help="Features of a second set (or --transfer)."
+        )
     only.add_argument("--class_names", type=str | list[str] | None, default=None, help="Such as cat,dog.")
     only.add_argument("--num_classes", type=int | None, default=None, help="Default: from logits or labels.")
     only.add_argument("--seed_everything", type=int, default=0, metavar="SEED", help="Of random choices.")
@@ -257,8 +262,9 @@ def _add_analyses(parser: LightningArgumentParser, unpack: bool, own: Sequence[t
             type=LightningDataModule | None,
             default=None,
             metavar="CLASS",
-            help="A second data set, its options as --other.NAME: probes are transferred to it, and it is held against "
-            "the model's own as out of distribution. Its images are read as those of --data are.",
+            help="A second data set, its options as --other.NAME (--transfer is the same): probes are transferred to "
+            "it, and it is held against the model's own as out of distribution. Its images are read as those of --data "
+            "are.",
         )
     which.add_argument(
         "--interactive",
@@ -338,7 +344,8 @@ def _analyze_features(words: list[str]) -> int:
     title, about = f"Analysis of {path.name}", [f"{sizes}; lightning-repshape {__version__}"]
     maps = hover.write_maps(folder / hover.FILE, title, outcomes, None) if options.interactive else None
     page = write_page(folder / PAGE, title, about, outcomes, manifest, maps)
-    _finish(outcomes, page, headline(scalars_of(outcomes), inputs.num_classes()))
+    asked = asked_for(options.analyses, analyses)
+    _finish(outcomes, page, headline(scalars_of(outcomes), inputs.num_classes(), asked))
     return 0
 
 
@@ -370,6 +377,13 @@ def chosen_analyses(
         if word not in known and "." not in word:
             raise ConfigError(f"there is no analysis {word!r}{did_you_mean(word, [*known, _ALL])}")
     return [*(kind for name, kind in known.items() if name in wanted), *own_analyses(wanted)]
+
+
+def asked_for(names: str | list[str] | None, analyses: Sequence[Analysis]) -> list[str]:
+    """Names of the analyses that were asked for one by one, and of a user's own."""
+    wanted = [] if names is None else listed(names) if isinstance(names, str) else names
+    one_by_one = bool(wanted) and _ALL not in wanted
+    return [one.name or one.kind for one in analyses if one_by_one or type(one) not in ANALYSES]
 
 
 def made_analyses(names: str | None, words: Sequence[str], other: bool = False) -> list[Analysis]:

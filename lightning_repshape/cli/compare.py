@@ -25,9 +25,10 @@ from lightning_repshape.cli.analyze import AnalyzeCLI, made_analyses, other_feat
 from lightning_repshape.cli.options import BASES, CHECKPOINTS, compare_parser
 from lightning_repshape.cli.own import own_analyses
 from lightning_repshape.cli.plain import listed
-from lightning_repshape.comparisons.comparison import Comparison, check_same, compare
+from lightning_repshape.cli.renaming import with_second_set
+from lightning_repshape.comparisons.comparison import Comparison, check_same, check_samples, compare
 from lightning_repshape.comparisons.contender import Contender
-from lightning_repshape.comparisons.gathering import Gathering, of_file
+from lightning_repshape.comparisons.gathering import Gathering, of_file, samples_of_file
 from lightning_repshape.comparisons.writing import best_of, headline_rows, write_comparison
 from lightning_repshape.errors import ConfigError, DataError, did_you_mean
 from lightning_repshape.features.store import FeatureStore
@@ -46,6 +47,8 @@ from lightning_repshape.studies.reading import FORMAT, filtered, find_studies
 from lightning_repshape.terminal.printing import figure_text
 from lightning_repshape.terminal.progress import shown_in_terminal, task
 
+_FEATURES = (".npz", ".safetensors")
+
 
 class Spec(NamedTuple):
     """What is compared: a name, where it lies, its layer, and of a run the checkpoint."""
@@ -58,10 +61,12 @@ class Spec(NamedTuple):
 
 def run(words: list[str]) -> int:
     """Runs the command; 0, or what the trainings end with. Users' errors are RepshapeErrors."""
+    words = with_second_set(words)
     cut = words.index("--") if "--" in words else len(words)
     own, of_other = _without_other(words[:cut])
     options = compare_parser().parse_args(own)
     given = words[cut + 1 :]
+    _refuse_idle(own, options)
     if options.methods:
         options.models.append(str(_study_of(options)))
     names = [name for name in options.models if _is_study(name)]
@@ -77,9 +82,12 @@ def run(words: list[str]) -> int:
         specs = _named([_spec(text, options.layer, options.ckpt_path) for text in options.models])
     if len(specs) < 2:
         raise ConfigError("compare needs two models or more: run folders, checkpoints, files of features, or a study")
-    twice = next((spec.name for spec in specs if sum(spec.name == other.name for other in specs) > 1), None)
+    _refuse_unread(specs, options, given, of_other)
+    twice = next((spec for spec in specs if sum(spec.name == other.name for other in specs) > 1), None)
     if twice is not None:
-        raise ConfigError(f"two models are called {twice!r}; give one a name, as in NAME={twice}")
+        raise ConfigError(f"two models are called {twice.name!r}; give one a name, as in NAME={_word(twice, options)}")
+    files = [(spec.name, samples_of_file(spec.path)) for spec in specs if _is_features(spec.path)]
+    check_samples(files, options.same_samples)  # before anything is analysed
     contenders: list[Contender] = []
     with shown_in_terminal(), task("models", len(specs)) as advance:
         for spec in specs:
@@ -93,8 +101,44 @@ def run(words: list[str]) -> int:
     folder = make_folder(given_path(options.to, "--to")) if options.to else claim_folder(place)
     command = shlex.join(["lightning-repshape", *sys.argv[1:]])
     page = write_comparison(found, folder, [f"lightning-repshape {__version__}: {command}"])
-    _print(found, page)
+    names = [outcome.name for outcome in contenders[0].outcomes]
+    _print(found, page, names if options.analyses and "all" not in listed(options.analyses) else ())
     return 0
+
+
+def _refuse_idle(words: Sequence[str], options: argparse.Namespace) -> None:
+    """Raises ConfigError for an option of trainings where nothing is trained, or the base is named already."""
+    said = {word.partition("=")[0] for word in words}
+    trained = bool(options.methods) or any(_is_study(name) for name in options.models)
+    for name in ("out", "budget", "jobs", "filter", "data", "base"):
+        if f"--{name}" not in said or options.methods or (trained and name not in ("data", "base")):
+            continue
+        instead = {"out": "where the page goes is --to", "data": "data.NAME=VALUE behind '--' changes the runs' own"}
+        raise ConfigError(
+            f"compare: --{name} is of trainings with --methods{'' if name in ('data', 'base') else ' or of a study'}, "
+            f"and there are none here; {instead.get(name, 'leave it out')}"
+        )
+    if {"--data", "--base"} <= said:
+        raise ConfigError("compare: --data chooses a base, and --base names another: give one of the two")
+
+
+def _refuse_unread(
+    specs: Sequence[Spec], options: argparse.Namespace, given: Sequence[str], of_other: Sequence[str]
+) -> None:
+    """Raises ConfigError for an option that none of the models takes."""
+    files = [_is_features(spec.path) for spec in specs]
+    second = bool(options.other) and options.other.endswith(_FEATURES)
+    if options.other and second not in files:
+        kinds = ("a file of features", "files of features") if all(files) else ("a data module", "runs")
+        raise ConfigError(f"compare: --other {options.other}: the second set of {kinds[1]} is {kinds[0]}")
+    if of_other and (second or not options.other):
+        raise ConfigError(
+            f"compare: {of_other[0].partition('=')[0]} is an option of a data module, which --other names"
+        )
+    if all(files):
+        unread = [word for word in given if word not in _of_analyses(given, options.analyses)]
+        if unread:
+            raise ConfigError(f"compare: {unread[0]}: files of features take options of analyses alone behind '--'")
 
 
 # -- what is compared --------------------------------------------------------------------------------------------------
@@ -132,8 +176,14 @@ def _named(specs: Sequence[Spec]) -> list[Spec]:
     found = []
     for spec, own in zip(specs, taken, strict=True):
         length = next((n for n in range(1, len(own)) if sum(other[-n:] == own[-n:] for other in taken) == 1), len(own))
-        found.append(spec if spec.name else spec._replace(name="/".join(own[-length:])))
+        found.append(spec if spec.name else spec._replace(name=str(Path(*own[-length:]))))
     return found
+
+
+def _word(spec: Spec, options: argparse.Namespace) -> str:
+    """A model as it is given, without its name."""
+    checkpoint = f":{spec.checkpoint}" if spec.checkpoint != options.ckpt_path else ""
+    return f"{spec.path}{checkpoint}{f'@{spec.layer}' if spec.layer != options.layer else ''}"
 
 
 def _is_study(name: str) -> bool:
@@ -238,11 +288,15 @@ def _without_other(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return kept, found
 
 
+def _is_features(path: Path) -> bool:
+    return path.is_file() and path.suffix in _FEATURES
+
+
 def _contender(
     spec: Spec, options: argparse.Namespace, given: Sequence[str], of_other: Sequence[str] = ()
 ) -> Contender:
-    second = options.other and options.other.endswith((".npz", ".safetensors"))
-    if spec.path.is_file() and spec.path.suffix in (".npz", ".safetensors"):
+    second = options.other and options.other.endswith(_FEATURES)
+    if _is_features(spec.path):
         analyses = made_analyses(options.analyses, _of_analyses(given, options.analyses), other=bool(second))
         other = other_features(options.other, {}, spec.path) if second else None
         return of_file(spec.name, spec.path, spec.layer, analyses, other)
@@ -287,9 +341,9 @@ class _CompareCLI(AnalyzeCLI):
 # -- what is printed ---------------------------------------------------------------------------------------------------
 
 
-def _print(found: Comparison, page: Path) -> None:
-    """The few figures that matter, models across where they fit, else down."""
-    rows = headline_rows(found)
+def _print(found: Comparison, page: Path, asked: Sequence[str]) -> None:
+    """The few figures that matter, and some of those asked for, models across where they fit, else down."""
+    rows = headline_rows(found, asked)
     console = Console()
     cells = [
         [Text(figure_text(line.name, value), "bold" if at in best else "") for at, value in enumerate(values)]
@@ -310,7 +364,8 @@ def _print(found: Comparison, page: Path) -> None:
         table.add_column(Text(head), justify="right")
     for name, own in zip(lines, cells, strict=True):
         table.add_row(Text(name), *own)
-    console.print(table)
+    if rows:
+        console.print(table)
     for (first, second), difference in found.differences.items():
         if first == found.names[0]:
             middle, low, high = (f"{100 * value:+.2f}" for value in difference)

@@ -96,6 +96,7 @@ what is analysed:
   --unpack X,Y         where a batch has inputs and labels: positions or keys, such as image,label (default: 0,1);
                        "**,label": all but the label, as keyword arguments
   --other CLASS        a second data set, its options as --other.NAME: for transfer, and as out of distribution
+                       (--transfer is the same)
   --features FILE      saved features without a model: .npz or .safetensors with the arrays features (N x D) and
                        labels (N); optionally logits (N x K), test_features, test_labels, test_logits, weight (K x D),
                        bias (K), class_names; of a second set other_features, other_test_features, ...

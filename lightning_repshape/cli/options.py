@@ -59,7 +59,7 @@ def compare_parser() -> PlainParser:
     parser.add_argument(
         "--other", metavar="SET",
         help="a second set, for transfer and as out of distribution: of runs a data module, with its options as "
-        "--other.NAME; of files of features a file",
+        "--other.NAME; of files of features a file (or --transfer)",
     )  # fmt: skip
     parser.add_argument("--to", metavar="FOLDER", help="where the page goes (default: comparisons/NAME)")
     parser.add_argument(

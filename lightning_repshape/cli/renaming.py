@@ -1,12 +1,22 @@
-"""Options that had other names before: translated where a run is read, refused with the new name where users write."""
+"""Options with other names: former ones are translated where a run is read, and refused where users write."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lightning_repshape import configs_library
+
+_SECOND_SET = re.compile(r"--transfer(?=[.=]|$)")
+
+
+def with_second_set(words: Sequence[str]) -> list[str]:
+    """Words of ``analyze`` and ``compare`` with ``--other`` where ``--transfer``, its other name, stands."""
+    if not any(word.partition("=")[0] == "--transfer" for word in words):  # an analysis of one's own may be called so
+        return list(words)
+    return [_SECOND_SET.sub("--other", word) for word in words]
 
 
 def new_name(option: str, accepted: Iterable[str]) -> str | None:

@@ -3,6 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -143,6 +144,7 @@ class RepshapeCLI(LightningCLI):
     """
 
     trainer_type: type[Trainer] = CommandTrainer
+    asked: Sequence[str] = ()  # names of analyses some of whose figures are printed in any case
 
     def __init__(self, command: str, words: list[str], row: Mapping[str, Any] | None = None) -> None:
         self.command = command
@@ -453,7 +455,7 @@ class RepshapeCLI(LightningCLI):
                 ours.append(EpochBar())
             else:
                 kwargs["enable_progress_bar"] = False
-        ours.append(ResultTable(headline=headline))  # behind all that writes files
+        ours.append(ResultTable(headline=partial(headline, asked=self.asked)))  # behind all that writes files
         if config.get("enable_model_summary") is not False and fitting and not _has(given, ModelSummary):
             ours.append(ModelTable())
         if config.get("enable_checkpointing") is not False and not fast and fitting:
@@ -514,9 +516,9 @@ class RepshapeCLI(LightningCLI):
         )
 
 
-def headline(figures: Mapping[str, float], classes: int) -> list[tuple[str, str]]:
-    """The analyses' figures that matter, by what they are called."""
-    return [(one.label, one.text) for one in headlines(figures, classes, _MOST_FIGURES)]
+def headline(figures: Mapping[str, float], classes: int, asked: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """The analyses' figures that matter, and some of those that were asked for, by what they are called."""
+    return [(one.label, one.text) for one in headlines(figures, classes, _MOST_FIGURES, asked)]
 
 
 def _command_line() -> str:

@@ -8,7 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from lightning_repshape.comparisons.contender import Contender
+from lightning_repshape.comparisons.contender import Contender, TestSamples
 from lightning_repshape.errors import DataError
 from lightning_repshape.functional.bootstrap import PairedDifference, paired_bootstrap
 from lightning_repshape.functional.projection import pca
@@ -80,7 +80,11 @@ def compare(contenders: Sequence[Contender], same_samples: bool = False, seed: i
     layers = {
         f"{contender.name}: {layer}": values for contender in contenders for layer, values in contender.layers.items()
     }
-    layers = {name: values for name, values in layers.items() if bool((values != values[:1]).any())}
+    layers = {
+        name: values
+        for name, values in layers.items()
+        if bool(values.isfinite().all()) and bool((values != values[:1]).any())
+    }
     features = [contender.features for contender in contenders]
     alike = similarity_matrices(features)
     return Comparison(
@@ -103,19 +107,23 @@ def check_same(contenders: Sequence[Contender], same_samples: bool = False) -> N
     """Raises DataError unless there are two models or more, with names of their own and the same test samples."""
     if len(contenders) < 2:
         raise DataError("at least two models are needed for a comparison")
-    names = [contender.name for contender in contenders]
+    check_samples([(contender.name, contender.samples) for contender in contenders], same_samples)
+
+
+def check_samples(models: Sequence[tuple[str, TestSamples]], same_samples: bool = False) -> None:
+    """Raises DataError where two of the models have one name, or other test samples than the first."""
+    names = [name for name, _ in models]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"two models are called {twice!r}: name them, as in NAME=PATH")
-    first = contenders[0]
-    for other in contenders[1:]:
-        reason = first.samples.difference(other.samples)
+    for name, samples in models[1:]:
+        reason = models[0][1].difference(samples)
         if reason.startswith("nothing says") and same_samples:
             continue
         if reason.startswith("nothing says"):
             reason += "; save the array test_ids (a number or name for each) with the features, or give --same_samples"
         if reason:
-            raise DataError(f"{first.name} and {other.name} were not tested on the same samples: {reason}")
+            raise DataError(f"{names[0]} and {name} were not tested on the same samples: {reason}")
 
 
 def _plane(features: Tensor) -> Tensor:

@@ -106,6 +106,13 @@ class Contender:
         return next((outcome.result for outcome in self.outcomes if outcome.name == analysis), None)
 
 
+def samples_of(labels: Tensor, names: Sequence[str] | None = None, content: str = "") -> TestSamples:
+    """The samples that have a label, of the labels of all, -1 where unknown, and names of all."""
+    known = labels >= 0
+    kept = None if names is None else tuple(str(one) for one, own in zip(names, known.tolist(), strict=True) if own)
+    return TestSamples(labels[known], kept, content)
+
+
 def contend(
     name: str,
     inputs: AnalysisInputs,
@@ -134,9 +141,7 @@ def contend(
     figures = dict(known.pop("figures", {}))
     if wrong is not None and "error" not in figures:
         figures["error"] = float(wrong.double().mean())
-    labelled = (inputs.features("test").labels >= 0).tolist()  # the others are left out
-    kept = None if names is None else tuple(str(one) for one, own in zip(names, labelled, strict=True) if own)
-    samples = TestSamples(test.labels, kept, content)
+    samples = samples_of(inputs.features("test").labels, names, content)
     features = test.features[rows].float()
     return Contender(
         name, inputs.layer, samples, inputs.class_names(), wrong, rows, features,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,17 +11,20 @@ from torch import Tensor
 from lightning_repshape.analyses.analysis import Analysis
 from lightning_repshape.analyses.arrays import read_arrays, splits_of
 from lightning_repshape.analyses.inputs import FeatureInputs, TrainerInputs
-from lightning_repshape.comparisons.contender import Contender, contend
+from lightning_repshape.comparisons.contender import Contender, TestSamples, contend, samples_of
 from lightning_repshape.errors import DataError
-from lightning_repshape.features.layers import EachLayer
+from lightning_repshape.features.drawn import first
+from lightning_repshape.features.layers import EachLayer, different
 from lightning_repshape.features.passes import Features
+from lightning_repshape.features.reader import Unpack
 from lightning_repshape.features.store import analysis_loader, of_rows, on_device
+from lightning_repshape.functional.similarity import sketched
 from lightning_repshape.layers import evaluating
 from lightning_repshape.runs.files import read_json
 from lightning_repshape.runs.folders import MANIFEST
 
 _LAYER_SAMPLES = 500  # test samples on which all layers are compared
-_LAYER_WIDTH = 32768  # values a sample from which on a layer is left out
+_LAYER_WIDTH = 4096  # values a sample that are kept
 
 
 class Gathering(Callback):
@@ -46,7 +50,8 @@ class Gathering(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Computes with the trainer's own loaders, precision and device."""
         other = next((analysis.other for analysis in self.analyses if analysis.other is not None), None)
-        inputs = TrainerInputs(trainer, pl_module, self.layer, other=other)
+        unpack = self.analyses[0].unpack if self.analyses else (0, 1)
+        inputs = TrainerInputs(trainer, pl_module, self.layer, unpack, other=other)
         data = getattr(trainer, "datamodule", None)
         count = len(inputs.features("test").labels)
         namer, hasher = getattr(data, "sample_name", None), getattr(data, "checksums", None)
@@ -64,7 +69,7 @@ class Gathering(Callback):
             self.analyses,
             names,
             content,
-            layers=_layers(trainer, pl_module),
+            layers=_layers(trainer, pl_module, unpack),
             figures=figures,
             about=self.about,
             cost={**_cost(self.run), "parameters": parameters},
@@ -72,24 +77,29 @@ class Gathering(Callback):
         )
 
 
-def _layers(trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
-    """Some test samples' activations at every named layer, each n x D."""
-    if not getattr(module, "activation_names", ()):
-        return {}
+def _layers(trainer: Trainer, module: LightningModule, unpack: Unpack) -> dict[str, Tensor]:
+    """Some test samples' activations at every layer, each n x D, of equal ones once; of wide ones random directions."""
     loader = analysis_loader(trainer, "test")
-    batches = of_rows(loader, torch.arange(min(_LAYER_SAMPLES, len(loader.dataset))), 100)
+    dataset = getattr(loader, "dataset", None)
+    count = len(dataset) if hasattr(dataset, "__len__") else _LAYER_SAMPLES
+    batches = of_rows(loader, torch.arange(min(_LAYER_SAMPLES, count)), 100)
     found: dict[str, list[Tensor]] = {}
-
-    def keep(name: str, value: Tensor) -> None:
-        if value.shape[1] <= _LAYER_WIDTH:
-            found.setdefault(name, []).append(value.float().cpu())
-
-    reader = EachLayer(module)
+    reader, names = EachLayer(module), None
     with evaluating(module), torch.no_grad(), trainer.precision_plugin.forward_context():
-        for batch in batches:
-            x, labels, *_ = on_device(trainer, batch, module)
+        for x, labels in first((on_device(trainer, batch, module) for batch in batches), unpack, _LAYER_SAMPLES):
+            own: dict[str, Tensor] = {}
+
+            def keep(name: str, value: Tensor, own: dict[str, Tensor] = own) -> None:
+                own[name] = sketched(value.float(), _LAYER_WIDTH).cpu().clone()  # the last call counts
+
             reader(x, len(labels), keep)
-    return {name: torch.cat(parts) for name, parts in found.items()}
+            if names is None:
+                names = different(own)
+                reader.keep(names)
+            names = [name for name in names if name in own]
+            for name in names:
+                found.setdefault(name, []).append(own[name])
+    return {name: torch.cat(found[name]) for name in names or ()}
 
 
 def _cost(run: Path | None) -> dict[str, float]:
@@ -115,6 +125,21 @@ def of_file(
     Its array ``test_ids`` says which samples ``test_features`` are of. ``other`` is a second set by split, by default
     that of the file itself. Raises DataError if there are no test features.
     """
+    arrays, splits, ids = _read(path)
+    class_names = [str(one) for one in arrays.get("class_names", ())]
+    other = splits_of(arrays, path, other=True) if other is None else other
+    inputs = FeatureInputs(splits, None, class_names, 0, arrays.get("weight"), arrays.get("bias"), layer, other=other)
+    return contend(name, inputs, analyses, ids, about=str(path))
+
+
+def samples_of_file(path: Path) -> TestSamples:
+    """The test samples of a file of features. Raises DataError if there are none."""
+    _, splits, ids = _read(path)
+    return samples_of(splits["test"].labels, ids)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Features], list[Any] | None]:
+    """A file's arrays, its splits, and what its test samples are called, where it says so."""
     arrays = read_arrays(path)
     splits = splits_of(arrays, path)
     if "test" not in splits:
@@ -122,7 +147,4 @@ def of_file(
     count, ids = len(splits["test"].labels), arrays.get("test_ids")
     if ids is not None and len(ids) != count:
         raise DataError(f"{path}: test_ids has {len(ids)} entries and test_labels {count}")
-    class_names = [str(one) for one in arrays.get("class_names", ())]
-    other = splits_of(arrays, path, other=True) if other is None else other
-    inputs = FeatureInputs(splits, None, class_names, 0, arrays.get("weight"), arrays.get("bias"), layer, other=other)
-    return contend(name, inputs, analyses, None if ids is None else ids.tolist(), about=str(path))
+    return arrays, splits, None if ids is None else ids.tolist()

@@ -33,10 +33,10 @@ _COSTS = {
 }
 
 
-def headline_rows(comparison: Comparison) -> list[tuple[Headline, tuple[float, ...]]]:
-    """The figures that matter most, and each model's value."""
+def headline_rows(comparison: Comparison, asked: Sequence[str] = ()) -> list[tuple[Headline, tuple[float, ...]]]:
+    """The figures that matter most, and some of analyses that were asked for by name, and each model's value."""
     known = {name: next((v for v in values if v == v), math.nan) for name, values in comparison.scalars.items()}
-    found = headlines(known, len(comparison.contenders[0].class_names), most=6)
+    found = headlines(known, len(comparison.contenders[0].class_names), most=6, asked=asked)
     return [(one, comparison.scalars[one.name]) for one in found]
 
 

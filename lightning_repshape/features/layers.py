@@ -1,6 +1,6 @@
 """Many layers of a model in one forward pass, handed on one by one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -62,3 +62,15 @@ class EachLayer:
             output = run_model(self.model, x, self.named)
         for name in self.named:
             hand_on(name, output.activations[name])
+
+
+def different(values: Mapping[str, Tensor]) -> list[str]:
+    """Names of the layers whose values are not another's; of equal ones ``features``, the outermost, else the first.
+
+    What tells of them, such as their Gram matrices, will do in place of the values.
+    """
+    kept: dict[str, Tensor] = {}
+    for name in sorted(values, key=lambda one: (one != "features", one.count("."))):
+        if not any(torch.equal(values[name], other) for other in kept.values()):
+            kept[name] = values[name]
+    return [name for name in values if name in kept]

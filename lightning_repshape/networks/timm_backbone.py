@@ -138,6 +138,16 @@ def _make(timm: "ModuleType", name: str, channels: int, size: list[int], options
         raise ConfigError(
             f"timm's {name} cannot be built for images of {describe((channels, *size))}{beside}: {first_line(error)}"
         ) from error
+    embed = next((part for part in net.modules() if isinstance(part, timm.layers.PatchEmbed)), None)
+    if fixed and embed is not None and embed.img_size is not None and not embed.dynamic_img_pad:
+        patch = embed.patch_size
+        if any(side % own for side, own in zip(embed.img_size, patch, strict=True)):  # timm drops the rest
+            fitting = " x ".join(str(-(-side // own) * own) for side, own in zip(embed.img_size, patch, strict=True))
+            raise ConfigError(
+                f"timm's {name} cannot take images of {describe((channels, *embed.img_size))}: its patches of "
+                f"{describe(patch)} do not divide them; give options patch_size, or another image_size, such as "
+                f"{fitting}"
+            )
     return net, fixed
 
 

@@ -96,7 +96,7 @@ def test_two_files_of_features(
     record = json.loads(Path("found/analysis/ood.json").read_text())
     assert record["scalars"]["auroc_energy"] > 0 and record["other_samples"] == 40
     np.savez("test.npz", test_features=others().features.numpy())
-    assert main([*words, "--other", "test.npz", "--analyses", "ood"]) == 0
+    assert main([*words, "--transfer=test.npz", "--analyses", "ood"]) == 0
     assert json.loads(Path("found/analysis/ood.json").read_text())["other_split"] == "test"
     np.savez("none.npz", labels=others().labels.numpy())
     capsys.readouterr()

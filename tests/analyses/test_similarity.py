@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from lightning_repshape.analyses import LayerSimilarity, ModelInputs
 from lightning_repshape.errors import ConfigError
+from lightning_repshape.features import extract_features
 from lightning_repshape.functional import linear_cka, mutual_neighbours, procrustes_distance, regression_score
+from lightning_repshape.functional.similarity import similarity_matrices
 
 
 class Odd(nn.Module):
@@ -79,6 +81,33 @@ def test_one_batch_is_the_cka_itself() -> None:
     few = LayerSimilarity(layers=["2", "1"], kept=6).compute(net2)
     assert "regression from 1 is left out" in " ".join(few.notes) and few.scalars["distance_adjacent"] > 0
     assert "there is no test set" in found.notes[0] and found.content["split"] == "train"
+
+
+class Twice(nn.Module):
+    """One ReLU after both of its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.relu, self.second, self.head = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.relu(self.second(self.relu(self.first(x)))))
+
+
+def test_of_a_module_that_is_called_twice_the_last_call_counts() -> None:
+    torch.manual_seed(0)
+    net = Twice()
+    layers = ["first", "relu", "head"]
+    for kept, count in ((120, 200), (500, 60)):
+        found = LayerSimilarity(layers=layers, kept=kept, batch=50).compute(
+            ModelInputs(net, {"test": pairs(count)}, "head")
+        )
+        kept = min(kept, count)
+        x = torch.cat([part for part, _ in pairs(count)])[:kept]
+        wanted = [extract_features(net, [(x, torch.zeros(kept).long())], name).features for name in layers]
+        assert found.content["kept"] == kept and not found.notes
+        for key, own in similarity_matrices(wanted)._asdict().items():
+            torch.testing.assert_close(found.content[key], own, equal_nan=True)
 
 
 def test_in_a_trainer_and_with_other_batches() -> None:

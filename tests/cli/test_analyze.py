@@ -284,6 +284,19 @@ def test_a_user_s_own_analysis_of_the_run_runs_too() -> None:
     assert [path.stem for path in Path("some/analysis").glob("*.json")] == ["weight_separability"]
 
 
+def test_rows_that_are_not_finite_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = torch.arange(30) % 3
+    test = Features(torch.randn(30, 4), labels, None)
+    test.features[[7, 20], 1] = torch.tensor([torch.nan, torch.inf])
+    save_features("broken.npz", Features(torch.randn(30, 4), labels, None), test, list(map(str, range(30))))
+    message = "broken.npz: test_features has NaN or infinite values in 2 of 30 rows, the first is row 7 "
+    for words in (["analyze", "--features", "broken.npz"], ["compare", "broken.npz", "other=broken.npz"]):
+        assert main(words) == 1
+        found = capsys.readouterr()
+        assert found.err.replace("\n", " ").count(message) == 1 and not found.out
+    assert [path.name for path in Path().iterdir()] == ["broken.npz"], "nothing is left behind"
+
+
 def test_saved_features_of_another_layer() -> None:
     saved("backbone.npz")
     words = ["analyze", "--features", "backbone.npz", "--analyses", "lda", "--run_dir", "run"]

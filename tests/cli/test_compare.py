@@ -1,6 +1,7 @@
 """``lightning-repshape compare`` as a person uses it."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,10 @@ def features(path: Path, ids: bool = True, shift: int = 0) -> str:
     return str(path)
 
 
+def error(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err.replace("\n", " ")
+
+
 def test_runs_side_by_side(runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
@@ -52,12 +57,13 @@ def test_runs_side_by_side(runs: Path, capsys: pytest.CaptureFixture[str], monke
     assert record["figures"]["test/error"][0] == pytest.approx(tested["test/error"])
     names = record["layers"]["names"]
     assert names[0].startswith("plain: ") and names[-1].startswith("shaped: ")
+    assert {"plain: features", "plain: logits"} < set(names) and not {"plain: fc2", "plain: head.output"} & set(names)
     assert record["models"][0]["cost"]["steps"] > 0
 
 
 def test_a_checkpoint_and_another_layer(runs: Path) -> None:
     last = runs / "plain/checkpoints/last.ckpt"
-    second = ["--other", "DigitsDataModule", "--other.classes", "[0,1,2]"]
+    second = ["--transfer", "DigitsDataModule", "--transfer.classes", "[0,1,2]"]
     words = [*second, str(last), f"{runs / 'plain'}@logits", "--analyses", "lda,ood", "--to", "page"]
     assert main(["compare", *words]) == 0
     record = json.loads(Path("page/comparison.json").read_text())
@@ -74,19 +80,48 @@ def test_files_of_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert json.loads(Path("other/comparison.json").read_text())["figures"]["lda/eigenvalue"] != first
     assert main(["compare", one, two, "--analyses", "lda", "--", "--lda.label", "2"]) == 2
     assert "test error" not in capsys.readouterr().out, "there are no predictions"
+    assert main(["compare", one, one]) == 2
+    assert f"two models are called '{one.removesuffix('.npz')}'; give one a name, as in NAME={one}" in error(capsys)
     far = features(tmp_path / "far.npz", shift=7)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lightning_repshape.cli.compare.of_file", None)  # nothing is analysed
+        assert main(["compare", one, two, far]) == 1
+    assert "one and far were not tested on the same samples: the samples have other names" in error(capsys)
     assert main(["compare", "--other", far, one, two, "--analyses", "ood,lda", "--to", "far"]) == 0
     assert "ood/auroc_neighbours" in json.loads(Path("far/comparison.json").read_text())["figures"]
 
 
-def test_files_with_samples_without_a_label(tmp_path: Path) -> None:
+def test_files_with_samples_without_a_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arrays = dict(np.load(features(tmp_path / "one.npz")))
     arrays["test_labels"][::4] = -1
     for name in ("one.npz", "two.npz"):
         np.savez(tmp_path / name, **arrays)
     assert main(["compare", str(tmp_path / "one.npz"), str(tmp_path / "two.npz"), "--analyses", "dimension"]) == 0
+    assert "dimension/" in capsys.readouterr().out, "what was asked for is printed"
     record = json.loads(next(Path("comparisons").glob("*/comparison.json")).read_text())
     assert record["test_samples"] == 45
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--out", "here"], "--out is of trainings with --methods or of a study, and there are none here; .* --to"),
+        (["--budget=0.5"], "--budget is of trainings"),
+        (["--jobs", "3"], "--jobs is of trainings"),
+        (["--filter", "a"], "--filter is of trainings"),
+        (["--data", "MNISTDataModule"], "--data is of trainings with --methods, and"),
+        (["--other", "DigitsDataModule"], "--other DigitsDataModule: .* files of features is a file of features"),
+        (["--other", "one.npz", "--other.root", "data"], "--other.root is an option of a data module"),
+        (["--", "--trainer.accelerator", "cpu"], "--trainer.accelerator: files of features take options of analyses"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    words: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = features(tmp_path / "one.npz"), features(tmp_path / "two.npz")
+    assert main(["compare", one, two, *words]) == 2
+    assert re.search(text, capsys.readouterr().err.replace("\n", " "))
+    assert not Path("comparisons").exists()
 
 
 @pytest.mark.proof
@@ -111,6 +146,9 @@ def test_mistakes_end_in_one_line(runs: Path, tmp_path: Path, capsys: pytest.Cap
         (["--methods", "plain"], 2, "two models or more"),
         (["--wrong", plain], 2, "there is no option 'wrong'"),
         (["quickstart", plain], 2, "compared alone"),
+        (["quickstart", "--data", "MNISTDataModule"], 2, "--data is of trainings with --methods"),
+        (["--methods", "plain", "--data", "MNISTDataModule", "--base", "mnist-mlp"], 2, "give one of the two"),
+        ([plain, plain, "--other", "far.npz"], 2, "the second set of runs is a data module"),
     ):
         assert main(["compare", *words, "--analyses", "lda"]) == status, words
         error = capsys.readouterr().err

@@ -55,6 +55,7 @@ def test_in_analyze(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Path(shutil.copytree(trained, "run"))
     assert main(["analyze", "--run_dir", str(run), "--analyses", f"{OWN},lda", "--lengths.quantile", "0.5"]) == 0
     found = lengths(run)
+    assert "lengths/mean" in capsys.readouterr().out, "its figures are printed"
     assert found["mean"] > 0 and (run / "analysis" / "lda.json").is_file()
     assert "Lengths of features" in (run / "analysis" / "index.html").read_text()
     # from arrays, and with its options in a config beside the run's

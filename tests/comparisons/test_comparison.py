@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lightning_repshape.analyses import FeatureInputs, LDAEigenvalues, NeuralCollapse, PartialDatasetRetraining
 from lightning_repshape.comparisons import Contender, TestSamples, compare, contend, write_comparison
+from lightning_repshape.comparisons.gathering import Gathering
 from lightning_repshape.errors import DataError
 from lightning_repshape.features.passes import Features
 from lightning_repshape.functional import linear_cka, mutual_neighbours, procrustes_distance, regression_score
@@ -113,6 +116,47 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert float(cells["test/error"]) == pytest.approx(found.scalars["test/error"][0])
     for name in ("features", "retraining", "similarity"):
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 1000
+
+
+class Foreign(LightningModule):
+    """A module without names for its activations, whose ReLU works in place, twice; its batches are mappings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.relu, self.narrow = nn.Linear(6, 5000), nn.ReLU(inplace=True), nn.Linear(5000, 4)
+        self.drop, self.head = nn.Dropout(0.5), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(self.drop(self.relu(self.narrow(self.relu(self.wide(x))))))
+        return found
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None: ...
+
+
+def test_layers_of_a_module_that_names_none_and_equal_ones_once() -> None:
+    torch.manual_seed(0)
+    module, x = Foreign(), torch.randn(150, 6)
+    samples = [{"x": one, "y": at % CLASSES} for at, one in enumerate(x)]
+    collapse = NeuralCollapse("narrow", unpack=("x", "y"))
+    gathering = Gathering("own", "narrow", [collapse])
+    trainer = Trainer(
+        callbacks=[gathering], logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.test(module, DataLoader(samples, batch_size=40), verbose=False)
+    assert gathering.contender is not None
+    layers = gathering.contender.layers
+    assert list(layers) == ["wide", "relu", "narrow", "head"], (
+        "the dropout gives what the ReLU gives, which works in place"
+    )
+    module.eval()
+    with torch.no_grad():
+        wide = module.wide(x)
+        narrow = module.narrow(wide.relu())
+    torch.testing.assert_close(layers["narrow"], narrow)
+    torch.testing.assert_close(layers["relu"], narrow.relu())
+    assert layers["wide"].shape == (150, 4096)
+    assert float(linear_cka(layers["wide"], wide)) == pytest.approx(1, abs=0.01)
 
 
 def test_features_that_never_change_are_drawn_as_a_point() -> None:

@@ -64,6 +64,11 @@ def test_what_does_not_fit_is_a_config_error(options: dict[str, Any], message: s
         ClassVectorHead(32, 10, **options)
 
 
+def test_one_class_cannot_be_separated() -> None:
+    with pytest.raises(ConfigError, match="need at least two classes; take vectors='random'"):
+        ClassVectorHead(4, 1, vectors="separated")
+
+
 @pytest.mark.parametrize("align", [-1, 1.5, True])
 def test_epochs_of_turning_are_checked(align: Any) -> None:
     with pytest.raises(ConfigError, match="align_epochs must be a whole number above 0"):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lightning_repshape.analyses.headline import headlines
+from lightning_repshape.analyses.headline import _KNOWN, headlines
 from lightning_repshape.analyses.tables import cell_text, result_lines
 from lightning_repshape.terminal.printing import figure_text, is_share
 
@@ -44,3 +44,12 @@ def test_heads_are_named_by_their_images() -> None:
     scalars = {f"partial_retraining/error_{size}": 0.1 for size in (10, 100, 1000)}
     labels = [[line.label for line in headlines(scalars, classes)] for classes in (10, 3)]
     assert labels == [["heads on 1 image a class", "heads on 10 images a class"], ["heads on 10 images"]]
+
+
+def test_a_second_set_and_what_was_asked_for_are_among_the_figures() -> None:
+    scalars = dict.fromkeys((*_KNOWN, *(f"dimension/{at}" for at in range(20)), "own/mean", "own/long_name"), 0.1)
+    labels = [line.label for line in headlines(scalars, 10)]
+    assert labels[-2:] == ["linear probe, second set", "second set told apart"] and len(labels) == 7
+    scalars = {name: value for name, value in scalars.items() if name not in _KNOWN} | {"probes/knn_error": 0.2}
+    labels = [line.label for line in headlines(scalars, 10, asked=["dimension", "probes", "own"])]
+    assert labels == ["nearest neighbours", *(f"dimension/{at}" for at in range(4)), "own/mean", "own/long name"]

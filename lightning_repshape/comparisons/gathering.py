@@ -50,7 +50,7 @@ class Gathering(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Computes with the trainer's own loaders, precision and device."""
         other = next((analysis.other for analysis in self.analyses if analysis.other is not None), None)
-        unpack = self.analyses[0].unpack if self.analyses else (0, 1)
+        unpack: Unpack = self.analyses[0].unpack if self.analyses else (0, 1)
         inputs = TrainerInputs(trainer, pl_module, self.layer, unpack, other=other)
         data = getattr(trainer, "datamodule", None)
         count = len(inputs.features("test").labels)
@@ -84,7 +84,8 @@ def _layers(trainer: Trainer, module: LightningModule, unpack: Unpack) -> dict[s
     count = len(dataset) if hasattr(dataset, "__len__") else _LAYER_SAMPLES
     batches = of_rows(loader, torch.arange(min(_LAYER_SAMPLES, count)), 100)
     found: dict[str, list[Tensor]] = {}
-    reader, names = EachLayer(module), None
+    reader = EachLayer(module)
+    names: list[str] | None = None
     with evaluating(module), torch.no_grad(), trainer.precision_plugin.forward_context():
         for x, labels in first((on_device(trainer, batch, module) for batch in batches), unpack, _LAYER_SAMPLES):
             own: dict[str, Tensor] = {}

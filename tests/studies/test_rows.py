@@ -44,7 +44,7 @@ STUDIES = {
     "icml19/figure-3": (4, 5),
     "icml19/table-1": (4, 5),
     "icml19/recipe": (1, 13),
-    "icml19/long": (1, 4),
+    "icml19/long": (2, 8),
     "gpu/retrained-heads": (1, 2),
     "gpu/class-vectors": (1, 2),
     "gpu/cw-vr": (1, 2),

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -291,6 +291,14 @@ class Cell:
             return None, {}
         sign = 1 if self.row.select.better == "lower" else -1
         return min(known, key=lambda value: sign * known[value]), known
+
+
+def cells_of(rows: Iterable[Row], results: Path, budget: Budget = Budget()) -> list[Cell]:
+    """The cells of rows, in order; of rows that share their trainings, the first one's alone."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        found.setdefault(row.trained_as, row)
+    return [Cell(row, results, budget) for row in found.values()]
 
 
 def runs_under(results: Path) -> Iterator[Run]:

@@ -74,6 +74,11 @@ class Row:
         return f"{self.study}/{self.column}/{self.method}"
 
     @property
+    def trained_in(self) -> str:
+        """The id of the study that its trainings are in, its own or another one."""
+        return self.trained_as.removesuffix(f"/{self.column}/{self.method}")
+
+    @property
     def beside(self) -> Path | None:
         """Where a user's study stands, with data and networks of theirs; None for studies that are shipped."""
         file, colon, _ = self.reference.rpartition(":")

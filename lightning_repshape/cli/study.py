@@ -20,9 +20,9 @@ from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.runs.folders import given_path
 from lightning_repshape.runs.locks import check_locks
 from lightning_repshape.studies.calls import import_beside, row_words
-from lightning_repshape.studies.jobs import Budget, Cell, cells_of, open_results, read_job
+from lightning_repshape.studies.jobs import Budget, Cell, Job, cells_of, open_results, read_job
 from lightning_repshape.studies.reading import filtered, find_studies, shipped
-from lightning_repshape.studies.rows import Row, Study
+from lightning_repshape.studies.rows import Row, Study, Variant
 from lightning_repshape.terminal.printing import error as print_error
 
 if TYPE_CHECKING:
@@ -196,7 +196,8 @@ def _show(options: argparse.Namespace) -> int:
             console.print(f"- {note}", highlight=False, markup=False)
         for row in rows:
             if row.study == study.id and options.commands:
-                words = ["lightning-repshape", "fit", "--row", row.reference]
+                job = Job(row, Variant(row.seeds[0]), Path("studies"))
+                words = ["lightning-repshape", "fit", "--row", row.reference, *job.starting_words()]
                 console.print(" ".join(words), highlight=False, markup=False, soft_wrap=True)
         cells = cells_of([row for row in rows if row.study == study.id], Path())
         others = dict.fromkeys(cell.row.trained_in for cell in cells if cell.row.trained_in != study.id)

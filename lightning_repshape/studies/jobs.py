@@ -96,6 +96,15 @@ class Job:
         """What the training's process printed."""
         return self.results / "logs" / self.row.trained_as / f"{self.leaf}.txt"
 
+    @property
+    def start(self) -> "Job | None":
+        """The training from whose best checkpoint this one starts."""
+        return None if self.row.start is None else dataclasses.replace(self, row=self.row.start)
+
+    def starting_words(self) -> list[str]:
+        """Words of ``fit`` that say what it starts from; none where it starts afresh."""
+        return [] if self.start is None else ["--init_from", str(checkpoint_file("best", self.start.folder))]
+
     def about(self) -> dict[str, Any]:
         """What the run's manifest says of the row."""
         return about(self.row, self.variant)
@@ -294,10 +303,11 @@ class Cell:
 
 
 def cells_of(rows: Iterable[Row], results: Path, budget: Budget = Budget()) -> list[Cell]:
-    """The cells of rows, in order; of rows that share their trainings, the first one's alone."""
+    """The cells of rows, in order, after those that they start from; of rows that share trainings, the first one's."""
     found: dict[str, Row] = {}
     for row in rows:
-        found.setdefault(row.trained_as, row)
+        for own in (row.start or row, row):
+            found.setdefault(own.trained_as, own)
     return [Cell(row, results, budget) for row in found.values()]
 
 

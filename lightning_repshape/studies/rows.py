@@ -67,6 +67,7 @@ class Row:
     data: str  #: the data set's name
     trained_as: str  #: the id under which the trainings lie: the row's own, or that of another study's same row
     reference: str  #: what ``fit --row`` takes: the id, or for a study of one's own its file and the row in it
+    start: "Row | None" = None  #: the row of the same column whose training of the same seed a training starts from
 
     @property
     def id(self) -> str:

@@ -20,9 +20,9 @@ from lightning_repshape.errors import ConfigError, did_you_mean
 from lightning_repshape.runs.folders import given_path
 from lightning_repshape.runs.locks import check_locks
 from lightning_repshape.studies.calls import import_beside, row_words
-from lightning_repshape.studies.jobs import Budget, Cell, open_results, read_job
+from lightning_repshape.studies.jobs import Budget, Cell, Job, cells_of, open_results, read_job
 from lightning_repshape.studies.reading import filtered, find_studies, shipped
-from lightning_repshape.studies.rows import Row, Study
+from lightning_repshape.studies.rows import Row, Study, Variant
 from lightning_repshape.terminal.printing import error as print_error
 
 if TYPE_CHECKING:
@@ -196,10 +196,13 @@ def _show(options: argparse.Namespace) -> int:
             console.print(f"- {note}", highlight=False, markup=False)
         for row in rows:
             if row.study == study.id and options.commands:
-                words = ["lightning-repshape", "fit", "--row", row.reference]
+                job = Job(row, Variant(row.seeds[0]), Path("studies"))
+                words = ["lightning-repshape", "fit", "--row", row.reference, *job.starting_words()]
                 console.print(" ".join(words), highlight=False, markup=False, soft_wrap=True)
-        trainings = sum(Cell(row, Path()).total() for row in rows if row.study == study.id)
-        console.print(f"{trainings} trainings in all\n", highlight=False)
+        cells = cells_of([row for row in rows if row.study == study.id], Path())
+        others = dict.fromkeys(cell.row.trained_in for cell in cells if cell.row.trained_in != study.id)
+        shared = f", those of {', '.join(others)}" if others else ""
+        console.print(f"{sum(cell.total() for cell in cells)} trainings in all{shared}\n", highlight=False)
     return 0
 
 
@@ -210,7 +213,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     budget = Budget(options.budget, options.select_budget, options.train_size, options.seeds)
     fresh = options.dry_run and not options.out.exists()
     results = options.out if fresh else open_results(options.out, create=not options.dry_run)
-    cells = [Cell(row, results, budget) for row in rows]
+    cells = cells_of(rows, results, budget)
     if options.dry_run:
         return _dry_run(cells, options)
     check_locks("study run")

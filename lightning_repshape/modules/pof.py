@@ -1,5 +1,6 @@
 """PoF (Sato et al., ICML 2022): a trained feature extractor trains on while the linear layer behind it is moved."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_repshape.errors import ConfigError
+from lightning_repshape.errors import CheckpointError, ConfigError
 from lightning_repshape.features.last_layer import entrance
 from lightning_repshape.heads import LinearHead
 from lightning_repshape.layers import check_positive, check_scale
@@ -122,7 +123,7 @@ class PoFModule(SupervisedModule):
         if type(theta).forward is not nn.Linear.forward or not isinstance(theta.weight, nn.Parameter):
             raise ConfigError(
                 f"PoFModule moves a linear layer, and the last one of {type(self.head).__name__} computes something "
-                "else: take a network that was trained with LinearHead or MLPHead"
+                "else: take a network that was trained with LinearHead or MLPHead, and set --model.head to that one"
             )
         theta.requires_grad_(False)
         self._trained = False
@@ -140,6 +141,46 @@ class PoFModule(SupervisedModule):
         result = super().load_state_dict(state_dict, *args, **kwargs)
         self._trained = True
         return result
+
+    def starting_weights(self, checkpoint: Mapping[str, Any], path: Any) -> dict[str, Any]:
+        """The weights of a checkpoint to start from; of FOCA's, the backbone and the secondary head.
+
+        Args:
+            checkpoint: What a Lightning checkpoint holds.
+            path: Its place, for messages.
+
+        Raises:
+            CheckpointError: If its head is none that ends in a linear layer, not this one, or not trained.
+        """
+        weights, options = dict(checkpoint["state_dict"]), checkpoint.get("hyper_parameters") or {}
+        if not bool(weights.pop("head_trained", True)):
+            raise CheckpointError(
+                f"the secondary head of the FOCA checkpoint {path} is not trained, and PoFModule needs a trained one: "
+                "take a checkpoint that a finished fit left"
+            )
+        theirs = {name[5:]: len(value) for name, value in weights.items() if name.startswith("head.") and value.dim()}
+        ours = {name: len(value) for name, value in self.head.state_dict().items() if value.dim()}
+        head = options.get("head")
+        kind = str(head.get("class_path")).rpartition(".")[2] if isinstance(head, Mapping) else ""
+        classes = "similarity" in options or kind == "ClassVectorHead"
+        hidden = [width for name, width in theirs.items() if re.fullmatch(r"fc\d+\.linear\.weight", name)]
+        linear = {re.sub(r"fc\d+\.(linear|norm)\.\w+|output\.(weight|bias)", "", name) for name in theirs} == {""}
+        if classes or (theirs.keys() != ours.keys() and not (linear and "output.weight" in theirs)):
+            found = "class vectors" if classes else kind or "none that is known here"
+            raise CheckpointError(
+                f"PoFModule moves a linear layer, and the head of {path} has none ({found}): give --init_from a "
+                "checkpoint that was trained with --model.head LinearHead or --model.head MLPHead, or one of FOCA"
+            )
+        # Another number of classes is no other head.
+        if theirs.keys() != ours.keys() or any(theirs[name] != ours[name] for name in ours if name.startswith("fc")):
+            words = ["MLPHead", f"--model.head.hidden '{hidden}'"] if hidden else ["LinearHead"]
+            words += ["--model.head.batch_norm true"] if "fc1.norm.weight" in theirs else []
+            words += [] if "output.bias" in theirs else ["--model.head.bias false"]
+            raise CheckpointError(
+                f"the head of {path} is another one than PoFModule's ({type(self.head).__name__}) as configured: "
+                f"set --model.head {' '.join(words)}"
+            )
+        return weights
 
     def on_fit_start(self) -> None:
         """Refuses to post-train what was not trained."""

@@ -316,9 +316,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def load_weights(module: LightningModule, path: str | Path) -> None:
     """Loads a checkpoint's weights alone: neither hyper-parameters, nor optimizer, nor epoch.
 
+    A module that starts from those of another kind has ``starting_weights(checkpoint, path)``, which picks its own.
     Raises a CheckpointError if the file is no checkpoint or its weights do not fit the module.
     """
     checkpoint = read_checkpoint(path)
+    if hasattr(module, "starting_weights"):
+        checkpoint["state_dict"] = module.starting_weights(checkpoint, path)
     check_weights(module, checkpoint, path)
     module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
 

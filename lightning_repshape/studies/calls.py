@@ -34,7 +34,9 @@ def digest(row: Row, variant: Variant) -> str:
     Sixteen hexadecimal digits. Raises what :func:`row_words` raises.
     """
     configs, overrides = _call(row, variant)
-    content = json.dumps([[read_yaml(path) for path in configs], overrides], sort_keys=True, default=str)
+    parts: list[Any] = [[read_yaml(path) for path in configs], overrides]
+    parts += [] if row.start is None else [digest(row.start, variant)]
+    content = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 

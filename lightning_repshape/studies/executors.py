@@ -146,10 +146,10 @@ def _words(task: Task) -> list[str] | Ended:
     # The study's own configs, not the folder's: those may be anybody's.
     words = ["fit", *task.words, *task.given, "--run_dir", str(job.folder)]
     if run.state == "interrupted" and run.reached():
-        words += ["--ckpt_path", "last"]
-    elif job.folder.exists():
+        return [*words, "--ckpt_path", "last"]
+    if job.folder.exists():
         shutil.rmtree(job.folder)
-    return words
+    return [*words, *job.starting_words()]
 
 
 def _ended(task: Task, status: int) -> Ended:

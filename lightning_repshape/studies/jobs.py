@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,6 +95,15 @@ class Job:
     def log(self) -> Path:
         """What the training's process printed."""
         return self.results / "logs" / self.row.trained_as / f"{self.leaf}.txt"
+
+    @property
+    def start(self) -> "Job | None":
+        """The training from whose best checkpoint this one starts."""
+        return None if self.row.start is None else dataclasses.replace(self, row=self.row.start)
+
+    def starting_words(self) -> list[str]:
+        """Words of ``fit`` that say what it starts from; none where it starts afresh."""
+        return [] if self.start is None else ["--init_from", str(checkpoint_file("best", self.start.folder))]
 
     def about(self) -> dict[str, Any]:
         """What the run's manifest says of the row."""
@@ -291,6 +300,15 @@ class Cell:
             return None, {}
         sign = 1 if self.row.select.better == "lower" else -1
         return min(known, key=lambda value: sign * known[value]), known
+
+
+def cells_of(rows: Iterable[Row], results: Path, budget: Budget = Budget()) -> list[Cell]:
+    """The cells of rows, in order, after those that they start from; of rows that share trainings, the first one's."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        for own in (row.start or row, row):
+            found.setdefault(own.trained_as, own)
+    return [Cell(row, results, budget) for row in found.values()]
 
 
 def runs_under(results: Path) -> Iterator[Run]:

@@ -34,6 +34,9 @@ A file of studies looks like this; ``configs/rows`` has those of the four papers
           values:                             # a number, [mean, deviation], {range: [a, b]}, a text, or null
             baseline: [[2.85, 0.11], [11.41, 0.19]]
 
+A method with ``init_from: plain`` starts each training from the best checkpoint of that method's training of the same
+column and seed, which comes first.
+
 A study whose rows are trained as those of another one before it in the file says so (``trainings: table-7``) and shares
 its run folders. A file may hold one study alone: the same keys without ``studies``. Paths of configs are relative to
 the file.
@@ -187,7 +190,9 @@ class _Reader:
         methods = {str(key): own or {} for key, own in self._map(content, "methods", required=True).items()}
         for kind, parts in (("column", columns), ("method", methods)):
             for name, part in parts.items():
-                self._keys(part, _ROW_KEYS | ({"columns"} if kind == "method" else set()), f"{kind} {name}: ")
+                self._keys(
+                    part, _ROW_KEYS | ({"columns", "init_from"} if kind == "method" else set()), f"{kind} {name}: "
+                )
                 self._name(name, kind)
         for name, part in methods.items():
             for column, own in self._map(part, "columns").items():
@@ -206,6 +211,7 @@ class _Reader:
             for column in columns
             for method in methods
         )
+        rows = self._started(methods, rows)
         rows = self._shared(content.get("trainings"), rows)
         names = [str(own.get("data")) for own in columns.values() if own.get("data")]
         return Study(
@@ -270,6 +276,31 @@ class _Reader:
             raise self._error(f"{where}seeds is {seeds!r}, which names a seed twice")
         return tuple(seeds)
 
+    def _started(self, methods: Mapping[str, Any], rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        """Rows with those that they start from."""
+        starts = {name: own["init_from"] for name, own in methods.items() if own.get("init_from") is not None}
+        for name, other in starts.items():
+            self._method(other, methods, f"method {name}: init_from ")
+            if other == name or other in starts:
+                other = "itself" if other == name else f"{other}, which starts from another one"
+                raise self._error(f"method {name}: init_from must name a method that starts afresh, not {other}")
+        found = []
+        for row in rows:
+            start = next(
+                (own for own in rows if own.column == row.column and own.method == starts.get(row.method)), None
+            )
+            if start is not None:
+                if any(own.select or own.retrain for own in (row, start)):
+                    raise self._error(
+                        f"{row.column}/{row.method}: init_from {start.method} goes without select and retrain, of both"
+                    )
+                if not set(row.seeds) <= set(start.seeds):
+                    raise self._error(
+                        f"{row.column}/{row.method}: init_from {start.method}, which lacks some of its seeds"
+                    )
+            found.append(dataclasses.replace(row, start=start))
+        return tuple(found)
+
     def _shared(self, other: Any, rows: tuple[Row, ...]) -> tuple[Row, ...]:
         """Rows whose trainings are those of another study's rows."""
         if other is None:
@@ -278,7 +309,7 @@ class _Reader:
             raise self._error(f"trainings: no study {other!r} stands before{did_you_mean(str(other), self.before)}")
 
         def trained(row: Row) -> tuple[Any, ...]:
-            return row.configs, row.overrides, row.seeds, row.select, row.retrain
+            return row.configs, row.overrides, row.seeds, row.select, row.retrain, row.start and trained(row.start)
 
         shared = []
         for row in rows:
@@ -287,7 +318,7 @@ class _Reader:
                 raise self._error(
                     f"trainings: {row.column}/{row.method} is not trained in {other}, or not in the same way"
                 )
-            shared.append(dataclasses.replace(row, trained_as=theirs.trained_as))
+            shared.append(dataclasses.replace(row, trained_as=theirs.trained_as, start=theirs.start))
         return tuple(shared)
 
     def _reference(self, row: str) -> str:

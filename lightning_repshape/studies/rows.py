@@ -67,11 +67,17 @@ class Row:
     data: str  #: the data set's name
     trained_as: str  #: the id under which the trainings lie: the row's own, or that of another study's same row
     reference: str  #: what ``fit --row`` takes: the id, or for a study of one's own its file and the row in it
+    start: "Row | None" = None  #: the row of the same column whose training of the same seed a training starts from
 
     @property
     def id(self) -> str:
         """Such as ``aaai19/table-7/default/cw_vr``."""
         return f"{self.study}/{self.column}/{self.method}"
+
+    @property
+    def trained_in(self) -> str:
+        """The id of the study that its trainings are in, its own or another one."""
+        return self.trained_as.removesuffix(f"/{self.column}/{self.method}")
 
     @property
     def beside(self) -> Path | None:

@@ -188,6 +188,10 @@ class Runner:
             run = read_job(job)
             # Whatever is claimed is not over: its process may be about to write more.
             over = run.state in ("finished", "corrupt") or (run.state == "failed" and not self._retries(job))
+            start = None if over or job.start is None else self._run(job.start)
+            if start is not None and start.state != "finished" and job.start is not None:
+                error = f"it starts from {job.start.name}, which has no finished training"
+                run, over = dataclasses.replace(run, state="failed", error=error), True
             if not over or job.name in self._active or is_claimed(job.lock):
                 return None
             self._done[job.name] = run
@@ -196,11 +200,16 @@ class Runner:
     def _ready(self, number: int) -> list[Job]:
         cell = self.cells[number]
         choices = cell.choices()
-        left = [job for job in choices if self._run(job) is None]
+        left = self._left(choices)
         if left:
             return left
         value = self._chosen(number)
-        return [] if choices and value is None else [job for job in cell.repeats(value) if self._run(job) is None]
+        return [] if choices and value is None else self._left(cell.repeats(value))
+
+    def _left(self, jobs: Sequence[Job]) -> list[Job]:
+        """What there is to do for trainings that are not over: those, or first the ones that they start from."""
+        left = [job for job in jobs if self._run(job) is None]
+        return [job if job.start is None or self._run(job.start) is not None else job.start for job in left]
 
     def _chosen(self, number: int) -> str | None:
         """What was chosen, to be asked for once all that it is chosen from is over."""

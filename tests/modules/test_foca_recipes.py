@@ -178,8 +178,8 @@ def test_a_uniform_b_under_ridge_is_said() -> None:
 @pytest.mark.parametrize(("options", "message"), [
     ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum"),
     ({"init_std": 0.0}, "init_std is 0"),
-    ({"rate": 0.0}, "rate is 0"),
-    ({"feature_scale": -1.0}, "feature_scale is -1"),
+    ({"rate": 0.0}, r"weak.rate is 0.0, but it must be above 0, or 'auto'$"),
+    ({"feature_scale": -1.0}, r"feature_scale is -1.0, but it must be above 0, or 'auto' or null$"),
 ])  # fmt: skip
 def test_values_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -203,6 +203,33 @@ def test_shrinking_features_are_said() -> None:
     model.trainer = Trainer(**QUIET)
     with pytest.warns(UserWarning, match=r"shrunk from a norm of 10 to 0.05"):
         model._warn_of_no_progress(0.0)
+
+
+@pytest.mark.parametrize(("weak", "shrunk", "hold", "said"), [
+    ({}, False, True, "learning rate may be too large or too small"),
+    ({}, True, True, "lower the optimizer's learning rate"),
+    ({}, True, False, "set phi.hold_scale, or"),
+    ({"rate": 0.1}, False, True, "set weak.rate to 'auto', or"),
+    ({"rate": 0.1, "feature_scale": 5.0}, True, True, "set weak.rate and weak.feature_scale to 'auto', or"),
+])  # fmt: skip
+def test_the_remedy_is_one_that_is_left(weak: dict[str, Any], shrunk: bool, hold: bool, said: str) -> None:
+    remedy = module(weak=WeakRecipe(**weak), phi=PhiUpdates(hold_scale=hold))._remedy(shrunk)
+    assert remedy.startswith(("the optimizer's " + said) if said.startswith("learning") else said)
+    assert "auto" not in remedy or weak
+
+
+def test_under_fast_dev_run_the_head_is_said_to_be_random() -> None:
+    with pytest.warns(UserWarning, match="not trained under fast_dev_run: these figures are a random head's"):
+        Trainer(fast_dev_run=True, **QUIET).test(module(), loader(), verbose=False)
+
+
+def test_other_options_say_what_they_take() -> None:
+    with pytest.raises(ConfigError, match=r"max_norm is 0.0, but it must be above 0, or null$"):
+        PhiUpdates(max_norm=0.0)
+    with pytest.raises(ConfigError, match=r"rate is -1, but it must be above 0$"):
+        HeadRecipe(rate=-1)
+    with pytest.raises(ConfigError, match=r"feature_norm is -1, but it must be above 0, or null$"):
+        HeadRecipe(feature_norm=-1)
 
 
 def test_within_over_between_is_scikit_learns_ratio() -> None:

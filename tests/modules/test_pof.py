@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_repshape import ClassVectorHead, MLPHead, NoisyMLPHead, PoFModule, SupervisedModule
+from lightning_repshape import ClassVectorHead, FOCAModule, MLPHead, NoisyMLPHead, PoFModule, SupervisedModule
 from lightning_repshape.cli import main
-from lightning_repshape.errors import ConfigError
+from lightning_repshape.errors import CheckpointError, ConfigError
+from lightning_repshape.functional.stacked_heads import HeadRecipe
 from lightning_repshape.heads import LinearHead
 from lightning_repshape.modules.foca.source import DatasetSource
 from lightning_repshape.modules.pof import line_search
 from lightning_repshape.networks import MLP
+from lightning_repshape.runs.checkpoints import load_weights
 from lightning_repshape.seeding import generator
 
 K, SHAPE = 3, (1, 3, 3)
@@ -227,6 +229,48 @@ def test_heads_that_are_not_linear_are_refused(head: Any) -> None:
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         PoFModule(K, SHAPE, NET, **options)
+
+
+MLP4 = partial(MLPHead, hidden=(4,))
+
+
+@pytest.mark.parametrize(
+    ("head", "configured", "message"),
+    [
+        (ClassVectorHead, partial(LinearHead, bias=False), r"has none \(class vectors\): .*--model.head LinearHead"),
+        (partial(ClassVectorHead, embedding=4), LinearHead, r"--model.head LinearHead or --model.head MLPHead"),
+        (MLP4, LinearHead, r"set --model.head MLPHead --model.head.hidden '\[4\]'$"),
+        (partial(MLPHead, hidden=(6,), batch_norm=True), MLP4, r"hidden '\[6\]' --model.head.batch_norm true$"),
+        (partial(LinearHead, bias=False), LinearHead, r"set --model.head LinearHead --model.head.bias false$"),
+        (NoisyMLPHead, MLPHead, ""),  # the same weights
+        (None, MLP4, ""),  # FOCA: its secondary head
+        (None, LinearHead, r"set --model.head MLPHead --model.head.hidden '\[4\]'$"),
+    ],
+)
+def test_what_it_starts_from(tmp_path: Path, head: Any, configured: Any, message: str) -> None:
+    if head is None:
+        start: Any = FOCAModule(K, SHAPE, NET, weak={"hidden": [4]}, secondary=HeadRecipe(hidden=(4,)))
+        start.head_trained.fill_(True)
+    else:
+        start = SupervisedModule(K, SHAPE, NET, head)
+    kind = getattr(head, "func", head)
+    options = {"head": {"class_path": f"lightning_repshape.{kind.__name__}"}} if head is not None else {}
+    torch.save({"state_dict": start.state_dict(), "hyper_parameters": options}, tmp_path / "a.ckpt")
+    module = PoFModule(K, SHAPE, NET, configured)
+    if message:
+        with pytest.raises(CheckpointError, match=message):
+            load_weights(module, tmp_path / "a.ckpt")
+        return
+    load_weights(module, tmp_path / "a.ckpt")
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, start.state_dict()[name])
+
+
+def test_focas_head_must_be_trained(tmp_path: Path) -> None:
+    start = FOCAModule(K, SHAPE, NET, weak={"hidden": [4]}, secondary=HeadRecipe(hidden=(4,)))
+    torch.save({"state_dict": start.state_dict()}, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"secondary head of the FOCA checkpoint .* is not trained"):
+        load_weights(PoFModule(K, SHAPE, NET, MLP4), tmp_path / "a.ckpt")
 
 
 def test_a_resumed_run_needs_no_other_start(tmp_path: Path) -> None:

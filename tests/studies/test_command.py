@@ -68,6 +68,20 @@ def test_list_show_and_dry_run(
     assert not Path("studies").exists()
 
 
+def test_shared_trainings_are_listed_and_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    figures = ["icml19/figure-2", "icml19/figure-3", "icml19/table-1"]
+    for named, first in ((figures, "figure-2"), (figures[1:], "figure-3")):
+        assert main(["study", "run", *named, "--filter", "cifar10_small", "--dry_run"]) == 0
+        out = capsys.readouterr().out
+        assert "5 trainings left" in out and out.count("/cifar10_small/") == 5
+        assert out.count(f"icml19/{first}/cifar10_small/") == 5
+    assert main(["study", "show", *figures[1:]]) == 0
+    assert capsys.readouterr().out.count("20 trainings in all, those of icml19/figure-2\n") == 2
+
+
 @pytest.mark.proof
 @pytest.mark.timeout(240)
 def test_a_study_from_the_command_line(

@@ -134,6 +134,25 @@ def test_filters() -> None:
     assert filtered(rows, ["table-77"]) == []
 
 
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ({"b": {"init_from": "aa"}}, r"method b: init_from 'aa' is none of the methods"),
+        ({"b": {"init_from": "b"}}, r"must name a method that starts afresh, not itself"),
+        ({"b": {"init_from": "a"}, "c": {"init_from": "b"}}, r"not b, which starts from another one"),
+        ({"b": {"init_from": "a", "seeds": 3}}, r"default/b: init_from a, which lacks some of its seeds"),
+        ({"b": {"init_from": "a", "retrain": {"overrides": {}}}}, r"goes without select and retrain"),
+        ({"b": {"init_from": ["a"]}}, r"init_from \['a'\] is none of the methods"),
+    ],
+)
+def test_what_a_method_starts_from(tmp_path: Path, methods: dict[str, Any], message: str) -> None:
+    file = tmp_path / "my.yaml"
+    content = {**STUDY, "select": False, "baseline": "a", "seeds": 2, "methods": {"a": {}, **methods}}
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=message):
+        find_studies(str(file))
+
+
 def test_studies_may_share_their_trainings(tmp_path: Path, trace: Path) -> None:
     table = {key: value for key, value in STUDY.items() if key != "format"}
     file = tmp_path / "my.yaml"

@@ -14,7 +14,7 @@ from study_runs import cells, epochs, runner
 
 from lightning_repshape.runs.files import read_json
 from lightning_repshape.studies.executors import LocalExecutor, is_claimed
-from lightning_repshape.studies.jobs import Budget, read_run
+from lightning_repshape.studies.jobs import Budget, cells_of, read_run
 from lightning_repshape.studies.live import LiveTable
 from lightning_repshape.studies.reading import find_studies
 from lightning_repshape.studies.runner import Progress, Runner
@@ -33,6 +33,30 @@ def test_choice_then_trainings_and_nothing_twice(tmp_path: Path, trace: Path) ->
     assert set(epochs(trace).values()) == {1}, "no epoch was trained twice"
     assert [own.count("finished") for own in runner(own).run()] == [3, 5]
     assert trace.read_text() == before, "what is finished is not trained again"
+
+
+START = {"select": False, "methods": {"later": {"init_from": "plain"}, "plain": {}}, "baseline": "plain", "seeds": 2}
+
+
+def test_a_training_starts_from_another_ones(tmp_path: Path, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = [cell for cell in cells(tmp_path, **START) if cell.row.method == "later"]
+    results = tmp_path / "results"
+    monkeypatch.setenv("STANDIN_FAILS", "1")
+    later = runner(own).run()[0]  # what it starts from is trained first, though it was not named
+    assert (later.count("finished"), later.count("failed"), later.total) == (1, 1, 2)
+    assert later.error == "it starts from my/default/plain/seed-1, which has no finished training"
+    assert not (results / "my/default/later/seed-1").exists()
+    starts = [words for words in (results / "logs/my/default/later/seed-0.txt").read_text().split() if "ckpt" in words]
+    assert starts == [str(results / "my/default/plain/seed-0/checkpoints/best.ckpt")]
+    monkeypatch.delenv("STANDIN_FAILS")
+    both = cells_of([cell.row for cell in own], results)
+    assert [cell.row.method for cell in both] == ["plain", "later"]
+    assert [one.count("finished") for one in runner(both, retry_failed=True).run()] == [2, 2]
+    # what goes on needs no start
+    (results / "my/default/later/seed-0/manifest.json").write_text('{"sessions": []}')
+    runner(own).run()
+    log = (results / "logs/my/default/later/seed-0.txt").read_text()
+    assert log.count("--init_from") == 1 and "--ckpt_path last" in log
 
 
 def test_budgets_have_runs_of_their_own(tmp_path: Path, trace: Path) -> None:

@@ -47,7 +47,7 @@ class Descent:
             check_counts(self.prefix, hidden=width)
         check_counts(self.prefix, updates=self.updates)
         if not (self.rate == "auto" and self.automatic):
-            check_above_zero(self.prefix, rate=self.rate)
+            check_above_zero(self.prefix, "'auto'" if self.automatic else "", rate=self.rate)
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"{self.prefix}momentum is {self.momentum}, but it must be at least 0 and below 1")
         if self.nesterov and self.momentum == 0:
@@ -96,7 +96,7 @@ class HeadRecipe(Descent):
         """Checks the values."""
         super().__post_init__()
         check_counts(self.prefix, batch_size=self.batch_size, patience=self.patience)
-        check_above_zero(self.prefix, feature_norm=self.feature_norm)
+        check_above_zero(self.prefix, "null", feature_norm=self.feature_norm)
 
     def held_out(self, count: int) -> int:
         """How many of ``count`` samples are held out to see when a head is done; 0: a fixed number of updates."""
@@ -114,8 +114,13 @@ def check_counts(prefix: str, **counts: int | None) -> None:
             raise ConfigError(f"{prefix}{name} is {value}, but at least 1 is needed")
 
 
-def check_above_zero(prefix: str, **values: float | str | None) -> None:
-    """Raises ConfigError if an option is no number above 0; messages begin with ``prefix``; None passes."""
+def check_above_zero(prefix: str, other: str = "", /, **values: float | str | None) -> None:
+    """Raises ConfigError if an option is no number above 0; null passes where ``other``, what else it takes, has it.
+
+    Messages begin with ``prefix``.
+    """
     for name, value in values.items():
-        if value is not None and (isinstance(value, str) or not value > 0):
-            raise ConfigError(f"{prefix}{name} is {value}, but it must be above 0 (or null where it may be left out)")
+        if value is None and "null" in other:
+            continue
+        if isinstance(value, bool | str | None) or not value > 0:
+            raise ConfigError(f"{prefix}{name} is {value}, but it must be above 0{other and f', or {other}'}")

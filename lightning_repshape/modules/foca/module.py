@@ -510,12 +510,22 @@ class FOCAModule(ClassifierModule):
             if shrunk
             else f"weak classifiers were wrong on {100 * error:.0f} % of phi's samples, which is chance"
         )
-        remedy = (
-            "set phi.hold_scale, or lower the optimizer's learning rate"
-            if shrunk and not self.phi.hold_scale
-            else "leave weak.rate and weak.feature_scale at 'auto', and lower the optimizer's learning rate"
+        rank_zero_warn(f"FOCA goes nowhere in epoch {self.current_epoch}: {found}; {self._remedy(shrunk)}")
+
+    def _remedy(self, shrunk: bool) -> str:
+        """What of all that helps is not done yet."""
+        names = ("feature_scale",) if self.weak.solver == "ridge" else ("rate", "feature_scale")
+        fixed = [f"weak.{name}" for name in names if getattr(self.weak, name) != "auto"]
+        if shrunk and not self.phi.hold_scale:
+            return "set phi.hold_scale, or lower the optimizer's learning rate"
+        if fixed:
+            return f"set {' and '.join(fixed)} to 'auto', or change the optimizer's learning rate"
+        if shrunk:
+            return "lower the optimizer's learning rate"
+        return (
+            "the optimizer's learning rate may be too large or too small for this set, labels may be noise, or it "
+            "takes more epochs"
         )
-        rank_zero_warn(f"FOCA goes nowhere in epoch {self.current_epoch}: {found}; {remedy}")
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 
@@ -579,8 +589,14 @@ class FOCAModule(ClassifierModule):
         self.ensure_head()
 
     def ensure_head(self) -> None:
-        """Solves the secondary head unless it is trained; DataError if there is no training set to solve it on."""
-        if bool(self.head_trained) or getattr(self.trainer, "fast_dev_run", False):
+        """Solves the secondary head unless it is trained; DataError if there is no training set to solve it on.
+
+        Under ``fast_dev_run`` it only says that it does not.
+        """
+        if bool(self.head_trained):
+            return
+        if getattr(self.trainer, "fast_dev_run", False):
+            rank_zero_warn("FOCA's secondary head is not trained under fast_dev_run: these figures are a random head's")
             return
         try:
             self.solve_secondary(self.trainer)

@@ -60,7 +60,7 @@ class WeakRecipe(Descent):
             )
         super().__post_init__()
         if self.feature_scale != "auto":
-            check_above_zero(self.prefix, feature_scale=self.feature_scale)
+            check_above_zero(self.prefix, "'auto' or null", feature_scale=self.feature_scale)
         automatic = [name for name in ("feature_scale", "rate") if getattr(self, name) == "auto"]
         if self.init_std == 0 and automatic and (self.solver != "ridge" or "feature_scale" in automatic):
             raise ConfigError(
@@ -162,7 +162,7 @@ class PhiUpdates:
     def __post_init__(self) -> None:
         """Checks the values."""
         check_counts("FOCAModule: phi.", updates=self.updates, accumulate=self.accumulate)
-        check_above_zero("FOCAModule: phi.", max_norm=self.max_norm, clip_norm=self.clip_norm)
+        check_above_zero("FOCAModule: phi.", "null", max_norm=self.max_norm, clip_norm=self.clip_norm)
 
 
 def recipe_of(kind: type[Recipe], name: str, given: Recipe | Mapping[str, Any]) -> Recipe:

@@ -199,10 +199,10 @@ def _show(options: argparse.Namespace) -> int:
                 job = Job(row, Variant(row.seeds[0]), Path("studies"))
                 words = ["lightning-repshape", "fit", "--row", row.reference, *job.starting_words()]
                 console.print(" ".join(words), highlight=False, markup=False, soft_wrap=True)
-        cells = cells_of([row for row in rows if row.study == study.id], Path())
-        others = dict.fromkeys(cell.row.trained_in for cell in cells if cell.row.trained_in != study.id)
+        trained = cells_of([row for row in rows if row.study == study.id], Path())
+        others = dict.fromkeys(cell.row.trained_in for cell in trained if cell.row.trained_in != study.id)
         shared = f", those of {', '.join(others)}" if others else ""
-        console.print(f"{sum(cell.total() for cell in cells)} trainings in all{shared}\n", highlight=False)
+        console.print(f"{sum(cell.total() for cell in trained)} trainings in all{shared}\n", highlight=False)
     return 0
 
 

@@ -80,7 +80,7 @@ class Gathering(Callback):
 def _layers(trainer: Trainer, module: LightningModule, unpack: Unpack) -> dict[str, Tensor]:
     """Some test samples' activations at every layer, each n x D, of equal ones once; of wide ones random directions."""
     loader = analysis_loader(trainer, "test")
-    dataset = getattr(loader, "dataset", None)
+    dataset: Any = getattr(loader, "dataset", None)
     count = len(dataset) if hasattr(dataset, "__len__") else _LAYER_SAMPLES
     batches = of_rows(loader, torch.arange(min(_LAYER_SAMPLES, count)), 100)
     found: dict[str, list[Tensor]] = {}

@@ -320,8 +320,9 @@ def load_weights(module: LightningModule, path: str | Path) -> None:
     Raises a CheckpointError if the file is no checkpoint or its weights do not fit the module.
     """
     checkpoint = read_checkpoint(path)
-    if hasattr(module, "starting_weights"):
-        checkpoint["state_dict"] = module.starting_weights(checkpoint, path)
+    choose: Any = getattr(module, "starting_weights", None)
+    if choose is not None:
+        checkpoint["state_dict"] = choose(checkpoint, path)
     check_weights(module, checkpoint, path)
     module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
 

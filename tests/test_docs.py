@@ -56,7 +56,9 @@ def test_commands_parse(
             words = [words[0], "--config", "quickstart", *words[1:]]
         words.append("--print_config")
     elif words[0] in LIGHT:
-        LIGHT[words[0]]().parse_args(words[1 : words.index("--") if "--" in words else None])
+        own = words[1 : words.index("--") if "--" in words else None]
+        other = [place for place, word in enumerate(own) if word.startswith("--other.")]  # options of its class
+        LIGHT[words[0]]().parse_args([word for place, word in enumerate(own) if {place, place - 1}.isdisjoint(other)])
         return
     elif words[0] not in (*TRAINER_COMMANDS, "configs", "--help", "--version"):
         words = [words[0], "--help"]

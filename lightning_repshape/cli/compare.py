@@ -127,7 +127,7 @@ def _refuse_unread(
 ) -> None:
     """Raises ConfigError for an option that none of the models takes."""
     files = [_is_features(spec.path) for spec in specs]
-    second = bool(options.other) and options.other.endswith(_FEATURES)
+    second = _is_second_file(options)
     if options.other and second not in files:
         kinds = ("a file of features", "files of features") if all(files) else ("a data module", "runs")
         raise ConfigError(f"compare: --other {options.other}: the second set of {kinds[1]} is {kinds[0]}")
@@ -136,7 +136,8 @@ def _refuse_unread(
             f"compare: {of_other[0].partition('=')[0]} is an option of a data module, which --other names"
         )
     if all(files):
-        unread = [word for word in given if word not in _of_analyses(given, options.analyses)]
+        read = _of_analyses(given, options.analyses)
+        unread = [word for word in given if word not in read]
         if unread:
             raise ConfigError(f"compare: {unread[0]}: files of features take options of analyses alone behind '--'")
 
@@ -292,12 +293,16 @@ def _is_features(path: Path) -> bool:
     return path.is_file() and path.suffix in _FEATURES
 
 
+def _is_second_file(options: argparse.Namespace) -> bool:
+    return bool(options.other) and options.other.endswith(_FEATURES)
+
+
 def _contender(
     spec: Spec, options: argparse.Namespace, given: Sequence[str], of_other: Sequence[str] = ()
 ) -> Contender:
-    second = options.other and options.other.endswith(_FEATURES)
+    second = _is_second_file(options)
     if _is_features(spec.path):
-        analyses = made_analyses(options.analyses, _of_analyses(given, options.analyses), other=bool(second))
+        analyses = made_analyses(options.analyses, _of_analyses(given, options.analyses), other=second)
         other = other_features(options.other, {}, spec.path) if second else None
         return of_file(spec.name, spec.path, spec.layer, analyses, other)
     run = spec.path if spec.path.is_dir() else run_of_checkpoint(spec.path)
